@@ -1,0 +1,98 @@
+"""Orbit cameras. This is the one place where the axis convention is stated.
+
+World: right-handed, +y up (as glTF), the object at the origin inside a sphere of radius 1,
+its front towards +z. Azimuth 0 looks at the front from +z; growing azimuth moves the camera
+towards +x (counter-clockwise seen from above). Elevation is the camera's angle above the
+horizon. Cameras follow OpenCV: x right, y down, z forward; ``viewmats`` map world to camera.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class OrbitConfig:
+    """The fixed turntable geometry of the paper (3.1): only the elevation varies."""
+
+    num_views: int = 16
+    """Cameras at uniform azimuths, 2*pi/num_views apart."""
+    fov_degrees: float = 40.0
+    """Horizontal and vertical field of view, in (0, 120)."""
+    distance: float = 3.0115
+    """Camera to origin, in units of the object's bounding-sphere radius, > 1."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1:
+            raise ValueError(f"num_views is {self.num_views}; it must be at least 1")
+        if not 0 < self.fov_degrees < 120:
+            raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
+        if self.distance <= 1:
+            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius")
+
+
+@dataclass(kw_only=True, slots=True)
+class Cameras:
+    """Pinhole cameras: ``viewmats`` [C,4,4] world to camera, ``Ks`` [C,3,3] in pixels, square images."""
+
+    viewmats: Tensor
+    Ks: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return self.viewmats.shape[0]
+
+
+def look_at_origin(azimuths: Tensor, elevations: Tensor, distance: float) -> Tensor:
+    """World-to-camera matrices [C,4,4] for cameras on a sphere that look at the origin.
+
+    Args:
+        azimuths: [C] radians, any range.
+        elevations: [C] radians in (-pi/2, pi/2).
+        distance: camera to origin, > 0.
+
+    Raises:
+        ValueError: if an elevation reaches a pole, where "up" is undefined.
+    """
+    if bool((elevations.abs() >= math.pi / 2 - 1e-4).any()):
+        raise ValueError(f"elevation {elevations.abs().max().item():.4f} rad reaches a pole; keep |elevation| < pi/2")
+    sin_a, cos_a = azimuths.sin(), azimuths.cos()
+    sin_e, cos_e = elevations.sin(), elevations.cos()
+    zero = torch.zeros_like(sin_a)
+    right = torch.stack([cos_a, zero, -sin_a], -1)
+    down = torch.stack([sin_a * sin_e, -cos_e, cos_a * sin_e], -1)
+    forward = torch.stack([-sin_a * cos_e, -sin_e, -cos_a * cos_e], -1)
+    viewmats = torch.eye(4, dtype=azimuths.dtype, device=azimuths.device).repeat(azimuths.shape[0], 1, 1)
+    viewmats[:, :3, :3] = torch.stack([right, down, forward], -2)
+    viewmats[:, 2, 3] = distance
+    return viewmats
+
+
+def intrinsics(size: int, fov_degrees: float) -> Tensor:
+    """The 3x3 pinhole matrix of a square image of `size` pixels; pixel centres lie at +0.5.
+
+    Raises:
+        ValueError: if `size` is not positive.
+    """
+    if size < 1:
+        raise ValueError(f"image size is {size}; it must be at least 1 pixel")
+    focal = 0.5 * size / math.tan(math.radians(fov_degrees) / 2)
+    return torch.tensor([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]])
+
+
+def azimuths(config: OrbitConfig, start: float = 0.0) -> Tensor:
+    """The [num_views] azimuths of a turntable in radians, from `start`, at uniform steps."""
+    return start + torch.arange(config.num_views) * (2 * math.pi / config.num_views)
+
+
+def turntable(elevation: float, size: int, config: OrbitConfig | None = None, start: float = 0.0) -> Cameras:
+    """The cameras of one turntable: `elevation` and `start` azimuth in radians, images of `size` pixels."""
+    config = config or OrbitConfig()
+    angles = azimuths(config, start)
+    viewmats = look_at_origin(angles, torch.full_like(angles, elevation), config.distance)
+    Ks = intrinsics(size, config.fov_degrees).expand(len(angles), 3, 3).clone()
+    return Cameras(viewmats=viewmats, Ks=Ks, size=size)
