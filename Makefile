@@ -1,0 +1,38 @@
+# Every target builds what it needs; nothing is installed by hand before.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LIMIT ?= 4
+DEMO ?= runs/demo
+PACKAGES := factory jobs model recon eval benchmarks
+BENCHMARKS := $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint bench
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+venv: $(STAMP) ## Build .venv from constraints.txt (once; again when the pins change)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
+	$(BIN)/python -m jobs.generate --preset pocket --prompts examples/prompts.jsonl --limit $(LIMIT) --out $(DEMO)
+
+test: venv ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: venv ## Check style, types and the direction of imports
+	$(BIN)/ruff check $(PACKAGES) tests
+	$(BIN)/ruff format --check $(PACKAGES) tests
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: venv ## Run every benchmark: LIMIT=4 assets each
+	@for name in $(BENCHMARKS); do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name --limit $(LIMIT) || exit 1; done
