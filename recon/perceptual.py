@@ -1,0 +1,133 @@
+"""Perceptual distances between images, in the form of LPIPS (Zhang et al. 2018; paper 3.3).
+
+    d(x, y) = sum_q mean_hw sum_c w_qc (f_q(x) - f_q(y))_c^2,    f_q = Phi_q / |Phi_q|_c
+
+``load_perceptual("pocket")`` is a small ImageNet trunk that lies in this repository;
+``load_perceptual("vgg" | "alex" | "squeeze")`` are the calibrated networks of the `lpips` package.
+Both offer the same two calls, so that a target's features are computed once and kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recon.checkpoint import load_parameters, read_config
+
+POCKET_WEIGHTS = Path(__file__).parent / "weights" / "perceptual"
+LPIPS_NETWORKS = ("vgg", "alex", "squeeze")
+
+
+class PerceptualNetwork(Protocol):
+    """What the losses need: features once per image, then distances between features."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Unit-normalised features [B,C_q,H_q,W_q] of images [B,3,H,W] in [0,1]."""
+        ...
+
+    def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        """The distance [B], >= 0, between two results of `features`."""
+        ...
+
+
+class MobileBlock(nn.Module):
+    """One inverted residual block with batch norm folded into its convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int, kernel: int, stride: int):
+        super().__init__()
+        self.expand = nn.Conv2d(inputs, hidden, 1) if hidden != inputs else None
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden)
+        self.project = nn.Conv2d(hidden, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.expand(x)) if self.expand is not None else x
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class MobileTrunk(nn.Module):
+    """The first blocks of EfficientNet-Lite0 as a perceptual network.
+
+    Args:
+        config: ``mean``, ``std`` (of images in [0,1]), ``stem`` channels, ``blocks`` as lists of
+            (inputs, outputs, hidden, kernel, stride), ``taps`` (0 is the stem, i block i) and one
+            ``weights`` entry per tap.
+    """
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.mean, self.std = config["mean"], config["std"]
+        self.taps, self.weights = config["taps"], config["weights"]
+        self.stem = nn.Conv2d(3, config["stem"], 3, 2, 1)
+        self.blocks = nn.ModuleList(MobileBlock(*block) for block in config["blocks"])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = F.relu6(self.stem(x))
+        found = [_unit(x)] if 0 in self.taps else []
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if index in self.taps:
+                found.append(_unit(x))
+        return found
+
+    def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        layers = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(features, target, strict=True)]
+        return torch.stack([w * d for w, d in zip(self.weights, layers, strict=True)]).sum(0)
+
+
+class LpipsNetwork(nn.Module):
+    """The `lpips` package's network and calibrated heads, split so that targets can be kept."""
+
+    def __init__(self, name: str, pretrained: bool = True):
+        super().__init__()
+        from recon.torchvision_shim import import_torchvision
+
+        import_torchvision()
+        import lpips
+
+        try:
+            self.metric = lpips.LPIPS(net=name, pnet_rand=not pretrained, verbose=False)
+        except OSError as error:
+            raise ValueError(
+                f"the ImageNet weights of LPIPS '{name}' can be neither found nor downloaded ({error}); "
+                'connect once, put them under torch.hub.get_dir(), or set the perceptual network to "pocket"'
+            ) from error
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        x = self.metric.scaling_layer(2 * images - 1).contiguous(memory_format=torch.channels_last)
+        return [_unit(layer) for layer in self.metric.net.forward(x)]
+
+    def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        pairs = zip(self.metric.lins, features, target, strict=True)
+        return torch.stack([head((a - b).square()).mean((1, 2, 3)) for head, a, b in pairs]).sum(0)
+
+
+def load_perceptual(name: str = "pocket", device: torch.device | str = "cpu") -> PerceptualNetwork:
+    """Load a frozen perceptual network.
+
+    Args:
+        name: "pocket", "vgg", "alex" or "squeeze", or the path of a folder like the pocket one.
+
+    Raises:
+        ValueError: if `name` is none of these, or its weights cannot be had.
+    """
+    if name in LPIPS_NETWORKS:
+        network: LpipsNetwork | MobileTrunk = LpipsNetwork(name)
+    else:
+        folder = POCKET_WEIGHTS if name == "pocket" else Path(name)
+        if not folder.is_dir():
+            available = ", ".join(("pocket", *LPIPS_NETWORKS))
+            raise ValueError(f"no perceptual network {name!r}; available: {available}, or a folder")
+        network = MobileTrunk(read_config(folder, "perceptual network"))
+        load_parameters(network, folder)
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
