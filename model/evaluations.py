@@ -1,0 +1,32 @@
+"""How often a network was evaluated, counted where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def counted(network: nn.Module, num_samples: int, steps: int) -> Iterator[dict[str, int]]:
+    """Count the forwards of `network` while the block runs.
+
+    Yields a dict that is filled when the block ends: "steps" as given, and "forwards", the rows that
+    went through `network` per sample; with classifier-free guidance that is twice the steps.
+    """
+    rows = 0
+
+    def count(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal rows
+        inputs = args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))
+        rows += inputs.shape[0] if isinstance(inputs, Tensor) else num_samples
+
+    evaluations: dict[str, int] = {}
+    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield evaluations
+    finally:
+        handle.remove()
+        evaluations.update(steps=steps, forwards=rows // num_samples)

@@ -1,0 +1,159 @@
+"""Where a generator's weights lie, which ones they are, and under which licence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.config import Device, Precision
+
+POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
+_CACHE = Path.home() / ".cache" / "im3d-factory"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
+    """The local folder of a model.
+
+    Args:
+        spec: "pocket", a folder, an s3:// address (copied once into the user's cache), or a hub id
+            (downloaded once into the hub's cache).
+        pocket_folder: which of the embedded models "pocket" means, as "image".
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ValueError: if `spec` is none of these, or the folder holds no model.
+        RuntimeError: if the weights cannot be had.
+    """
+    if spec == "pocket":
+        return POCKET_WEIGHTS / pocket_folder
+    if "://" in spec:
+        return _copied(spec)
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", "model_index.json")):
+            raise ValueError(f"{spec} holds neither config.json nor model_index.json; give a model's own folder")
+        return folder
+    if spec.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(spec):
+        raise ValueError(f"model {spec!r} is not a folder; give 'pocket', a folder, an s3:// address or a hub id")
+    return _downloaded(spec, revision)
+
+
+def _downloaded(hub_id: str, revision: str | None) -> Path:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    try:
+        return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
+    except Exception as error:
+        raise RuntimeError(
+            f"the weights of {hub_id} are no local folder, not in the hub cache and not downloadable "
+            f"({type(error).__name__}): run `hf download {hub_id}` where there is network and set HF_HOME to that "
+            "cache, or give the path of a copy"
+        ) from error
+
+
+def _copied(address: str) -> Path:
+    from pyarrow import fs
+
+    target = _CACHE / hashlib.sha256(address.encode()).hexdigest()[:16]
+    done = target.with_suffix(".complete")
+    if done.exists():
+        return target
+    try:
+        filesystem, path = fs.FileSystem.from_uri(address)
+        target.mkdir(parents=True, exist_ok=True)
+        fs.copy_files(path, str(target), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
+    done.touch()
+    return target
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a model folder's `file`; raises ValueError if the file is missing."""
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; the model's folder is incomplete: download or save it again")
+    return json.loads(file.read_text())
+
+
+def class_name(folder: Path) -> str:
+    """The `_class_name` in the folder's config.json or model_index.json, "" if there is none."""
+    for name in ("config.json", "model_index.json"):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text()).get("_class_name", "")
+    return ""
+
+
+def revision_of(folder: Path) -> str:
+    """The hub commit of a snapshot, else the sha256 over all safetensors of `folder`.
+
+    Raises:
+        ValueError: if there are none, as in a folder of pickled checkpoints.
+    """
+    if folder.parent.name == "snapshots":
+        return folder.name
+    files = sorted(folder.rglob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} has no *.safetensors; pickled weights are not read: convert them to safetensors")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def license_of(folder: Path) -> str:
+    """The licence that the model card (README.md) states in its front matter, else "unknown"."""
+    card = folder / "README.md"
+    text = card.read_text(errors="replace") if card.is_file() else ""
+    front = text.split("---")[1] if text.startswith("---") else ""
+    fields = dict(re.findall(r"^(license(?:_name)?):\s*(.+?)\s*$", front, re.MULTILINE))
+    return fields.get("license_name") or fields.get("license") or "unknown"
+
+
+def device_of(device: Device) -> torch.device:
+    """The torch device that a setting means.
+
+    Raises:
+        RuntimeError: if CUDA is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "this model is set to run on CUDA and no CUDA GPU is visible: run it on a machine with an NVIDIA GPU, "
+            "or take the embedded CPU models with --preset pocket"
+        )
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def dtype_of(dtype: Precision, device: torch.device) -> torch.dtype:
+    """The torch dtype that a setting means on `device`."""
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return getattr(torch, dtype)
+
+
+def load_parts(folder: Path, parts: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """The networks in the subfolders of a pipeline's folder, for inference; an autoencoder that asks for it in float32.
+
+    Args:
+        parts: subfolder to the class (of diffusers or transformers) that reads it.
+
+    Raises:
+        ValueError: if one is missing or not in safetensors.
+    """
+    modules = {}
+    for name, part in parts.items():
+        upcast = read_json(folder / name / "config.json").get("force_upcast", False)
+        try:
+            module = part.from_pretrained(folder / name, dtype=torch.float32 if upcast else dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder / name} has no {part.__name__} in safetensors: {error}") from error
+        modules[name] = module.to(device).requires_grad_(False).eval()
+    return modules

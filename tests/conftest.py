@@ -1,0 +1,155 @@
+"""Tiny random checkpoints of the real classes, saved to disk as users have them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLIP_SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "projection_dim": 16,
+}
+VAE_SIZES: dict[str, Any] = {"block_out_channels": (8, 8), "latent_channels": 4, "norm_num_groups": 4}
+
+
+def save_tokenizer(folder: Path, length: int = 16) -> Any:
+    """A CLIP tokenizer of single letters."""
+    from transformers import CLIPTokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,'-"
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer.from_pretrained(folder, model_max_length=length)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def text_config(**extra: Any) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        **CLIP_SIZES, vocab_size=82, max_position_embeddings=16, bos_token_id=80, eos_token_id=81, pad_token_id=81,
+        **extra,
+    )  # fmt: skip
+
+
+def image_encoder() -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_SIZES, image_size=16, patch_size=8)).eval()
+
+
+def image_processor() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(crop_size={"height": 16, "width": 16}, size={"shortest_edge": 16})
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `StableDiffusionXLPipeline` folder; images of 16 x 16 pixels."""
+    import torch
+
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-sdxl")
+    tokenizer = save_tokenizer(tmp_path_factory.mktemp("tiny-tokenizer"))
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4), use_linear_projection=True, addition_embed_type="text_time",
+        addition_time_embed_dim=8, transformer_layers_per_block=(1, 1), projection_class_embeddings_input_dim=64,
+        cross_attention_dim=32, norm_num_groups=4,
+    )  # fmt: skip
+    StableDiffusionXLPipeline(
+        vae=AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **VAE_SIZES
+        ),
+        text_encoder=CLIPTextModel(text_config()).eval(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config()).eval(),
+        tokenizer=tokenizer, tokenizer_2=tokenizer,
+        unet=unet, scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+    ).save_pretrained(folder)  # fmt: skip
+    (folder / "README.md").write_text("---\nlicense: openrail++\n---\nA tiny random checkpoint.\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_i2vgen_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An `I2VGenXLPipeline` folder; latents are half the image's size."""
+    import torch
+
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from diffusers import AutoencoderKL, DDIMScheduler, I2VGenXLPipeline, I2VGenXLUNet
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("tiny-i2vgen-xl")
+    I2VGenXLPipeline(
+        unet=I2VGenXLUNet(
+            block_out_channels=(8, 16), layers_per_block=1, sample_size=8, cross_attention_dim=16, norm_num_groups=2,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+            attention_head_dim=4,
+        ),
+        vae=AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **VAE_SIZES
+        ),
+        text_encoder=CLIPTextModel(text_config()).eval(), tokenizer=save_tokenizer(folder / "tokenizer"),
+        image_encoder=image_encoder(), feature_extractor=image_processor(),
+        scheduler=DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", rescale_betas_zero_snr=True,
+            timestep_spacing="leading", clip_sample=False,
+        ),
+    ).save_pretrained(folder)  # fmt: skip
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA tiny random checkpoint.\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_stable_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `StableVideoDiffusionPipeline` folder; latents are half the image's size."""
+    import torch
+
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from diffusers import (
+        AutoencoderKLTemporalDecoder,
+        EulerDiscreteScheduler,
+        StableVideoDiffusionPipeline,
+        UNetSpatioTemporalConditionModel,
+    )
+
+    torch.manual_seed(2)
+    folder = tmp_path_factory.mktemp("tiny-stable-video")
+    StableVideoDiffusionPipeline(
+        unet=UNetSpatioTemporalConditionModel(
+            block_out_channels=(32, 64), layers_per_block=1, sample_size=8, in_channels=8, out_channels=4,
+            down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+            up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"), cross_attention_dim=16,
+            num_attention_heads=2, projection_class_embeddings_input_dim=24, addition_time_embed_dim=8, num_frames=16,
+        ),
+        vae=AutoencoderKLTemporalDecoder(
+            down_block_types=("DownEncoderBlock2D",) * 2, block_out_channels=(32, 32), latent_channels=4,
+            force_upcast=False,
+        ),
+        image_encoder=image_encoder(), feature_extractor=image_processor(),
+        scheduler=EulerDiscreteScheduler(
+            prediction_type="v_prediction", timestep_type="continuous", timestep_spacing="leading",
+            sigma_min=0.002, sigma_max=700.0, use_karras_sigmas=True,
+        ),
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
