@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import torch
 from torch import Tensor
 
+from recon.config import LossConfig
 from recon.ms_ssim import SsimTarget, ms_ssim
 from recon.perceptual import PerceptualNetwork, load_perceptual
-
-
-@dataclass(kw_only=True, slots=True)
-class LossConfig:
-    """Weights of the terms; a term of weight 0 is not computed."""
-
-    lpips: float = 10.0
-    """Weight of the perceptual distance (A.1: 10)."""
-    ms_ssim: float = 0.2
-    """Weight of 1 - MS-SSIM (A.1: 0.2)."""
-    mask: float = 1.0
-    """Weight of the mean squared error of the opacity image against the mask (A.1: 1)."""
-    rgb: float = 0.0
-    """Weight of the mean squared colour error; 0 in the paper, whose Table 2 finds it harmful."""
-    perceptual: str = "pocket"
-    """Network of the LPIPS term: "pocket" (embedded), "vgg", "alex", "squeeze", or a folder."""
-
-    def __post_init__(self) -> None:
-        negative = {name: weight for name, weight in self.weights().items() if not 0 <= weight < float("inf")}
-        if negative:
-            raise ValueError(f"loss weights must be finite and >= 0; got {negative}")
-        if not any(self.weights().values()):
-            raise ValueError("every loss weight is 0; give at least one of lpips, ms_ssim, mask, rgb a positive weight")
-
-    def weights(self) -> dict[str, float]:
-        """Name and weight of every term."""
-        return {name: value for name, value in asdict(self).items() if name != "perceptual"}
 
 
 class FitLoss:

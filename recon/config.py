@@ -1,0 +1,156 @@
+"""What a user can set about reconstruction. Imports nothing heavy, so that a command line answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class OrbitConfig:
+    """The fixed turntable geometry of the paper (3.1): only the elevation varies."""
+
+    num_views: int = 16
+    """Cameras at uniform azimuths, 2*pi/num_views apart."""
+    fov_degrees: float = 40.0
+    """Horizontal and vertical field of view, in (0, 120)."""
+    distance: float = 3.0115
+    """Camera to origin, in units of the object's bounding-sphere radius, > 1."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1:
+            raise ValueError(f"num_views is {self.num_views}; it must be at least 1")
+        if not 0 < self.fov_degrees < 120:
+            raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
+        if self.distance <= 1:
+            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius")
+
+
+@dataclass(kw_only=True, slots=True)
+class LossConfig:
+    """Weights of the terms; a term of weight 0 is not computed."""
+
+    lpips: float = 10.0
+    """Weight of the perceptual distance (A.1: 10)."""
+    ms_ssim: float = 0.2
+    """Weight of 1 - MS-SSIM (A.1: 0.2)."""
+    mask: float = 1.0
+    """Weight of the mean squared error of the opacity image against the mask (A.1: 1)."""
+    rgb: float = 0.0
+    """Weight of the mean squared colour error; 0 in the paper, whose Table 2 finds it harmful."""
+    perceptual: str = "pocket"
+    """Network of the LPIPS term: "pocket" (embedded), "vgg", "alex", "squeeze", or a folder."""
+
+    def __post_init__(self) -> None:
+        negative = {name: weight for name, weight in self.weights().items() if not 0 <= weight < float("inf")}
+        if negative:
+            raise ValueError(f"loss weights must be finite and >= 0; got {negative}")
+        if not any(self.weights().values()):
+            raise ValueError("every loss weight is 0; give at least one of lpips, ms_ssim, mask, rgb a positive weight")
+
+    def weights(self) -> dict[str, float]:
+        """Name and weight of every term."""
+        return {name: value for name, value in asdict(self).items() if name != "perceptual"}
+
+
+@dataclass(kw_only=True, slots=True)
+class DensifyConfig:
+    """Where Gaussians are added and removed during the fit (A.1: "densify and prune every 50 iterations")."""
+
+    every: int = 50
+    """Iterations between two rounds, >= 1 (A.1: 50)."""
+    until: float = 0.75
+    """Share of the fit's iterations after which Gaussians are only pruned, in [0, 1]."""
+    max_gaussians: int = 15_000
+    """Growth stops here, >= 1; it bounds seconds and bytes."""
+    grow_share: float = 0.15
+    """Largest share of the Gaussians cloned or split in one round, in [0, 1]."""
+    grow_gradient: float = 0.0
+    """Least mean image-plane gradient of a Gaussian that grows, per half image width, >= 0."""
+    split_scale: float = 0.02
+    """Gaussians whose longest axis exceeds this are split, others cloned; scene units, > 0."""
+    prune_opacity: float = 0.01
+    """Gaussians fainter than this are removed, in [0, 1)."""
+    prune_scale: float = 0.4
+    """Gaussians longer than this are removed; scene units (the object's radius is 1), > 0."""
+    prune_hidden: bool = True
+    """Remove Gaussians that no view saw since the last round: a hidden inside costs time and shows nothing."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.max_gaussians < 1:
+            raise ValueError(f"densify.every is {self.every}, max_gaussians {self.max_gaussians}; both must be >= 1")
+        shares = {"until": self.until, "grow_share": self.grow_share, "prune_opacity": self.prune_opacity}
+        wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
+        if wrong:
+            raise ValueError(f"densify: {wrong} must lie in [0, 1]")
+        if self.split_scale <= 0 or self.prune_scale <= 0 or self.grow_gradient < 0:
+            raise ValueError("densify: split_scale and prune_scale must be positive, grow_gradient >= 0")
+
+
+@dataclass(kw_only=True, slots=True)
+class LearningRates:
+    """Adam's step sizes at the start, chosen for 1,200 iterations; all > 0."""
+
+    means: float = 2e-3
+    """Positions, in scene units."""
+    scales: float = 1.5e-2
+    """Logarithms of the axes."""
+    quats: float = 5e-3
+    """Rotations."""
+    opacities: float = 5e-2
+    """Logits of the opacities."""
+    sh0: float = 2e-2
+    """Colours."""
+    shN: float = 2e-3
+    """View-dependent colours."""
+    final: float = 0.1
+    """All rates fall exponentially to this share at the last iteration, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        wrong = {name: value for name, value in asdict(self).items() if not 0 < value < float("inf")}
+        if wrong or self.final > 1:
+            raise ValueError(f"learning rates must be positive and finite, final <= 1; got {wrong or self.final}")
+
+
+@dataclass(kw_only=True, slots=True)
+class FitConfig:
+    """Gaussians to frames (3.3, A.1)."""
+
+    iterations: int = 1200
+    """Optimiser steps in all, >= 1 (A.1: 1200)."""
+    num_points: int = 5000
+    """Gaussians at the start, in a ball about the centre, >= 1 (A.1: 5000)."""
+    init_radius: float = 0.5
+    """Radius of that ball; the object's is 1."""
+    sh_degree: int = 0
+    """Spherical harmonics degree of the colours, 0 to 3; 0 is one colour from all sides."""
+    views: int = 1
+    """Views an iteration, >= 1."""
+    coarse_iterations: int = 0
+    """Iterations at half the resolution before the full one, >= 0."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the fit runs; "auto" is the GPU where there is one."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+    rates: LearningRates = field(default_factory=LearningRates)
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "num_points", "views"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.sh_degree <= 3:
+            raise ValueError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
+        if self.coarse_iterations < 0 or self.init_radius <= 0:
+            raise ValueError("fit.coarse_iterations must be >= 0 and fit.init_radius positive")
+
+
+@dataclass(kw_only=True, slots=True)
+class RefineConfig:
+    """Fit and re-denoise in turns (3.4, A.1)."""
+
+    rounds_at: tuple[int, ...] = (500, 1000)
+    """Fit iterations after which the targets are re-denoised, rising; empty for no refinement (A.1: 500 and 1000)."""
+
+    def __post_init__(self) -> None:
+        if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
+            raise ValueError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
