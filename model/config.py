@@ -67,7 +67,7 @@ class VideoConfig:
     """Sampler steps of one refinement (3.4, A.1: 10)."""
     refine_strength: float | None = None
     """Share of the noise schedule that a refinement runs through, in (0, 1]: 1 forgets the render. None takes the
-    family's own, about as much noise as signal: 0.5 for pocket and I2VGen-XL, 0.27 for Stable Video Diffusion."""
+    family's own, about as much noise as signal: 0.5 for pocket and I2VGen-XL, 0.29 for Stable Video Diffusion."""
     device: Device = "auto"
     """'auto' takes CUDA where there is any."""
     dtype: Precision = "auto"

@@ -23,7 +23,7 @@ FRAMES_PER_SECOND, MOTION = 7, 127
 class StableVideoModel(LatentVideoModel):
     """Image to 16 frames; EDM noise levels from 0.002 to 700, v-prediction."""
 
-    default_strength = 0.27
+    default_strength = 0.29
     noise_augmentation = 0.02
     """Standard deviation of the noise on the image before it is encoded, pixels in [-1, 1]."""
 

@@ -13,7 +13,12 @@ CLIP_SIZES: dict[str, Any] = {
     "num_attention_heads": 2,
     "projection_dim": 16,
 }
-VAE_SIZES: dict[str, Any] = {"block_out_channels": (8, 8), "latent_channels": 4, "norm_num_groups": 4}
+VAE_SIZES: dict[str, Any] = {
+    "block_out_channels": (8, 8),
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "scaling_factor": 10.0,
+}
 
 
 def save_tokenizer(folder: Path, length: int = 16) -> Any:
@@ -101,8 +106,8 @@ def tiny_i2vgen_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     I2VGenXLPipeline(
         unet=I2VGenXLUNet(
             block_out_channels=(8, 16), layers_per_block=1, sample_size=8, cross_attention_dim=16, norm_num_groups=2,
-            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-            attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), attention_head_dim=4,
+            up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
         ),
         vae=AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, **VAE_SIZES
@@ -144,7 +149,7 @@ def tiny_stable_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         vae=AutoencoderKLTemporalDecoder(
             down_block_types=("DownEncoderBlock2D",) * 2, block_out_channels=(32, 32), latent_channels=4,
-            force_upcast=False,
+            force_upcast=False, scaling_factor=10.0,
         ),
         image_encoder=image_encoder(), feature_extractor=image_processor(),
         scheduler=EulerDiscreteScheduler(

@@ -1,0 +1,102 @@
+"""Any text-to-image pipeline of diffusers, on a tiny random SDXL."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.image import ImageConfig, load_image_model
+
+
+def load(folder: Path, **settings: Any) -> Any:
+    return load_image_model(ImageConfig(model=str(folder), device="cpu", **{"steps": 3, **settings}))
+
+
+def test_images_follow_prompt_and_seed_alone(tiny_sdxl: Path) -> None:
+    model = load(tiny_sdxl)
+    images = model.generate(["a red car", "a blue car", "a red car"], [5, 6, 7])
+    assert images.dtype == np.uint8
+    assert images.shape == (3, 16, 16, 3)
+    assert np.array_equal(images, model.generate(["a red car", "a blue car", "a red car"], [5, 6, 7]))
+    alone = model.generate(["a blue car"], [6])
+    assert np.abs(alone[0].astype(int) - images[1]).max() <= 1
+    assert np.abs(images[0].astype(int) - images[2]).mean() > 5  # another seed
+    assert np.abs(model.generate(["zebra"], [5])[0].astype(int) - images[0]).max() > 0  # another prompt
+
+
+def test_evaluations_are_counted(tiny_sdxl: Path) -> None:
+    model = load(tiny_sdxl, steps=4, guidance_scale=5.0)
+    model.generate(["a", "b"], [1, 2])
+    assert model.num_evaluations == {"steps": 4, "forwards": 8}
+    model = load(tiny_sdxl, steps=4, guidance_scale=1.0)
+    model.generate(["a", "b"], [1, 2])
+    assert model.num_evaluations == {"steps": 4, "forwards": 4}
+
+
+def test_size_and_template(tiny_sdxl: Path) -> None:
+    assert load(tiny_sdxl, size=40).generate(["a"], [1]).shape == (1, 40, 40, 3)
+    templated = load(tiny_sdxl, template="{prompt} on white").generate(["a {cup}"], [1])
+    assert np.array_equal(templated, load(tiny_sdxl).generate(["a {cup} on white"], [1]))
+
+
+def test_the_solver_is_dpm_and_the_card_is_read(tiny_sdxl: Path) -> None:
+    model = load(tiny_sdxl)
+    assert type(model.pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert model.pipeline.scheduler.config["beta_schedule"] == "scaled_linear"
+    assert model.revision.startswith("sha256:")
+    assert model.license == "openrail++"
+
+
+def test_an_s3_like_address_is_copied(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from model import weights
+
+    monkeypatch.setattr(weights, "_CACHE", tmp_path / "cache")
+    folder = weights.locate(tiny_sdxl.as_uri(), "image")
+    assert folder.is_relative_to(tmp_path)
+    assert weights.revision_of(folder) == weights.revision_of(tiny_sdxl)
+    with pytest.raises(RuntimeError, match="cannot read model weights at file:///nowhere"):
+        weights.locate("file:///nowhere/at/all", "image")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "message"),
+    [([], [], "batch is empty"), (["a", "b"], [1], "2 prompts but 1 seeds")],
+)
+def test_uneven_batches_are_refused(tiny_sdxl: Path, prompts: list[str], seeds: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(tiny_sdxl).generate(prompts, seeds)
+
+
+def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="no CUDA GPU is visible: run it on a machine with an NVIDIA GPU"):
+        load_image_model(ImageConfig(model="some/model", device="cuda"))
+    monkeypatch.setattr(
+        "diffusers.DiffusionPipeline.download", lambda *a, **k: (_ for _ in ()).throw(OSError("offline"))
+    )
+    with pytest.raises(RuntimeError, match=r"weights of some/model .* run `hf download some/model`"):
+        load_image_model("some/model")
+    with pytest.raises(ValueError, match="is not a folder; give 'pocket'"):
+        load_image_model("./no/such/folder")
+    with pytest.raises(ValueError, match=r"neither config\.json nor model_index\.json"):
+        load_image_model(str(tmp_path))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    (tmp_path / "model.bin").write_bytes(b"pickle")
+    with pytest.raises(ValueError, match="pickled weights are not read"):
+        load_image_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, r"image\.steps is 0; it must lie in \[1, 1000\]"),
+        ({"guidance_scale": -1.0}, r"image\.guidance_scale is -1\.0"),
+        ({"size": 4}, r"image\.size is 4"),
+        ({"template": "a cat"}, "must contain {prompt}"),
+        ({"model": ""}, r"image\.model is empty"),
+    ],
+)
+def test_bad_settings_name_the_limit(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageConfig(**settings)
