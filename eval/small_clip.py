@@ -1,0 +1,120 @@
+"""A small image-text model of open_clip's own architecture: built, trained elsewhere, saved and loaded here.
+
+A folder holds `config.json` (``{"model_cfg": ..., "preprocess_cfg": ...}``, the form that open_clip
+publishes), `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PADDING, START, END = "<pad>", "<start>", "<end>"
+
+DEFAULT_CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": 64, "patch_size": 8, "width": 192, "layers": 6, "head_width": 32},
+        "text_cfg": {"context_length": 16, "vocab_size": 2048, "width": 128, "heads": 4, "layers": 3},
+    },
+    "preprocess_cfg": {"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"},
+}
+"""For objects on white at 64 pixels; about 3.5 million parameters."""
+
+
+def build_clip(config: dict[str, Any]) -> Any:
+    """A randomly initialised `open_clip.CLIP` of ``config["model_cfg"]``, in training mode.
+
+    Its `encode_image` takes float32 [B,3,S,S] normalised by the preprocess config, its `encode_text`
+    int64 [B,context_length]; `logit_scale` is learnable as in Radford et al. 2021.
+    """
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from open_clip.model import CLIP
+
+    return CLIP(**config["model_cfg"])
+
+
+def build_tokenizer(texts: Iterable[str], config: dict[str, Any], folder: Path) -> Tokenizer:
+    """Learn a lower-case byte-pair vocabulary of `texts`, write it into `folder` and return its tokenizer.
+
+    The end token has the largest id, since open_clip's text tower pools where the id is largest. The
+    vocabulary may come out smaller than the configured `vocab_size`, never larger.
+    """
+    from tokenizers import Tokenizer as Vocabulary
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+    size = config["model_cfg"]["text_cfg"]["vocab_size"]
+    vocabulary = Vocabulary(models.BPE())
+    vocabulary.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()])
+    vocabulary.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    vocabulary.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 1, special_tokens=[PADDING, START], initial_alphabet=alphabet, show_progress=False
+    )
+    vocabulary.train_from_iterator(texts, trainer)
+    vocabulary.add_special_tokens([END])
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(str(folder / "tokenizer.json"))
+    return Tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
+
+
+class Tokenizer:
+    """open_clip's tokenizer interface over a `tokenizer.json`.
+
+    Args:
+        folder: where `tokenizer.json` lies.
+        context_length: tokens a text, start and end included; longer texts are cut, the end token kept.
+    """
+
+    def __init__(self, folder: Path, context_length: int) -> None:
+        from tokenizers import Tokenizer as Vocabulary
+        from tokenizers.processors import TemplateProcessing
+
+        vocabulary = Vocabulary.from_file(str(folder / "tokenizer.json"))
+        special = [(name, vocabulary.token_to_id(name)) for name in (START, END)]
+        vocabulary.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=special)
+        vocabulary.enable_truncation(context_length)
+        vocabulary.enable_padding(pad_id=vocabulary.token_to_id(PADDING), pad_token=PADDING, length=context_length)
+        self.vocabulary, self.context_length = vocabulary, context_length
+
+    def __call__(self, texts: str | list[str]) -> Tensor:
+        """Token ids int64 [B,context_length]."""
+        batch = [texts] if isinstance(texts, str) else texts
+        return torch.tensor([encoding.ids for encoding in self.vocabulary.encode_batch(batch)])
+
+
+def save_clip(folder: Path, model: Any, config: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
+    """Write `config.json` and `model.safetensors` (floating point in `dtype`) into `folder`."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+
+
+def load_clip(folder: Path) -> tuple[Any, Tokenizer, dict[str, Any]]:
+    """The float32 model in evaluation mode, its tokenizer and its config.
+
+    Raises:
+        ValueError: if a file is missing from `folder`.
+    """
+    from safetensors.torch import load_file
+
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing; a CLIP folder needs config, model and tokenizer")
+    config = json.loads((folder / "config.json").read_text())
+    model = build_clip(config)
+    state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
+    model.load_state_dict(state)
+    tokenizer = Tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
+    return model.requires_grad_(False).eval(), tokenizer, config
