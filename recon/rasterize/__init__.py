@@ -1,0 +1,105 @@
+"""One call that renders 3D Gaussians, two engines: gsplat on CUDA, numba kernels on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from recon.rasterize.checks import check_inputs
+from recon.rasterize.spherical_harmonics import colors_of
+
+RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
+Engine = Literal["auto", "cpu", "gsplat"]
+
+__all__ = ["Engine", "RenderMode", "rasterize"]
+
+
+def rasterize(
+    means: Tensor,  # [N,3]
+    quats: Tensor,  # [N,4]
+    scales: Tensor,  # [N,3]
+    opacities: Tensor,  # [N]
+    colors: Tensor,  # [(C,)N,D] or [(C,)N,K,3]
+    viewmats: Tensor,  # [C,4,4]
+    Ks: Tensor,  # [C,3,3]
+    width: int,
+    height: int,
+    *,
+    sh_degree: int | None = None,
+    backgrounds: Tensor | None = None,  # [C,D]
+    render_mode: RenderMode = "RGB",
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    eps2d: float = 0.3,
+    radius_clip: float = 0.0,
+    engine: Engine = "auto",
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Renders Gaussians into C pinhole views, with the signature and semantics of gsplat 1.5.3 (packed=False).
+
+    Args:
+        means: centres, world units.
+        quats: orientations wxyz, any length > 0.
+        scales: standard deviations along the axes, world units, >= 0.
+        opacities: in [0, 1].
+        colors: features of any D, or with `sh_degree` spherical harmonics coefficients; a leading C for
+            colours of each view.
+        viewmats: world to camera, OpenCV axes. Ks: intrinsics in pixels, pixel centres at +0.5.
+        width, height: in pixels.
+        sh_degree: 0 to 3, or None for direct colours.
+        backgrounds: blended behind; none is black.
+        render_mode: colours, accumulated depth D, expected depth ED (D / alpha), or colours and depth.
+        near_plane, far_plane: Gaussians outside are dropped, camera units, near_plane > 0.
+        eps2d: added to the 2D covariance's diagonal, pixels^2.
+        radius_clip: Gaussians of at most this radius in pixels are dropped.
+        engine: "auto" takes gsplat for CUDA tensors, else the CPU engine.
+
+    Returns:
+        renders [C,H,W,D (+1)], alphas [C,H,W,1] and a dict with means2d [C,N,2] in pixels
+        (``retain_grad()`` works), radii [C,N,2] int32 in pixels (0 where not visible), depths [C,N],
+        conics [C,N,3], width, height, n_cameras. Gradients reach means, quats, scales, opacities, colors,
+        backgrounds and viewmats.
+
+    Raises:
+        ValueError: for a wrong shape, type, device or range, or a value that is not finite.
+    """
+    options = {"near_plane": near_plane, "far_plane": far_plane, "eps2d": eps2d, "radius_clip": radius_clip}
+    tensors = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    tensors |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
+    check_inputs(tensors, width, height, sh_degree, render_mode, engine, options)
+    if engine == "gsplat" or (engine == "auto" and means.is_cuda):
+        from recon.rasterize.gsplat_cuda import rasterize_gsplat
+
+        return rasterize_gsplat(
+            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
+            sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, **options,
+        )  # fmt: skip
+    from recon.rasterize.cpu import blend_tiles, project
+
+    settings = (width, height, eps2d, near_plane, far_plane, radius_clip)
+    means2d, conics, depths, radii, reaches = project(means, quats, scales, opacities, viewmats, Ks, settings)
+    if sh_degree is not None:
+        colors = colors_of(sh_degree, colors, means, viewmats)
+    features, backgrounds = _features(colors, depths, backgrounds, render_mode)
+    renders, alphas = blend_tiles(means2d, conics, features, opacities, backgrounds, depths, reaches, width, height)
+    if render_mode in ("ED", "RGB+ED"):
+        renders = torch.cat([renders[..., :-1], renders[..., -1:] / alphas.clamp(min=1e-10)], -1)
+    meta = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics}
+    return renders, alphas, meta | {"width": width, "height": height, "n_cameras": len(viewmats)}
+
+
+def _features(
+    colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: RenderMode
+) -> tuple[Tensor, Tensor]:
+    """What is blended, [1,N,D] or [C,N,D], and its background [C,D]; depth has background 0."""
+    views, count = depths.shape
+    if render_mode in ("D", "ED"):
+        return depths[..., None], depths.new_zeros(views, 1)
+    colors = colors if colors.dim() == 3 else colors[None]
+    if backgrounds is None:
+        backgrounds = colors.new_zeros(views, colors.shape[-1])
+    if render_mode == "RGB":
+        return colors, backgrounds
+    colors = torch.cat([colors.expand(views, count, -1), depths[..., None]], -1)
+    return colors, torch.cat([backgrounds, backgrounds.new_zeros(views, 1)], -1)

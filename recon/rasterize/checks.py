@@ -1,0 +1,69 @@
+"""Checks of what reaches the rasteriser; every error names the value, the limit and the way out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_SIDE = 16384
+MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+ENGINES = ("auto", "cpu", "gsplat")
+
+
+def check_inputs(
+    tensors: dict[str, Tensor],
+    width: int,
+    height: int,
+    sh_degree: int | None,
+    render_mode: str,
+    engine: str,
+    options: dict[str, float],
+) -> None:
+    """Raises ValueError for the first argument of `recon.rasterize.rasterize` that is out of its contract."""
+    _check_choices(width, height, render_mode, engine, options)
+    _check_shapes(tensors, sh_degree)
+    for name, tensor in tensors.items():
+        _check_values(name, tensor, tensors["means"].device)
+
+
+def _check_choices(width: int, height: int, render_mode: str, engine: str, options: dict[str, float]) -> None:
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ValueError(f"the image is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
+    if render_mode not in MODES:
+        raise ValueError(f"render_mode is {render_mode!r}; available: {', '.join(MODES)}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; available: {', '.join(ENGINES)}")
+    if not 0 < options["near_plane"] < options["far_plane"]:
+        raise ValueError(
+            f"near_plane {options['near_plane']} and far_plane {options['far_plane']} must satisfy 0 < near < far"
+        )
+    if not (options["eps2d"] >= 0 and options["radius_clip"] >= 0):
+        raise ValueError(f"eps2d {options['eps2d']} and radius_clip {options['radius_clip']} must not be negative")
+
+
+def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None) -> None:
+    count, views = tensors["means"].shape[0], tensors["viewmats"].shape[0]
+    expected = {"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count,)}
+    expected |= {"viewmats": (views, 4, 4), "Ks": (views, 3, 3)}
+    colors = tensors["colors"]
+    tail = tuple(colors.shape[-1:]) if sh_degree is None else (*colors.shape[-2:-1], 3)
+    shared = (count, *tail)
+    expected["colors"] = shared if colors.dim() == len(shared) else (views, *shared)
+    if "backgrounds" in tensors:
+        expected["backgrounds"] = (views, 3 if sh_degree is not None else colors.shape[-1])
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            found = tuple(tensors[name].shape)
+            raise ValueError(f"{name} has shape {found}; with {count} means and {views} viewmats it must be {shape}")
+
+
+def _check_values(name: str, tensor: Tensor, device: torch.device) -> None:
+    if tensor.dtype != torch.float32:
+        raise ValueError(f"{name} is {tensor.dtype}; the rasteriser works in torch.float32: pass {name}.float()")
+    if tensor.device != device:
+        raise ValueError(f"{name} is on {tensor.device} but means on {device}; move them to one device")
+    if not math.isfinite(float(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ValueError(f"{name} holds {bad} values that are not finite of {tensor.numel()}; remove or clamp them")
