@@ -1,0 +1,110 @@
+"""The pocket RGBA autoencoder: a linear encoder of 16x16 patches, a convolutional decoder."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+
+PATCH = 16
+
+
+def to_premultiplied(frames: Tensor) -> Tensor:
+    """uint8 [...,H,W,4] (RGB over white, coverage) to float [...,4,H,W] in [-1,1], RGB premultiplied."""
+    x = frames.movedim(-1, -3).float() / 255
+    rgb, alpha = x[..., :3, :, :], x[..., 3:, :, :]
+    return torch.cat([rgb - (1 - alpha), alpha], -3) * 2 - 1
+
+
+def to_frames(x: Tensor) -> Tensor:
+    """Inverse of `to_premultiplied`: float [...,4,H,W] to uint8 [...,H,W,4], clamped to valid colours."""
+    x = (x.float() / 2 + 0.5).clamp(0, 1)
+    alpha = x[..., 3:, :, :]
+    rgb = torch.minimum(x[..., :3, :, :], alpha) + (1 - alpha)
+    return (torch.cat([rgb, alpha], -3) * 255).round().to(torch.uint8).movedim(-3, -1)
+
+
+class PocketAutoencoder(ModelMixin, ConfigMixin):
+    """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back.
+
+    The encoder is one strided convolution, fitted in closed form (principal components of the
+    training patches, scaled between plain and whitened), so that it encodes a video in a few
+    milliseconds and commutes with linear colour changes. The decoder is learnt.
+    """
+
+    @register_to_config
+    def __init__(self, latent_channels: int = 16, widths: tuple[int, ...] = (256, 128, 64)) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(4, latent_channels, PATCH, stride=PATCH)
+        wide, middle, narrow = widths
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent_channels, wide, 3, padding=1),
+            _block(wide),
+            _block(wide),
+            nn.Conv2d(wide, middle * 4, 1),
+            nn.PixelShuffle(2),
+            _block(middle),
+            nn.Conv2d(middle, narrow * 4, 1),
+            nn.PixelShuffle(2),
+            _block(narrow),
+            nn.GroupNorm(8, narrow),
+            nn.SiLU(),
+            nn.Conv2d(narrow, 4 * 16, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        """RGBA [B,4,S,S] in [-1,1], premultiplied, S a multiple of 16, to latents [B,C,S/16,S/16]."""
+        if x.shape[-1] % PATCH or x.shape[-2] % PATCH:
+            raise ValueError(f"image is {tuple(x.shape[-2:])} pixels; both sides must be multiples of {PATCH}")
+        return self.encoder(x)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B,C,h,w] to RGBA [B,4,16h,16w], about [-1,1], premultiplied."""
+        return self.decoder(latents)
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """uint8 [...,H,W,4] to latents [...,C,H/16,W/16]."""
+        flat = to_premultiplied(frames.reshape(-1, *frames.shape[-3:]))
+        latents = self.encode(flat.to(self.dtype))
+        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents [...,C,h,w] to uint8 [...,16h,16w,4]."""
+        decoded = self.decode(latents.reshape(-1, *latents.shape[-3:]).to(self.dtype))
+        return to_frames(decoded.reshape(*latents.shape[:-3], *decoded.shape[1:]))
+
+
+class _block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.resnet = ResnetBlock2D(in_channels=channels, temb_channels=None, groups=8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnet(x, None)
+
+
+@torch.no_grad()
+def fit_encoder(model: PocketAutoencoder, images: Tensor, whitening: float = 0.5) -> None:
+    """Set the encoder to the leading principal components of the patches of `images`.
+
+    Args:
+        images: float [N,4,S,S] in [-1,1], premultiplied.
+        whitening: 0 keeps each component's own scale, 1 gives every channel unit variance. Between
+            the two, coarse components stay larger, so diffusion settles them first. The mean
+            variance of the channels is 1 in any case.
+    """
+    patches = nn.functional.unfold(images, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 4 * PATCH * PATCH)
+    mean = patches.mean(0)
+    centred = (patches - mean).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    count = model.encoder.out_channels
+    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
+    deviations = values.sqrt()
+    target = deviations ** (1 - whitening)
+    target = target / target.square().mean().sqrt()
+    weight = (vectors * (target / deviations)).T
+    model.encoder.weight.copy_(weight.reshape(count, 4, PATCH, PATCH))
+    model.encoder.bias.copy_(-(weight @ mean.double()))

@@ -1,0 +1,75 @@
+"""The pocket text-to-image model: prompts to RGBA views of single objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model import sampling
+from model.config import ImageConfig
+from model.evaluations import counted
+from model.image import check_batch
+from model.pocket.autoencoder import PocketAutoencoder
+from model.pocket.losses import SCHEDULE
+from model.pocket.text import PocketTextEncoder
+from model.pocket.unet import PocketUNet
+from model.weights import license_of, revision_of
+
+ELEVATION_RANGE = (math.radians(10), math.radians(35))
+
+
+@dataclass(slots=True)
+class PocketImageModel:
+    """`ImageModel` of the embedded scale: 128 px, frontal views at a random elevation of 10 to 35 degrees."""
+
+    unet: PocketUNet
+    text: PocketTextEncoder
+    autoencoder: PocketAutoencoder
+    config: ImageConfig
+    revision: str
+    license: str
+    num_evaluations: dict[str, int]
+
+    @classmethod
+    def load(cls, folder: Path, config: ImageConfig) -> PocketImageModel:
+        """Load `folder` (the UNet) and its siblings `text_encoder` and `autoencoder`."""
+        return cls(
+            unet=PocketUNet.from_pretrained(folder, torch_dtype=torch.float32).eval(),
+            text=PocketTextEncoder.load(folder.parent / "text_encoder").eval(),
+            autoencoder=PocketAutoencoder.from_pretrained(
+                folder.parent / "autoencoder", torch_dtype=torch.float32
+            ).eval(),
+            config=config,
+            revision=revision_of(folder),
+            license=license_of(folder),
+            num_evaluations={},
+        )
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+        """Images uint8 [B,S,S,4], RGB over white and coverage; see `ImageModel.generate`."""
+        check_batch(prompts, seeds=seeds)
+        shape = (1, self.unet.config["latent_channels"], *(self.unet.config["latent_size"],) * 2)
+        states, pooled = self.text([*([""] * len(prompts)), *prompts])
+        low, high = ELEVATION_RANGE
+        elevation = torch.tensor([low + (high - low) * np.random.default_rng(int(s)).random() for s in seeds])
+        elevation = elevation.float().repeat(2)
+        azimuth = torch.zeros(len(elevation), 1)
+
+        def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            part = slice(len(elevation) - len(latents), None)
+            return self.unet(
+                latents, timestep.expand(len(latents)), states[part], pooled[part], azimuth[part], elevation[part]
+            )
+
+        scale = self.config.guidance_scale
+        model_fn = sampling.guided(predict, scale) if scale > 1 else predict
+        noise = sampling.seeded_noise(shape, seeds)
+        with counted(self.unet, len(prompts), self.config.steps) as self.num_evaluations:
+            latents = sampling.sample(model_fn, noise, sampling.dpm_solver(SCHEDULE), self.config.steps)
+        return self.autoencoder.decode_frames(latents[:, 0]).numpy()
