@@ -5,36 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(kw_only=True, slots=True)
-class TrainConfig:
-    """One run. Everything is scheduled by step, so that a slow machine trains the same model."""
-
-    num_steps: int = 10_000
-    """Optimiser steps in all, including those of earlier calls that this one resumes."""
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
-    decay_share: float = 0.3
-    """Share of the steps, at the end, over which the rate falls linearly to zero."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-    save_every: int = 500
-    log_every: int = 50
-
-    def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
-        if not 0 <= self.decay_share <= 1:
-            raise ValueError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
+from model.config import TrainConfig
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

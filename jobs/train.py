@@ -1,0 +1,158 @@
+"""Train one of the embedded models on rendered turntables.
+
+im3d train --target image --shards DIR --weights DIR --train.num-steps 14000
+
+Targets, in the order in which they build on each other: autoencoder, image, video, temporal; and on
+their own: elevation, mask, clip. A run that was cut goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from model.config import TrainConfig
+
+if TYPE_CHECKING:
+    from model.pocket.data import TurntableSet
+
+Target = Literal["autoencoder", "image", "video", "temporal", "elevation", "mask", "clip"]
+
+
+@dataclass(kw_only=True, slots=True)
+class Arguments:
+    """Train one of the embedded models on rendered turntables."""
+
+    target: Target
+    """Which model."""
+    shards: Path
+    """Folder of turntable shards, as `im3d render` writes them."""
+    weights: Path
+    """Folder of weight folders; what the target builds on is read from it, the result is written to it."""
+    runs: Path = Path("runs/train")
+    """Checkpoints and logs, one folder a target."""
+    split: str | None = "train"
+    """Rows of this split only; `None` takes all."""
+    threads: int = 1
+    """CPU threads."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def train_elevation(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Regress the elevation from four frames (A.1)."""
+    import torch
+
+    from model.pocket.autoencoder import to_frames
+    from model.pocket.losses import draw_batch
+    from model.training import train
+    from recon.elevation import ElevationNetwork, elevation_loss, prepare
+
+    network = ElevationNetwork()
+
+    def quarters(generator: torch.Generator) -> torch.Tensor:
+        return torch.arange(0, 16, 4) + torch.randint(16, (1,), generator=generator)
+
+    def loss_fn(step: int, generator: torch.Generator):
+        samples = draw_batch(turntables, 16, generator, lambda: quarters(generator))
+        frames = prepare(to_frames(torch.stack([s.video for s in samples])).numpy(), network.config.size)
+        loss = elevation_loss(network, frames, torch.tensor([s.elevation for s in samples]))
+        return loss, {"degrees": float(torch.rad2deg(loss.detach().sqrt()))}
+
+    train(network, loss_fn, config, runs)
+    network.save(weights / "elevation")
+
+
+def train_mask(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Learn coverage from colours over white."""
+    import torch
+
+    from model.pocket.losses import draw_batch
+    from model.training import train
+    from recon.masks import MaskNetwork, PocketMasker, mask_loss
+
+    network = MaskNetwork()
+
+    def loss_fn(step: int, generator: torch.Generator):
+        samples = draw_batch(turntables, 16, generator, lambda: torch.randint(16, (1,), generator=generator))
+        x = torch.cat([s.video for s in samples]) / 2 + 0.5
+        rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
+        rgb = (rgb + 0.02 * torch.randn(rgb.shape, generator=generator)).clamp(0, 1)
+        return mask_loss(network, rgb, x[:, 3]), {}
+
+    train(network, loss_fn, config, runs)
+    PocketMasker(network).save(weights / "mask")
+
+
+def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Contrast pictures with captions (Radford et al. 2021); the judge shares nothing with the generators."""
+    import torch
+    from torch.nn import functional
+
+    from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
+    from model.pocket.data import COLORS
+    from model.pocket.losses import draw_batch
+    from model.training import train
+
+    torch.manual_seed(config.seed)
+    folder = weights / "clip"
+    size = DEFAULT_CONFIG["preprocess_cfg"]["size"]
+    captions = [*turntables.captions, *(f"a {color} thing" for color in COLORS)]
+    tokenizer = build_tokenizer(captions, DEFAULT_CONFIG, folder)
+    model = build_clip(DEFAULT_CONFIG)
+
+    def loss_fn(step: int, generator: torch.Generator):
+        samples = draw_batch(turntables, 64, generator, lambda: torch.randint(16, (1,), generator=generator))
+        x = torch.cat([s.video for s in samples]) / 2 + 0.5
+        rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
+        pixels = functional.interpolate(rgb, size=(size, size), mode="area") * 2 - 1
+        texts = [s.caption for s in samples]
+        images = functional.normalize(model.encode_image(pixels), dim=-1)
+        words = functional.normalize(model.encode_text(tokenizer(texts)), dim=-1)
+        logits = model.logit_scale.exp().clamp(max=100) * images @ words.T
+        same = torch.tensor([[a == b for b in texts] for a in texts]).float()
+        target = same / same.sum(1, keepdim=True)
+        loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        hit = same[torch.arange(len(texts)), logits.argmax(1)].mean().item()
+        return loss, {"r_at_1_of_64": hit}
+
+    train(model, loss_fn, config, runs)
+    save_clip(folder, model, DEFAULT_CONFIG)
+
+
+def recipes() -> dict[str, Callable[..., None]]:
+    """Every target's trainer."""
+    from model.pocket import recipes as generators
+
+    return {
+        "autoencoder": generators.train_autoencoder,
+        "image": generators.train_image,
+        "video": generators.train_video,
+        "temporal": generators.train_temporal,
+        "elevation": train_elevation,
+        "mask": train_mask,
+        "clip": train_clip,
+    }
+
+
+def run(arguments: Arguments) -> None:
+    """Load the shards and train the target."""
+    import torch
+
+    from factory.shards import load_turntables
+
+    torch.set_num_threads(arguments.threads)
+    turntables = load_turntables(arguments.shards, arguments.split)
+    recipes()[arguments.target](turntables, arguments.train, arguments.weights, arguments.runs / arguments.target)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    run(tyro.cli(Arguments, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

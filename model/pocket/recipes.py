@@ -1,0 +1,73 @@
+"""How each pocket generator is trained, in order: autoencoder, image, video (all layers, then temporal only)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
+from model.pocket.data import COLORS, TurntableSet
+from model.pocket.losses import ImageTrainee, decoder_loss, draw_batch, image_loss, video_loss
+from model.pocket.text import PocketTextEncoder, train_tokenizer
+from model.pocket.unet import PocketUNet
+from model.temporal import freeze_spatial
+from model.training import TrainConfig, train
+
+LATENT_CHANNELS = 24
+WIDTHS = (96, 192)
+
+
+def train_autoencoder(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Fit the encoder in closed form on 3,000 augmented views, then train the decoder."""
+    model = PocketAutoencoder(latent_channels=LATENT_CHANNELS)
+    generator = torch.Generator().manual_seed(config.seed)
+    samples = draw_batch(turntables, 3000, generator, lambda: torch.randint(16, (1,), generator=generator))
+    fit_encoder(model, torch.cat([sample.video for sample in samples]))
+    model.encoder.requires_grad_(False)
+    save_half(train(model, decoder_loss(model, turntables, batch_size=16), config, runs), weights / "autoencoder")
+
+
+def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Train the image UNet and its text encoder together."""
+    autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
+    torch.manual_seed(config.seed)
+    text = PocketTextEncoder(train_tokenizer([*turntables.captions, *(f"a {color} thing" for color in COLORS)]))
+    trainee = ImageTrainee(PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS), text)
+    train(trainee, image_loss(trainee, autoencoder, turntables, batch_size=16), config, runs)
+    save_half(trainee.unet, weights / "image")
+    trainee.text.save(weights / "text_encoder")
+
+
+def train_video(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Start from the image model and train every layer on turntables."""
+    unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS, temporal=True)
+    unet.load_state_dict(PocketUNet.from_pretrained(weights / "image").float().state_dict(), strict=False)
+    _train_turntables(unet, turntables, config, weights, runs)
+
+
+def train_temporal(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    """Fine-tune only the temporal layers of the video model; the spatial ones stay bit for bit (3.1)."""
+    unet = PocketUNet.from_pretrained(weights / "video").float()
+    freeze_spatial(unet, "pocket")
+    _train_turntables(unet, turntables, config, weights, runs)
+
+
+def _train_turntables(unet, turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+    autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
+    text = PocketTextEncoder.load(weights / "text_encoder").eval().requires_grad_(False)
+    unet.train()
+    save_half(train(unet, video_loss(unet, text, autoencoder, turntables, batch_size=2), config, runs), weights / "video")
+
+
+def load_frozen(kind, folder: Path) -> nn.Module:
+    """A diffusers model from `folder`, float32, in evaluation mode, without gradients."""
+    return kind.from_pretrained(folder).float().eval().requires_grad_(False)
+
+
+def save_half(model, folder: Path) -> None:
+    """Write a float16 copy of a diffusers model to `folder`; the model itself stays float32."""
+    half = type(model)(**{k: v for k, v in model.config.items() if not k.startswith("_")})
+    half.load_state_dict(model.state_dict())
+    half.half().save_pretrained(folder)
