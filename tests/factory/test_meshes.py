@@ -1,0 +1,128 @@
+"""Turntable renders against geometry that is known in closed form."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from factory.meshes import Mesh, load_mesh, render_turntable
+from recon.cameras import turntable
+
+
+def glb(mesh: trimesh.Trimesh) -> bytes:
+    return mesh.export(file_type="glb")
+
+
+def colored_box() -> trimesh.Trimesh:
+    """A cube whose +z face is red, +x green, -z blue, -x yellow, top white, bottom black."""
+    box = trimesh.creation.box((1, 1, 1))
+    box.unmerge_vertices()
+    colors = {(0, 0, 1): (255, 0, 0), (1, 0, 0): (0, 255, 0), (0, 0, -1): (0, 0, 255), (-1, 0, 0): (255, 255, 0),
+              (0, 1, 0): (255, 255, 255), (0, -1, 0): (0, 0, 0)}  # fmt: skip
+    rgb = np.array([colors[tuple(np.rint(n).astype(int))] for n in box.face_normals], np.uint8)
+    box.visual = trimesh.visual.ColorVisuals(box, vertex_colors=np.repeat(rgb, 3, 0))
+    return box
+
+
+def hue(pixel: np.ndarray) -> str:
+    red, green, blue = (pixel[:3] > 60).tolist()
+    return {(1, 0, 0): "red", (0, 1, 0): "green", (0, 0, 1): "blue", (1, 1, 0): "yellow"}.get((red, green, blue), "?")
+
+
+def test_views_turn_counter_clockwise_from_the_front():
+    views = render_turntable(load_mesh(glb(colored_box())), 0.0, 64, num_views=4)
+    assert [hue(view[32, 32]) for view in views] == ["red", "green", "blue", "yellow"]
+
+
+def test_start_azimuth_shifts_the_views():
+    mesh = load_mesh(glb(colored_box()))
+    views = render_turntable(mesh, 0.3, 48, num_views=16)
+    shifted = render_turntable(mesh, 0.3, 48, num_views=16, start_azimuth=2 * math.pi * 3 / 16)
+    assert np.abs(views[3].astype(int) - shifted[0]).max() <= 2
+
+
+def test_a_sphere_covers_the_disc_that_perspective_gives():
+    mesh = load_mesh(glb(trimesh.creation.icosphere(subdivisions=4)))
+    view = render_turntable(mesh, 0.2, 128, num_views=1)[0]
+    cameras = turntable(0.2, 128)
+    focal, distance = float(cameras.Ks[0, 0, 0]), 3.0115
+    radius = focal * math.tan(math.asin(1 / distance))
+    assert (view[..., 3] > 127).sum() == pytest.approx(math.pi * radius**2, rel=0.01)
+
+
+def test_elevation_shows_the_top():
+    mesh = load_mesh(glb(colored_box()))
+    low, high = render_turntable(mesh, 0.0, 64, 1)[0], render_turntable(mesh, math.pi / 4, 64, 1)[0]
+    white = lambda view: ((view[..., :3] > 150).all(-1) & (view[..., 3] > 127)).sum()  # noqa: E731
+    assert white(low) == 0
+    assert white(high) > 300
+
+
+def test_lights_do_not_turn_with_the_camera():
+    box = trimesh.creation.box((1, 1, 1))
+    views = render_turntable(load_mesh(glb(box)), 0.0, 64, num_views=4)
+    again = render_turntable(load_mesh(glb(box)), 0.0, 64, num_views=8)
+    faces = [int(view[32, 32, 0]) for view in views]
+    assert len(set(faces)) > 1
+    assert faces == [int(view[32, 32, 0]) for view in again[::2]]
+
+
+def test_textures_and_both_sides_are_drawn():
+    image = Image.new("RGB", (8, 8), (30, 200, 30))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=image)
+    quad = trimesh.Trimesh(
+        [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False,
+        visual=trimesh.visual.TextureVisuals(uv=[[0, 0], [1, 0], [1, 1], [0, 1]], material=material),
+    )  # fmt: skip
+    front, back = render_turntable(load_mesh(glb(quad)), 0.0, 64, num_views=2)
+    for view in (front, back):
+        assert hue(view[32, 32]) == "green"
+        assert view[32, 32, 3] == 255
+
+
+def test_background_is_white_and_uncovered():
+    view = render_turntable(load_mesh(glb(colored_box())), 0.4, 64, 1)[0]
+    assert view[0, 0].tolist() == [255, 255, 255, 0]
+
+
+def test_position_and_scale_do_not_matter():
+    box = colored_box()
+    near = render_turntable(load_mesh(glb(box)), 0.3, 64, 1)
+    box.apply_scale(37.0)
+    box.apply_translation([100, -20, 5])
+    assert np.abs(render_turntable(load_mesh(glb(box)), 0.3, 64, 1).astype(int) - near).max() <= 1
+
+
+def test_obj_files_load(tmp_path):
+    path = tmp_path / "box.obj"
+    path.write_text(trimesh.creation.box((1, 2, 1)).export(file_type="obj"))
+    assert isinstance(load_mesh(path), Mesh)
+    assert (render_turntable(load_mesh(path), 0.0, 64, 1)[0][..., 3] > 127).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"glTF broken", "cannot read this glb"), (b"", "cannot read this glb")],
+)
+def test_broken_files_say_so(data, message):
+    with pytest.raises(ValueError, match=message):
+        load_mesh(data)
+
+
+def test_limits_are_named(monkeypatch):
+    monkeypatch.setattr("factory.meshes.MAX_FACES", 4)
+    with pytest.raises(ValueError, match="12 faces; the limit is 4"):
+        load_mesh(glb(trimesh.creation.box()))
+
+
+def test_unknown_types_and_points_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="not supported. Available: glb"):
+        load_mesh(b"", "fbx")
+    cloud = trimesh.Scene(trimesh.PointCloud(np.random.default_rng(0).normal(size=(10, 3))))
+    with pytest.raises(ValueError):
+        load_mesh(io.BytesIO(cloud.export(file_type="glb")).getvalue())
+    with pytest.raises(ValueError, match=r"\[8, 4096\]"):
+        render_turntable(load_mesh(glb(trimesh.creation.box())), 0.0, 4)
