@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> Scorer:
     model, tokenizer, config = load_clip(folder)
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    preprocess = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
+    preprocess: Any = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return Scorer(model.to(device), preprocess, tokenizer, name, f"sha256:{digest}")
 
@@ -148,4 +148,4 @@ def _from_open_clip(config: ClipConfig, device: torch.device) -> Scorer:
     digest = hashlib.sha256(b"".join(state[name].cpu().float().numpy().tobytes() for name in sorted(state)))
     stem = Path(config.pretrained).stem
     tokenizer = open_clip.get_tokenizer(config.model)
-    return Scorer(model, preprocess, tokenizer, f"{config.model}-{stem}", f"sha256:{digest.hexdigest()}")
+    return Scorer(model, cast(Any, preprocess), tokenizer, f"{config.model}-{stem}", f"sha256:{digest.hexdigest()}")

@@ -7,7 +7,7 @@ last predictions of its batch, so every call makes a scheduler of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
@@ -30,7 +30,8 @@ def dpm_solver(config: Mapping[str, Any] | None = None, **overrides: Any) -> DPM
         overrides: single entries that win over `config`, as ``prediction_type="v_prediction"``.
     """
     fixed = {"algorithm_type": "dpmsolver++", "solver_order": 2, "timestep_spacing": "trailing"}
-    return DPMSolverMultistepScheduler.from_config({**(config or {}), **fixed, **overrides})
+    merged = {**(config or {}), **fixed, **overrides}
+    return cast(DPMSolverMultistepScheduler, DPMSolverMultistepScheduler.from_config(merged))
 
 
 def edm_solver() -> EDMDPMSolverMultistepScheduler:
@@ -105,5 +106,5 @@ def restart(
     scheduler.set_timesteps(total, device=clean.device)
     scheduler.set_begin_index(total - steps)
     timesteps = scheduler.timesteps[total - steps :]
-    noisy = scheduler.add_noise(clean, noise, timesteps[:1].expand(clean.shape[0]))
+    noisy = scheduler.add_noise(clean, noise, cast(Any, timesteps[:1].expand(clean.shape[0])))
     return denoise(model_fn, noisy, scheduler, timesteps)
