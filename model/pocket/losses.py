@@ -122,8 +122,8 @@ def video_loss(
         with torch.autocast("cpu", torch.bfloat16):
             prediction = unet(noisy, timesteps, states, pooled, azimuth, seen, image)
         diffusion = F.mse_loss(prediction[:, 1:].float(), target[:, 1:])
-        jitter = 0.05 * torch.randn(image.shape, generator=generator)
-        error = F.mse_loss(unet.temporal_elevation(image + jitter), elevation)
+        seen_once = latents.flatten(0, 1) + 0.05 * torch.randn(latents.flatten(0, 1).shape, generator=generator)
+        error = F.mse_loss(unet.temporal_elevation(seen_once), elevation.repeat_interleave(latents.shape[1]))
         high = timesteps >= 700
         by_level = {"high": F.mse_loss(prediction[high, 1:].float(), target[high, 1:]).item()} if high.any() else {}
         return diffusion + error, {"diffusion": diffusion.item(), "elevation": error.item(), **by_level}
