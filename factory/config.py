@@ -1,0 +1,248 @@
+"""Everything a user can set about the line, composed from the settings that each package owns.
+
+Order of precedence: preset, then a YAML file, then flags. The resolved settings are saved beside every
+output; their fingerprint leaves out `line`, since placement changes no result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import typing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.config import ClipConfig
+from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
+from recon.config import FitConfig, OrbitConfig, RefineConfig
+
+PRESETS = ("pocket", "paper")
+Preset = Literal["pocket", "paper"]
+
+
+@dataclass(kw_only=True, slots=True)
+class ViewsConfig:
+    """What is found out about the generated frames before reconstruction."""
+
+    masks: Literal["pocket", "rembg"] = "pocket"
+    """Who cuts the object out of frames without alpha: the embedded network, or IS-Net through rembg."""
+    elevation: float | None = None
+    """Elevation of every turntable in radians, in (-pi/2, pi/2); None asks the elevation estimator (A.1)."""
+
+    def __post_init__(self) -> None:
+        if self.elevation is not None and not -1.57 < self.elevation < 1.57:
+            raise ValueError(f"views.elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+
+
+@dataclass(kw_only=True, slots=True)
+class FilesConfig:
+    """What is written for each asset."""
+
+    turntable_frames: int = 48
+    """Frames of the re-rendered turntable, a multiple of the number of views."""
+    turntable_fps: int = 16
+    """Frames a second of the re-rendered turntable."""
+
+    def __post_init__(self) -> None:
+        if self.turntable_frames < 1 or self.turntable_fps < 1:
+            raise ValueError("files.turntable_frames and files.turntable_fps must be at least 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class Pool:
+    """The actors of one stage."""
+
+    actors: int = 1
+    """How many, >= 1; each loads its models once."""
+    cpus: float = 0.25
+    """Logical CPUs that each reserves."""
+    gpus: float = 0.0
+    """GPUs that each reserves; a fraction lets stages share one."""
+    threads: int = 1
+    """Threads that its mathematics may use, >= 1."""
+    batch: int = 1
+    """Rows at a time, >= 1."""
+
+    def __post_init__(self) -> None:
+        if min(self.actors, self.threads, self.batch) < 1 or self.cpus < 0 or self.gpus < 0:
+            raise ValueError("a pool needs actors, threads and batch of at least 1, cpus and gpus of at least 0")
+
+
+@dataclass(kw_only=True, slots=True)
+class LineConfig:
+    """Where and how the stages run; never changes what they make."""
+
+    address: str = "local"
+    """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
+    rows_per_block: int = 1
+    """Rows that travel, and are retried, together, in [1, 64]."""
+    max_failed_share: float = 0.5
+    """Give up once more than this share of at least 20 rows has failed, in (0, 1]; a broken model is not hidden."""
+    image: Pool = field(default_factory=Pool)
+    video: Pool = field(default_factory=Pool)
+    views: Pool = field(default_factory=Pool)
+    reconstruct: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1)))
+    score: Pool = field(default_factory=Pool)
+    commit: Pool = field(default_factory=Pool)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rows_per_block <= 64:
+            raise ValueError(f"line.rows_per_block is {self.rows_per_block}; it must lie in [1, 64]")
+        if not 0 < self.max_failed_share <= 1:
+            raise ValueError(f"line.max_failed_share is {self.max_failed_share}; it must lie in (0, 1]")
+
+
+@dataclass(kw_only=True, slots=True)
+class FactoryConfig:
+    """The whole line, stage by stage."""
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    orbit: OrbitConfig = field(default_factory=OrbitConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    files: FilesConfig = field(default_factory=FilesConfig)
+    line: LineConfig = field(default_factory=LineConfig)
+
+
+def preset(name: Preset) -> FactoryConfig:
+    """The settings of a preset.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "pocket":
+        return FactoryConfig()
+    if name == "paper":
+        gpu = {"gpus": 0.2, "cpus": 1.0}
+        pools = {stage: Pool(**gpu) for stage in ("image", "video", "views", "reconstruct", "score")}
+        return FactoryConfig(
+            image=ImageConfig(model=SDXL, size=512, device="cuda"),
+            video=VideoConfig(model=I2VGEN_XL, device="cuda"),
+            views=ViewsConfig(masks="rembg"),
+            line=LineConfig(address="auto", **pools),
+        )
+    raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
+
+
+def fingerprint(config: FactoryConfig) -> str:
+    """16 hexadecimal digits over every setting that changes results."""
+    settings = asdict(config)
+    del settings["line"]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def to_yaml(config: FactoryConfig) -> str:
+    """The settings as YAML that `from_yaml` reads back."""
+    import yaml
+
+    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+
+
+def from_yaml(text: str, base: FactoryConfig, origin: str) -> FactoryConfig:
+    """`base` with the settings of a YAML document; `origin` names it in errors.
+
+    Raises:
+        ValueError: for unknown keys (with the nearest known one), wrong types and values out of range.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: not YAML: {error}") from error
+    return _merged(base, values or {}, origin, "")
+
+
+def read_yaml(path: str | Path, base: FactoryConfig) -> FactoryConfig:
+    """`from_yaml` on a file."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    return from_yaml(text, base, str(path))
+
+
+def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin}: {where.rstrip('.') or 'the document'} must be a mapping, not {values!r}")
+    types = typing.get_type_hints(type(base))
+    changes = {}
+    for key, value in values.items():
+        if key not in types:
+            near = difflib.get_close_matches(str(key), types, 1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"Available: {', '.join(types)}"
+            raise ValueError(f"{origin}: unknown setting {where}{key}; {hint}")
+        current = getattr(base, key)
+        if dataclasses.is_dataclass(current):
+            changes[key] = _merged(current, value, origin, f"{where}{key}.")
+        else:
+            changes[key] = _typed(value, types[key], f"{origin}: {where}{key}")
+    try:
+        return dataclasses.replace(base, **changes)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The YAML value as its annotated type; YAML has lists where Python has tuples."""
+    import typeguard
+
+    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *typing.get_args(kind)):
+        value = float(value)
+    try:
+        return typeguard.check_type(value, kind)
+    except typeguard.TypeCheckError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def difference(old: FactoryConfig, new: FactoryConfig) -> list[str]:
+    """One line for each setting that differs and changes results, as "fit.iterations: 1200 -> 600"."""
+    before, after = (dict(_flat(asdict(config), "")) for config in (old, new))
+    names = [name for name in before | after if not name.startswith("line.")]
+    return [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+
+
+def _flat(values: dict[str, Any], where: str):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+@dataclass(kw_only=True, slots=True)
+class RenderConfig:
+    """Turntables of meshes (3.1): uniform azimuths, one random elevation each."""
+
+    size: int = 128
+    """Side of the frames in pixels, in [16, 2048]."""
+    turntables: int = 1
+    """Turntables of each asset, each with its own elevation, >= 1."""
+    max_elevation_degrees: float = 45.0
+    """Elevations are uniform in [0, this], in [0, 89]."""
+    random_start: bool = False
+    """Start at a random azimuth instead of the front."""
+    seed: int = 0
+    """Of elevations and starts; an asset's do not depend on the other assets."""
+    num_views: int = 16
+    """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
+    pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1), batch=4))
+    """The rendering actors."""
+    address: str = "local"
+    """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 2048:
+            raise ValueError(f"size is {self.size}; it must lie in [16, 2048] pixels")
+        if self.turntables < 1 or self.num_views < 1:
+            raise ValueError(f"turntables is {self.turntables}, num_views {self.num_views}; both must be at least 1")
+        if not 0 <= self.max_elevation_degrees <= 89:
+            raise ValueError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")

@@ -1,0 +1,246 @@
+"""The line, on Ray Data:
+
+    prompts ── TextToImage ── ImageToVideo ── FindViews ── Reconstruct ── Score ── Commit ──▶ one record a prompt
+               image          frames          masks,       Gaussians,     re-render,  files, then an asset row
+                                              elevation    fit and        CLIP        or a dead letter
+                                                           re-denoise
+
+`run_line` drives prompts through `steps(...)` until each has exactly one record in the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from factory import stages
+from factory.config import FactoryConfig, LineConfig, Pool
+from factory.ledger import Ledger
+from factory.progress import Board, Display, Tally
+from factory.prompts import Prompt
+from factory.schema import DEAD_LETTERS, LINE, empty_row
+from factory.stages import dead_letter
+
+ROWS_PER_READ = 512
+MIN_ROWS_TO_JUDGE = 20
+LOCAL_STORE_BYTES = 1 << 30
+
+
+@dataclass(kw_only=True, slots=True)
+class Step:
+    """One stage of the line: its actor class, its pool, and what its constructor takes beside threads and board."""
+
+    actor: type[stages.Stage]
+    pool: Pool
+    arguments: dict[str, Any]
+
+
+def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
+    """The chain, in order."""
+    line, common = config.line, {"config": config}
+    return [
+        Step(actor=stages.TextToImage, pool=line.image, arguments=common),
+        Step(actor=stages.ImageToVideo, pool=line.video, arguments=common),
+        Step(actor=stages.FindViews, pool=line.views, arguments=common),
+        Step(actor=stages.Reconstruct, pool=line.reconstruct, arguments=common),
+        Step(actor=stages.Score, pool=line.score, arguments=common),
+        Step(actor=stages.Commit, pool=line.commit, arguments=common | {"out": out, "run_id": run_id}),
+    ]
+
+
+def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, careful: bool = False) -> Dataset:
+    """The chain over a dataset. `careful`: one row at a time, so that a killer takes no neighbour along."""
+    dataset = source.repartition(target_num_rows_per_block=1 if careful else line.rows_per_block)
+    for step in chain:
+        arguments = {"threads": step.pool.threads, "board": board} | step.arguments
+        dataset = dataset.map_batches(step.actor, fn_constructor_kwargs=arguments, **ray_arguments(step.pool, careful))
+    return dataset
+
+
+def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
+    """Every knob of Ray's that a stage turns, in one place.
+
+    Ray's defaults retry a row that kills its process for ever, and `max_restarts=0` hangs the job. The
+    last two go through `**ray_remote_args`, which Ray 2.64 takes away.
+    """
+    return {
+        "compute": ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1 if careful else 2),
+        "batch_size": 1 if careful else pool.batch,
+        "batch_format": "pyarrow",
+        "num_cpus": pool.cpus,
+        "num_gpus": pool.gpus or None,
+        "max_restarts": -1,
+        "max_task_retries": 2,
+    }
+
+
+def start_ray(address: str) -> None:
+    """Start Ray on this machine ("local") or join a cluster; nothing when a session is already open.
+
+    A local Ray counts at least 8 logical CPUs: `Pool.threads` bounds the real ones, and reading needs some of its own.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        cpus = max(8, os.cpu_count() or 1)
+        ray.init("local", num_cpus=cpus, object_store_memory=LOCAL_STORE_BYTES, include_dashboard=False, **common)
+    else:
+        ray.init(address, **common)
+
+
+def preflight(config: FactoryConfig) -> None:
+    """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
+
+    Raises:
+        RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
+    """
+    if config.line.address != "local":
+        return
+    from model import weights
+
+    for settings, folder in ((config.image, "image"), (config.video, "video")):
+        weights.device_of(settings.device)
+        place = weights.locate(settings.model, folder, settings.revision)
+        if not any(place.rglob("*.safetensors")):
+            raise RuntimeError(
+                f"{place} holds no *.safetensors: the {folder} model {settings.model!r} is not there yet"
+            )
+
+
+def configure_data() -> None:
+    """How Ray Data treats failures: a lost block never stops the line, the ledger finds what it held."""
+    context = DataContext.get_current()
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+class Work(Protocol):
+    """What a line is to do, by row: prompts here, meshes in `turntables`."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """One id a row, in order, all different."""
+        ...
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        """These rows, with the columns that the first stage takes."""
+        ...
+
+    def killed(self, row: int, error: dict[str, Any]) -> tuple[dict[str, Any], pa.Schema]:
+        """The dead letter, and its schema, of a row whose workers died; `error` holds its error columns."""
+        ...
+
+
+@dataclass(kw_only=True, slots=True)
+class PromptWork:
+    """Prompts as `Work`."""
+
+    prompts: Sequence[Prompt]
+    config: FactoryConfig
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [prompt.prompt_id for prompt in self.prompts]
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=LINE)
+
+    def killed(self, row: int, error: dict[str, Any]) -> tuple[dict[str, Any], pa.Schema]:
+        return dead_letter(self._row(row, error["attempt"]) | error, self.config), DEAD_LETTERS
+
+    def _row(self, row: int, attempt: int) -> dict[str, Any]:
+        prompt = self.prompts[row]
+        known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "seed": prompt.seed}
+        return empty_row(**known, source_image=prompt.image, attempt=attempt)
+
+
+def source(work: Work, rows: Sequence[int], attempt: int) -> Dataset:
+    """Rows of work as a dataset, in slices that a task can hold."""
+    starts = range(0, len(rows), ROWS_PER_READ)
+    return ray.data.from_arrow([work.table(rows[start : start + ROWS_PER_READ], attempt) for start in starts])
+
+
+class TooManyFailures(RuntimeError):
+    """So large a share of the rows failed that the line itself must be broken."""
+
+
+def run_line(
+    work: Work,
+    chain: Sequence[Step],
+    line: LineConfig,
+    ledger: Ledger,
+    display: Display | None = None,
+) -> Tally:
+    """Do every row that the ledger does not hold yet; afterwards it holds all of them.
+
+    A first pass runs whole blocks, a second one row by row what the first lost to dying workers; what is
+    missing even then becomes a dead letter `worker_killed`.
+
+    Raises:
+        TooManyFailures: when `line.max_failed_share` is passed; what is done stays done.
+    """
+    start_ray(line.address)
+    configure_data()
+    board: Any = ray.remote(num_cpus=0)(Board).remote([step.actor.name for step in chain])
+    tally = Tally(total=len(_missing(work, ledger)))
+    watching = display.watching(tally, lambda: ray.get(board.read.remote())) if display else nullcontext()
+    try:
+        with watching:
+            for attempt in (1, 2):
+                rows = _missing(work, ledger)
+                if rows:
+                    dataset = build(source(work, rows, attempt), chain, line, board, careful=attempt == 2)
+                    _drain(dataset, tally, ledger, line.max_failed_share)
+            _bury_killed(work, ledger, tally, board)
+    finally:
+        ledger.publish()
+        ray.kill(board)
+    return tally
+
+
+def _missing(work: Work, ledger: Ledger) -> list[int]:
+    return [row for row, work_id in enumerate(work.ids) if work_id not in ledger]
+
+
+def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
+    """Dead letters for what has no outcome after both passes."""
+    for row in _missing(work, ledger):
+        stage = ray.get(board.last_stage.remote(work.ids[row]))
+        message = f"its process died in every attempt, last in stage {stage}: out of memory, or a crash in native code"
+        error = {"error_stage": stage or "unknown", "error_type": "worker_killed", "error_message": message}
+        letter, schema = work.killed(row, error | {"attempt": 2})
+        ledger.bury([letter], schema)
+        tally.failed += 1
+
+
+def _drain(dataset: Dataset, tally: Tally, ledger: Ledger, max_failed_share: float) -> None:
+    """Run one pass to its end, counting outcomes as they come in."""
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for status in table["status"].to_pylist():
+            tally.done += status == "done"
+            tally.failed += status == "failed"
+        ledger.refresh()
+        _judge(tally, max_failed_share)
+    ledger.refresh()
+
+
+def _judge(tally: Tally, limit: float) -> None:
+    finished = tally.done + tally.failed
+    if finished >= MIN_ROWS_TO_JUDGE and tally.failed > limit * finished:
+        raise TooManyFailures(
+            f"{tally.failed} of {finished} rows failed, more than line.max_failed_share = {limit}: "
+            "look into dead_letters/, mend the cause and run again with --retry-dead-letters"
+        )

@@ -1,0 +1,172 @@
+"""Tables in from disk or S3: txt, csv, jsonl and parquet, one row at a time, bad rows kept as bad rows."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+FORMATS = ("txt", "csv", "jsonl", "parquet")
+MAX_CELL_BYTES = 64 << 20
+
+
+@dataclass(kw_only=True, slots=True)
+class Raw:
+    """One row as found: `values` by column, or `error` where the row itself cannot be read."""
+
+    number: int
+    """Position in the table, from 1."""
+    values: dict[str, Any]
+    error: str | None = None
+
+
+def read_rows(uri: str, text_column: str = "prompt") -> Iterator[Raw]:
+    """Yield the rows of a table.
+
+    Args:
+        uri: local path or s3:// address that ends in .txt, .csv, .jsonl or .parquet.
+        text_column: the column that a line of a txt file stands for.
+
+    Raises:
+        ValueError: when the file is missing, has another suffix or is no table of its format at all.
+    """
+    suffix = uri.rsplit(".", 1)[-1].lower() if "." in uri.rsplit("/", 1)[-1] else ""
+    if suffix not in FORMATS:
+        raise ValueError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
+    with _open(uri) as stream:
+        if suffix == "parquet":
+            yield from _parquet_rows(uri, stream)
+        elif suffix == "csv":
+            yield from _csv_rows(uri, stream)
+        else:
+            yield from _lines(stream, _json_values if suffix == "jsonl" else _text_values(text_column))
+
+
+def _open(uri: str):
+    """A seekable binary stream on a local path or an s3:// address."""
+    from factory.store import pyarrow_filesystem
+
+    filesystem, path = pyarrow_filesystem(uri)
+    try:
+        return filesystem.open_input_file(path)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"{uri}: no such file; give a .{', .'.join(FORMATS)} file") from error
+    except OSError as error:
+        raise ValueError(f"{uri}: cannot be read: {error}") from error
+
+
+def _lines(stream, parse) -> Iterator[Raw]:
+    """Rows of a text file, a line each; blank lines at the end are no rows."""
+    blanks = 0
+    number = 0
+    for line in io.BufferedReader(_Readable(stream)):
+        line = line.removeprefix(codecs.BOM_UTF8) if number + blanks == 0 else line
+        line = line.rstrip(b"\r\n")
+        if not line.strip():
+            blanks += 1
+            continue
+        for _ in range(blanks):
+            number += 1
+            yield Raw(number=number, values=parse(b"") if parse is not _json_values else {}, error=None)
+        blanks, number = 0, number + 1
+        try:
+            yield Raw(number=number, values=parse(line))
+        except (ValueError, RecursionError) as error:
+            yield Raw(number=number, values={}, error=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return (
+        f"invalid UTF-8: {error.reason} at byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
+    )
+
+
+def _text_values(column: str):
+    return lambda line: {column: line.decode("utf-8")}
+
+
+def _json_values(line: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not a JSON object: {error}") from error
+    except RecursionError as error:
+        raise ValueError("not a JSON object: nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"not a JSON object but a {type(values).__name__}")
+    return values
+
+
+def _csv_rows(uri: str, stream) -> Iterator[Raw]:
+    csv.field_size_limit(MAX_CELL_BYTES)
+    text = io.TextIOWrapper(io.BufferedReader(_Readable(stream)), "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.DictReader(text, strict=True)
+    number = 0
+    try:
+        for number, values in enumerate(reader, 1):
+            extra = values.pop(None, None)
+            error = f"{len(extra)} more cells than the header has columns; quote commas" if extra else None
+            yield Raw(number=number, values=dict(values), error=error)
+    except csv.Error as error:
+        raise ValueError(f"{uri}: row {number + 1} breaks the table: {error}") from error
+
+
+def _parquet_rows(uri: str, stream) -> Iterator[Raw]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(stream)
+        number = 0
+        for batch in file.iter_batches(batch_size=256):
+            columns = {name: _binary(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+            for row in range(batch.num_rows):
+                number += 1
+                yield _parquet_row(number, columns, row)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{uri}: not a readable parquet file: {error}") from error
+
+
+def _parquet_row(number: int, columns: dict[str, Any], row: int) -> Raw:
+    values, error = {}, None
+    for name, (column, is_text) in columns.items():
+        try:
+            value = column[row].as_py()
+            values[name] = value.decode("utf-8") if is_text and value is not None else value
+        except UnicodeDecodeError as broken:
+            error = error or f"column {name}: {_reason(broken)}"
+    return Raw(number=number, values=values, error=error)
+
+
+def _binary(column):
+    """The column, text as bytes so that one bad string costs its own row only; and whether it was text."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        return column.view(pa.binary()), True
+    if pa.types.is_large_string(column.type):
+        return column.view(pa.large_binary()), True
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.binary_view()), True
+    return column, False
+
+
+class _Readable(io.RawIOBase):
+    """A pyarrow stream as a raw Python stream."""
+
+    def __init__(self, stream) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,118 @@
+"""Every table's Arrow schema, once. Angles are radians, times seconds, images uint8.
+
+`LINE` is what travels between the stages; arrays in it are .npy bytes (see `pack`). `ASSETS` and
+`DEAD_LETTERS` are what is published as parquet.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+RENDER_STAGE = "render"
+STAGES = ("image", "video", "views", "reconstruct", "score", "commit")
+"""The stages in order; `views` finds masks and elevation."""
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_FILE = pa.struct([("path", pa.string()), ("sha256", pa.string()), ("size", pa.int64())])
+_LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
+
+_IDENTITY = [pa.field("prompt_id", pa.string(), False), pa.field("prompt", pa.string(), False), ("seed", pa.int64())]
+_ERROR = [("error_stage", pa.string()), ("error_type", pa.string()), ("error_message", pa.string())]
+_ATTEMPT = [("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())]
+
+_MADE = [
+    ("from_image", pa.bool_()),  # the row brought its own image
+    ("elevation", pa.float64()),
+    *[(f"seconds_{stage}", pa.float64()) for stage in STAGES[:-1]],
+    ("device", pa.string()),  # of the reconstruction
+    *[(f"{kind}_{stage}", pa.int32()) for stage in ("image", "video", "refine") for kind in ("steps", "forwards")],
+    *[(f"{model}_{what}", pa.string()) for model in ("image", "video") for what in ("revision", "license")],
+    ("num_gaussians", pa.int32()),
+    ("losses", pa.list_(_LOSS)),  # at the end of each part of the fit
+]
+
+LINE = pa.schema(
+    [
+        *_IDENTITY,
+        ("source_image", pa.large_binary()),  # encoded, as the user gave it
+        ("image", pa.large_binary()),  # [H,W,3|4]
+        ("frames", pa.large_binary()),  # [V,H,W,3|4]
+        ("masks", pa.large_binary()),  # [V,H,W]
+        ("gaussians", pa.large_binary()),  # PLY
+        ("renders", pa.large_binary()),  # [T,H,W,4], one turn; A is coverage
+        *_MADE,
+        ("scores", pa.map_(pa.string(), pa.float64())),
+        *_ERROR,
+        *_ATTEMPT,
+    ]
+)
+
+OUTCOME = pa.schema([("prompt_id", pa.string()), ("status", pa.string())])
+
+DEAD_LETTERS = pa.schema([*_IDENTITY, *_ERROR, *_ATTEMPT, ("fingerprint", pa.string())])
+
+
+ASSET_LINE = pa.schema(
+    [
+        pa.field("turntable_id", pa.string(), False),  # asset_id, a dot, the number of the turntable
+        *[(name, pa.string()) for name in ("asset_id", "path", "caption", "license", "source", "split")],
+        ("attempt", pa.int32()),
+    ]
+)
+
+RENDERS = pa.schema(
+    [
+        *ASSET_LINE,
+        ("frames", pa.list_(_IMAGE)),  # V PNGs with straight alpha
+        ("elevation", pa.float64()),
+        ("azimuths", pa.list_(pa.float64())),
+        *[("size", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())],
+        ("viewmats", pa.list_(pa.list_(pa.float64(), 16))),  # world to camera, row by row
+        ("seconds_render", pa.float64()),
+        *[("host", pa.string()), ("run_id", pa.string())],
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": {"frames": [{"_type": "Image"}]}}})},
+)
+
+RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
+
+
+def assets_schema(score_columns: list[str]) -> pa.Schema:
+    """The schema of finished assets; a score's column carries the name of the model that judged."""
+    files = [(name, _FILE) for name in ("ply", "turntable", "generated", "transforms")]
+    cameras = [("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())]
+    fields = [
+        *_IDENTITY,
+        ("image", _IMAGE),
+        *files,
+        *_MADE,
+        *cameras,
+        *[(name, pa.float64()) for name in score_columns],
+        *[(name, pa.string()) for name in ("fingerprint", "config_fingerprint")],
+        *_ATTEMPT,
+    ]
+    features = {"info": {"features": {"image": {"_type": "Image"}}}}
+    return pa.schema(fields, metadata={"huggingface": json.dumps(features)})
+
+
+def empty_row(**values: Any) -> dict[str, Any]:
+    """A row of LINE: the given values, and null for the rest."""
+    return dict.fromkeys(LINE.names) | values
+
+
+def pack(array: NDArray) -> bytes:
+    """An array as .npy bytes."""
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()
+
+
+def unpack(data: bytes) -> NDArray:
+    """The array of `pack`; raises ValueError on anything else."""
+    return np.load(io.BytesIO(data), allow_pickle=False)

@@ -1,0 +1,314 @@
+"""The stages as actor classes: models load once an actor, a batch goes in and comes out, failures are data.
+
+A row that fails keeps its place: `error_stage`, `error_type` and `error_message` are set, later stages
+pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone.
+Heavy packages are imported inside the actors only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from factory.config import FactoryConfig, fingerprint
+from factory.ledger import commit
+from factory.pictures import read_picture
+from factory.schema import DEAD_LETTERS, LINE, OUTCOME, pack, unpack
+
+Row = dict[str, Any]
+
+
+class Stage:
+    """One stage. Subclasses load models in `load` and set columns of each row in `process`.
+
+    Args:
+        config: the resolved settings (`FactoryConfig`, or the line's own).
+        threads: how many threads numerical libraries may use.
+        board: where progress is told (`progress.Board`, a Ray actor), or None.
+    """
+
+    name: ClassVar[str]
+    config: Any
+
+    def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
+        self.config, self.board = config, board
+        use_threads(threads)
+        self.load()
+
+    def load(self) -> None:
+        """Bring models into memory; called once an actor."""
+
+    def process(self, rows: list[Row]) -> None:
+        """Fill in the stage's columns of rows that are alive, in place; may raise for the whole batch."""
+        raise NotImplementedError
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        live = [row for row in rows if row["error_stage"] is None]
+        if live:
+            self._tell("start", live, 0.0)
+            self._attempt(live)
+            self._tell("end", live, sum(row[f"seconds_{self.name}"] or 0 for row in live))
+        return pa.Table.from_pylist(rows, schema=LINE)
+
+    def _attempt(self, rows: list[Row]) -> None:
+        started = time.perf_counter()
+        try:
+            self.process(rows)
+        except Exception as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._attempt(rows[:middle])
+                self._attempt(rows[middle:])
+                return
+            fail(rows[0], self.name, error)
+        for row in rows:
+            row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(rows)
+            row["host"] = socket.gethostname()
+
+    def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
+        if self.board is not None:
+            failed = sum(row["error_stage"] is not None for row in rows)
+            ids = [next(iter(row.values())) for row in rows]
+            self.board.record.remote(self.name, event, ids, failed, seconds)
+
+
+class TextToImage(Stage):
+    """Prompt to reference image; a row that brings its own image has it read instead."""
+
+    name = "image"
+
+    def load(self) -> None:
+        from model.image import load_image_model
+
+        self.model = load_image_model(self.config.image)
+
+    def process(self, rows: list[Row]) -> None:
+        for row in rows:
+            row["from_image"] = row["source_image"] is not None
+            if row["from_image"]:
+                row["image"] = pack(read_picture(row["source_image"], self.config.image.size))
+        wanted = [row for row in rows if not row["from_image"]]
+        if not wanted:
+            return
+        images = self.model.generate([row["prompt"] for row in wanted], [row["seed"] for row in wanted])
+        for row, image in zip(wanted, images, strict=True):
+            row["image"] = pack(image)
+            row.update(image_revision=self.model.revision, image_license=self.model.license)
+            row.update({f"{kind}_image": count for kind, count in self.model.num_evaluations.items()})
+
+
+class ImageToVideo(Stage):
+    """Reference image and prompt to the frames of a turntable."""
+
+    name = "video"
+
+    def load(self) -> None:
+        from model.video import load_video_model
+
+        self.model = load_video_model(self.config.video)
+
+    def process(self, rows: list[Row]) -> None:
+        images = [unpack(row["image"]) for row in rows]
+        for shape in {image.shape for image in images}:
+            alike = [i for i, image in enumerate(images) if image.shape == shape]
+            videos = self.model.generate(
+                np.stack([images[i] for i in alike]),
+                [rows[i]["prompt"] for i in alike],
+                [rows[i]["seed"] for i in alike],
+            )
+            for i, frames in zip(alike, videos, strict=True):
+                rows[i]["frames"] = pack(frames)
+                rows[i].update(video_revision=self.model.revision, video_license=self.model.license)
+                rows[i].update({f"{kind}_video": count for kind, count in self.model.num_evaluations.items()})
+
+
+class FindViews(Stage):
+    """Masks and elevation of the generated frames."""
+
+    name = "views"
+
+    def load(self) -> None:
+        from recon.elevation import load_elevation
+
+        self.masker = load_masker(self.config.views.masks)
+        self.estimator = load_elevation() if self.config.views.elevation is None else None
+
+    def process(self, rows: list[Row]) -> None:
+        from recon.masks import masks_of
+
+        for row in rows:
+            frames = unpack(row["frames"])
+            row["masks"] = pack(masks_of(frames, self.masker))
+            row["elevation"] = self.estimator.estimate(frames) if self.estimator else self.config.views.elevation
+
+
+class Reconstruct(Stage):
+    """Frames to Gaussians, with every round of re-denoising inside this one actor."""
+
+    name = "reconstruct"
+
+    def load(self) -> None:
+        from model.video import load_video_model
+
+        self.refiner = CountingRefiner(load_video_model(self.config.video)) if self.config.refine.rounds_at else None
+        self.masker = load_masker(self.config.views.masks)
+
+    def process(self, rows: list[Row]) -> None:
+        from recon.ply import ply_bytes
+        from recon.refine import reconstruct
+
+        for row in rows:
+            if self.refiner:
+                self.refiner.reset()
+            gaussians, history = reconstruct(
+                unpack(row["frames"]),
+                unpack(row["masks"]),
+                row["elevation"],
+                image=unpack(row["image"]),
+                prompt=row["prompt"],
+                refiner=self.refiner,
+                masker=self.masker,
+                fit_config=self.config.fit,
+                refine_config=self.config.refine,
+                seed=row["seed"],
+            )
+            row["gaussians"] = ply_bytes(gaussians)
+            row["num_gaussians"] = len(gaussians)
+            row["losses"] = [
+                {"step": part["iteration"], "name": name, "value": float(value)}
+                for part in history
+                for name, value in part["losses"].items()
+            ]
+            row["device"] = str(gaussians.means.device)
+            row.update(self.refiner.counts if self.refiner else {"steps_refine": 0, "forwards_refine": 0})
+
+
+class CountingRefiner:
+    """The video model as `recon.refine.Refiner`, one video at a time, adding up its network evaluations."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting a new asset."""
+        self.counts = {"steps_refine": 0, "forwards_refine": 0}
+
+    def refine(self, frames: np.ndarray, image: np.ndarray, prompt: str, seed: int) -> np.ndarray:
+        """Frames uint8 [V,H,W,3|4] after noise and denoising, same shape."""
+        refined = self.model.refine(frames[None], image[None], [prompt], [seed])[0]
+        for kind, count in self.model.num_evaluations.items():
+            self.counts[f"{kind}_refine"] += count
+        return refined
+
+
+class Score(Stage):
+    """Gaussians to a re-rendered turntable and CLIP scores of the frames and of the re-renders."""
+
+    name = "score"
+
+    def load(self) -> None:
+        from eval.clip import Scorer
+
+        self.scorer = Scorer.load(self.config.clip)
+
+    def process(self, rows: list[Row]) -> None:
+        from factory.export import render_turn
+
+        for row in rows:
+            renders = render_turn(row["gaussians"], row["elevation"], unpack(row["frames"]).shape[1], self.config)
+            row["renders"] = pack(renders)
+            row["scores"] = list(self._scores(row, renders).items())
+
+    def _scores(self, row: Row, renders: np.ndarray) -> dict[str, float]:
+        """100 times the mean cosine, by column name: what was judged, against what, by which CLIP."""
+        image = unpack(row["image"])[..., :3]
+        views = renders[:: max(1, len(renders) // self.config.orbit.num_views), ..., :3]
+        sets = {"frames": unpack(row["frames"])[..., :3], "renders": views}
+        scores = {}
+        for what, pictures in sets.items():
+            pictures = list(pictures)
+            text = self.scorer.text_similarity(pictures, [row["prompt"]] * len(pictures)) if row["prompt"] else np.nan
+            scores[f"clip_text_{what}_{self.scorer.name}"] = float(np.mean(text))
+            scores[f"clip_image_{what}_{self.scorer.name}"] = float(
+                np.mean(self.scorer.image_similarity(pictures, image))
+            )
+        return scores
+
+
+class Commit(Stage):
+    """The end of the line: files, then the one record of the row, as an asset or as a dead letter.
+
+    Args:
+        out: the output folder, local or s3://.
+        run_id: which run this is.
+    """
+
+    name = "commit"
+
+    def __init__(self, config: FactoryConfig, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
+        from factory.store import open_store
+
+        self.store, self.run_id = open_store(out), run_id
+        super().__init__(config, threads, board)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in table.to_pylist():
+            self._tell("start", [row], 0.0)
+            started = time.perf_counter()
+            row |= {"run_id": self.run_id, "host": row["host"] or socket.gethostname()}
+            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row)})
+            self._tell("end", [row], time.perf_counter() - started)
+        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+
+    def write(self, row: Row) -> tuple[Row, pa.Schema]:
+        """Write the files of a finished row; returns its table row and schema."""
+        from factory.export import write_asset
+
+        return write_asset(self.store, row, self.config)
+
+    def _finish(self, row: Row) -> str:
+        if row["error_stage"] is None:
+            try:
+                commit(self.store, *self.write(row))
+                return "done"
+            except OSError:
+                raise  # the storage, not the row: the block is tried again
+            except Exception as error:
+                fail(row, self.name, error)
+        commit(self.store, dead_letter(row, self.config), DEAD_LETTERS)
+        return "failed"
+
+
+def load_masker(name: str) -> Any:
+    """The masker of `views.masks`; the embedded one only where its weights are needed."""
+    from recon.masks import PocketMasker, RembgMasker
+
+    return RembgMasker() if name == "rembg" else PocketMasker.load()
+
+
+def use_threads(count: int) -> None:
+    """Bound the threads of this process's numerical libraries; call it before they are imported."""
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def fail(row: Row, stage: str, error: BaseException) -> None:
+    """Turn a row into a dead letter."""
+    text = str(error).encode("utf-8", "replace").decode("utf-8")
+    row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
+
+
+def dead_letter(row: Row, config: FactoryConfig) -> Row:
+    """The dead-letter row of a failed row."""
+    return {name: row.get(name) for name in DEAD_LETTERS.names} | {"fingerprint": fingerprint(config)}

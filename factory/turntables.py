@@ -1,0 +1,209 @@
+"""The second line: meshes in, sharded turntable renders out, as training data for the video model (3.2).
+
+assets ── RenderTurntables ──▶ renders/part-*.parquet, or a row in dead_letters/
+          load, 16 RGBA views, commit
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from factory.config import LineConfig, RenderConfig
+from factory.ledger import commit
+from factory.pipeline import Step
+from factory.prompts import ID_PATTERN, digest
+from factory.readers import Raw, read_rows
+from factory.schema import ASSET_LINE, OUTCOME, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS
+from factory.stages import Row, Stage, fail
+from factory.store import open_store, pyarrow_filesystem
+
+_TEXTS = ("caption", "license", "source", "split")
+
+
+def read_assets(uri: str, limit: int | None = None, split: str | None = None) -> list[Row]:
+    """The assets of a table, checked.
+
+    Args:
+        uri: csv, jsonl or parquet with columns `path` and `caption`, and optionally `id`, `license`, `source`, `split`.
+        limit: only the first assets, > 0.
+        split: only assets of this split.
+
+    Returns:
+        Rows with the columns of ASSET_LINE but `turntable_id`; an unusable row carries its reason as `error`.
+
+    Raises:
+        ValueError: when the table is missing, empty, without a `path` column, or an id repeats.
+    """
+    rows, seen = [], set()
+    for raw in read_rows(uri, "path"):
+        if limit is not None and len(rows) >= limit:
+            break
+        if split is not None and raw.values.get("split") != split:
+            continue
+        row = _asset(raw)
+        if row["asset_id"] in seen:
+            raise ValueError(f"{uri}: row {raw.number}: id {row['asset_id']!r} repeats; give each asset its own")
+        seen.add(row["asset_id"])
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{uri}: no assets" + (f" of split {split!r}" if split else ""))
+    if all(row["path"] is None for row in rows):
+        raise ValueError(f"{uri}: no column 'path' with the meshes' files")
+    return rows
+
+
+def _asset(raw: Raw) -> Row:
+    values = {name: raw.values.get(name) for name in ("id", "path", *_TEXTS)}
+    path = values["path"] if isinstance(values["path"], str) and values["path"] else None
+    given = str(values["id"]) if values["id"] not in (None, "") else None
+    error = raw.error or (f"row {raw.number}: no path" if path is None else None)
+    if given is not None and not ID_PATTERN.fullmatch(given):
+        error = error or f"id {given[:80]!r} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ -"
+        given = None
+    stem = PurePosixPath(path or "").stem
+    name = given or (stem if ID_PATTERN.fullmatch(stem) else digest(str(path), str(raw.number)))
+    texts = {column: None if values[column] is None else str(values[column]) for column in _TEXTS}
+    return {"asset_id": name, "path": path, "error": error} | texts
+
+
+@dataclass(kw_only=True, slots=True)
+class RenderWork:
+    """Turntables of assets as `pipeline.Work`: `config.turntables` rows for each asset."""
+
+    assets: Sequence[Row]
+    config: RenderConfig
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [f"{asset['asset_id']}.{k}" for asset in self.assets for k in range(self.config.turntables)]
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        return pa.Table.from_pylist([self.row(row, attempt) for row in rows], schema=ASSET_LINE)
+
+    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        return _dead(self.row(row, error["attempt"]) | error), RENDER_DEAD_LETTERS
+
+    def row(self, row: int, attempt: int) -> Row:
+        """One turntable to render."""
+        asset = self.assets[row // self.config.turntables]
+        number = row % self.config.turntables
+        return asset | {"turntable_id": f"{asset['asset_id']}.{number}", "attempt": attempt}
+
+    def unusable(self) -> list[Row]:
+        """Dead letters of the rows that the table itself disqualifies."""
+        numbers = range(len(self.assets) * self.config.turntables)
+        rows = [self.row(number, 1) for number in numbers]
+        return [
+            _dead(row | {"error_stage": "assets", "error_type": "UnusableRow", "error_message": row["error"]})
+            for row in rows
+            if row["error"]
+        ]
+
+
+def steps(config: RenderConfig, root: str, out: str, run_id: str) -> list[Step]:
+    """The chain, in order. `root`: the folder, local or s3://, that the assets' paths are relative to."""
+    arguments = {"config": config, "root": root, "out": out, "run_id": run_id}
+    return [Step(actor=RenderTurntables, pool=config.pool, arguments=arguments)]
+
+
+def line_config(config: RenderConfig) -> LineConfig:
+    """How the line runs: one block a batch."""
+    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
+
+
+class RenderTurntables(Stage):
+    """Mesh to V RGBA views and their cameras, committed as a row of RENDERS or as a dead letter."""
+
+    name = RENDER_STAGE
+
+    def __init__(
+        self, config: RenderConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
+    ) -> None:
+        self.root, self.run_id, self.store = root, run_id, open_store(out)
+        super().__init__(config, threads, board)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in table.to_pylist():
+            self._tell("start", [row | {"error_stage": None}], 0.0)
+            started = time.perf_counter()
+            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
+            status = self._finish(row, started)
+            outcomes.append({"prompt_id": row["turntable_id"], "status": status})
+            self._tell("end", [row], time.perf_counter() - started)
+        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+
+    def _finish(self, row: Row, started: float) -> str:
+        try:
+            finished = row | self.render(row)
+        except Exception as error:
+            fail(row, self.name, error)
+            commit(self.store, _dead(row), RENDER_DEAD_LETTERS)
+            return "failed"
+        finished["seconds_render"] = time.perf_counter() - started
+        commit(self.store, {name: finished[name] for name in RENDERS.names}, RENDERS)
+        return "done"
+
+    def render(self, row: Row) -> Row:
+        """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
+        from factory.export import png
+        from factory.meshes import load_mesh, render_turntable
+        from recon.cameras import azimuths, turntable
+        from recon.config import OrbitConfig
+
+        config, orbit = self.config, OrbitConfig(num_views=self.config.num_views)
+        elevation, start = view_of(row["turntable_id"], config)
+        data = read_asset(row["path"], self.root)
+        mesh = load_mesh(data, PurePosixPath(row["path"]).suffix.lower().lstrip("."))
+        frames = render_turntable(mesh, elevation, config.size, orbit.num_views, start)
+        cameras = turntable(elevation, config.size, orbit, start)
+        return {
+            "frames": [{"bytes": png(frame), "path": f"{k:02d}.png"} for k, frame in enumerate(frames)],
+            "elevation": elevation,
+            "azimuths": azimuths(orbit, start).tolist(),
+            "size": config.size,
+            "fov_degrees": orbit.fov_degrees,
+            "distance": orbit.distance,
+            "viewmats": cameras.viewmats.double().flatten(1).tolist(),
+        }
+
+
+def view_of(turntable_id: str, config: RenderConfig) -> tuple[float, float]:
+    """Elevation and start azimuth in radians, drawn from the seed and the turntable's own id."""
+    random = np.random.default_rng(int(digest("view", turntable_id, str(config.seed)), 16))
+    elevation = random.uniform(0, math.radians(config.max_elevation_degrees))
+    return elevation, random.uniform(0, 2 * math.pi) if config.random_start else 0.0
+
+
+def read_asset(path: str, root: str) -> bytes:
+    """A mesh's bytes; `path` is relative to `root` and may not leave it.
+
+    Raises:
+        ValueError: when it leaves the folder, is missing or is too large to be a mesh.
+    """
+    from factory.meshes import MAX_FILE_BYTES
+
+    parts = PurePosixPath(path).parts
+    if "://" in path or ".." in parts or path.startswith("/") or "\0" in path:
+        raise ValueError(f"path {path[:200]!r} leaves the assets' folder; keep meshes below it or see --asset-root")
+    filesystem, place = pyarrow_filesystem(f"{root.rstrip('/')}/{path}")
+    try:
+        with filesystem.open_input_file(place) as stream:
+            if stream.size() > MAX_FILE_BYTES:
+                raise ValueError(f"asset has {stream.size()} bytes; the limit is {MAX_FILE_BYTES}: decimate it first")
+            return stream.read()
+    except FileNotFoundError as error:
+        raise ValueError(f"no file {path!r} in the assets' folder") from error
+
+
+def _dead(row: Row) -> Row:
+    return {name: row.get(name) for name in RENDER_DEAD_LETTERS.names}

@@ -1,0 +1,30 @@
+"""The `im3d` command: `im3d JOB [flags]` is `python -m jobs.JOB [flags]`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+JOBS = {
+    "generate": "prompts in, 3D assets out",
+    "render": "3D assets in, turntable renders out (training data)",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a job; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: im3d JOB [flags]\n\njobs:")
+        print("\n".join(f"  {name:<10} {what}" for name, what in JOBS.items()))
+        print("\nim3d JOB --help lists the flags of a job.")
+        return 0 if arguments else 2
+    if arguments[0] not in JOBS:
+        print(f"error: job {arguments[0]!r} not found. Available: {', '.join(JOBS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"jobs.{arguments[0]}").main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

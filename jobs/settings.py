@@ -1,0 +1,46 @@
+"""From a command line to a job: preset, then YAML file, then flags; and how errors reach a user."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from factory.config import PRESETS, FactoryConfig, preset, read_yaml
+
+Job = TypeVar("Job")
+
+
+def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
+    """Parse a job with fields `preset`, `config` and `settings` (a FactoryConfig whose flags have no prefix).
+
+    Raises:
+        ValueError: for a bad YAML file.
+        SystemExit: for bad flags, and for --help.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default="pocket", nargs="?")
+    first.add_argument("--config", default=None, nargs="?")
+    chosen, _ = first.parse_known_args(arguments)
+    base = preset(chosen.preset) if chosen.preset in PRESETS else FactoryConfig()
+    if chosen.config:
+        base = read_yaml(chosen.config, base)
+    missing: Any = tyro.MISSING
+    default = kind(settings=base, prompts=missing, out=missing)  # type: ignore[call-arg]
+    return tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}")
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run a job; the user's mistakes and missing machinery become one sentence and exit code 2."""
+    try:
+        return run()
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 1

@@ -1,0 +1,193 @@
+"""Commits, publishing and leases: one record a row under races and crashes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from factory import ledger as ledger_module
+from factory.lease import Lease
+from factory.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, key_of
+from factory.schema import DEAD_LETTERS, assets_schema
+from factory.store import LocalStore
+
+SCHEMA = assets_schema(["clip_text_renders_small"])
+
+
+def asset(prompt_id: str, **values: Any) -> dict[str, Any]:
+    return dict.fromkeys(SCHEMA.names) | {"prompt_id": prompt_id, "prompt": "x"} | values
+
+
+def letter(prompt_id: str) -> dict[str, Any]:
+    known = {"prompt_id": prompt_id, "prompt": "x", "error_stage": "video", "error_type": "E", "error_message": "m"}
+    return dict.fromkeys(DEAD_LETTERS.names) | known
+
+
+def ids(root: Path, folder: str) -> list[str]:
+    return [i for p in sorted((root / folder).glob("*.parquet")) for i in pq.read_table(p)["prompt_id"].to_pylist()]
+
+
+def _race(root: str, worker: int, barrier, results) -> None:
+    store = LocalStore(root)
+    barrier.wait()
+    wins = [n for n in range(20) if commit(store, asset(f"p{n}", run_id=str(worker)), SCHEMA)]
+    results.put((worker, wins))
+
+
+def test_racing_commits_have_one_winner_whose_record_stays(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(4), context.Queue()
+    workers = [context.Process(target=_race, args=(str(tmp_path), n, barrier, results)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    wins = dict(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join(60)
+    assert sorted(n for won in wins.values() for n in won) == list(range(20))
+    ledger = Ledger(LocalStore(str(tmp_path)))
+    ledger.publish()
+    winners = {f"p{n}": str(worker) for worker, won in wins.items() for n in won}
+    assert {row["prompt_id"]: row["run_id"] for row in ledger.rows(ASSETS)} == winners
+
+
+def test_asset_and_dead_letter_of_one_prompt_exclude_each_other(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    assert commit(store, letter("a"), DEAD_LETTERS)
+    assert not commit(store, asset("a"), SCHEMA)
+    ledger = Ledger(store)
+    ledger.publish()
+    assert (ids(tmp_path, ASSETS), ids(tmp_path, DEAD)) == ([], ["a"])
+    assert ledger.is_dead("a")
+    assert "b" not in ledger
+
+
+def test_uncommitted_files_are_invisible(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put("files/a-123/asset.ply", b"data")
+    ledger = Ledger(store)
+    ledger.publish()
+    assert "a" not in ledger
+    assert ids(tmp_path, ASSETS) == []
+
+
+def test_crash_between_publishing_and_tidying_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(str(tmp_path))
+    for name in ("a", "b"):
+        commit(store, asset(name), SCHEMA)
+    commit(store, letter("c"), DEAD_LETTERS)
+    ledger = Ledger(store)
+    monkeypatch.setattr(store, "delete", lambda key: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        ledger.publish()
+    monkeypatch.undo()
+    again = Ledger(LocalStore(str(tmp_path)))
+    again.publish()
+    assert sorted(ids(tmp_path, ASSETS)) == ["a", "b"]
+    assert ids(tmp_path, DEAD) == ["c"]
+    assert list((tmp_path / COMMITS).iterdir()) == []
+
+
+def test_late_commit_of_a_published_prompt_is_void(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    commit(store, asset("a", run_id="first"), SCHEMA)
+    Ledger(store).publish()
+    assert commit(store, letter("a"), DEAD_LETTERS)
+    ledger = Ledger(store)
+    ledger.publish()
+    assert [row["run_id"] for row in ledger.rows(ASSETS)] == ["first"]
+    assert (ids(tmp_path, DEAD), ledger.is_dead("a")) == ([], False)
+
+
+def test_parts_gather_many_commits_and_restore_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "ROWS_PER_PART", 8)
+    store = LocalStore(str(tmp_path))
+    ledger = Ledger(store)
+    for n in range(20):
+        commit(store, asset(f"p{n}", clip_text_renders_small=float(n)), SCHEMA)
+        ledger.refresh()
+    ledger.publish()
+    assert [len(pq.read_table(p)) for p in sorted((tmp_path / ASSETS).glob("*"))] == [8, 8, 4]
+    assert {r["prompt_id"]: r["clip_text_renders_small"] for r in ledger.rows(ASSETS)} == {
+        f"p{n}": n for n in range(20)
+    }
+    assert all(f"p{n}" in Ledger(store) for n in range(20))
+    metadata = json.loads(pq.read_schema(next((tmp_path / ASSETS).iterdir())).metadata[b"huggingface"])
+    assert metadata["info"]["features"]["image"] == {"_type": "Image"}
+
+
+def test_assets_scored_by_different_models_share_a_ledger(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    other = assets_schema(["clip_text_renders_large"])
+    commit(store, asset("a", clip_text_renders_small=1.0), SCHEMA)
+    commit(store, dict.fromkeys(other.names) | {"prompt_id": "b", "prompt": "x", "clip_text_renders_large": 2.0}, other)
+    ledger = Ledger(store)
+    ledger.publish()
+    rows = {row["prompt_id"]: row for row in ledger.rows(ASSETS)}
+    assert (rows["a"]["clip_text_renders_small"], rows["a"]["clip_text_renders_large"]) == (1.0, None)
+    assert rows["b"]["clip_text_renders_large"] == 2.0
+
+
+def test_revived_dead_letters_run_again(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    ledger = Ledger(store)
+    ledger.bury([letter("a"), letter("b"), letter("c")])
+    ledger.publish()
+    assert ledger.revive({"a", "c", "unknown"}) == 2
+    assert ("a" in ledger, "b" in ledger, "c" in ledger) == (False, True, False)
+    commit(store, asset("a"), SCHEMA)
+    ledger.refresh()
+    ledger.publish()
+    assert (ids(tmp_path, ASSETS), ids(tmp_path, DEAD)) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize("prompt_id", ["../../evil", "a/b", "~2", "\x00", "ü" * 500])
+def test_ledger_keys_are_safe_file_names(tmp_path: Path, prompt_id: str) -> None:
+    store = LocalStore(str(tmp_path / "out"))
+    commit(store, letter(prompt_id), DEAD_LETTERS)
+    assert [p.name for p in (tmp_path / "out" / COMMITS).iterdir()] == [f"{key_of(prompt_id)}.parquet"]
+    assert {p.name for p in tmp_path.iterdir()} == {"out"}
+
+
+def test_second_writer_is_refused_until_the_first_has_left(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    with Lease(store), pytest.raises(ValueError, match=rf"process {os.getpid()}\) writes here"):
+        Lease(store).__enter__()
+    with Lease(store) as lease:
+        assert lease.key == "lease/00000001.json"
+    assert [p.name for p in (tmp_path / "lease").iterdir()] == ["00000001.json"]
+
+
+def test_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    code = (
+        f"import time; from factory.lease import Lease; from factory.store import LocalStore\n"
+        f"Lease(LocalStore({str(tmp_path)!r})).__enter__(); print('held', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match="writes here"):
+        Lease(LocalStore(str(tmp_path))).__enter__()
+    child.kill()
+    child.wait()
+    with Lease(LocalStore(str(tmp_path))) as lease:
+        assert lease.key.endswith("00000001.json")
+
+
+def test_lease_of_another_host_goes_stale(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    record = {"owner": "x", "host": f"not-{socket.gethostname()}", "pid": 1, "released": False, "started": 0.0}
+    store.put("lease/00000007.json", json.dumps(record | {"time": time.time() - 30}).encode())
+    with pytest.raises(ValueError, match="last seen 3[01] s ago"):
+        Lease(store, stale_seconds=60).__enter__()
+    with Lease(store, stale_seconds=20) as lease:
+        assert lease.key == "lease/00000008.json"

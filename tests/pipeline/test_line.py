@@ -1,0 +1,118 @@
+"""The mechanics of the line with small stages: every prompt has one outcome, whatever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+from ray import cloudpickle
+
+from factory.config import FactoryConfig, LineConfig, Pool
+from factory.ledger import ASSETS, DEAD, Ledger
+from factory.pipeline import PromptWork, Step, TooManyFailures, run_line
+from factory.prompts import Prompt
+from factory.schema import assets_schema, pack, unpack
+from factory.stages import Commit, Row, Stage
+from factory.store import open_store
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.timeout(300)
+
+
+class Paint(Stage):
+    """An image whose grey value is the prompt's length; some prompts misbehave."""
+
+    name = "image"
+
+    def process(self, rows: list[Row]) -> None:
+        if any(row["prompt"].startswith("raise") for row in rows):
+            raise RuntimeError("no paint")
+        for row in rows:
+            if row["prompt"].startswith("kill"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            marker = Path(row["prompt"].split(" once:")[-1])
+            if " once:" in row["prompt"] and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            row["image"] = pack(np.full((4, 4, 3), len(row["prompt"]), np.uint8))
+
+
+class Keep(Commit):
+    """Commits the image as the asset's one file."""
+
+    def write(self, row: Row):
+        key = f"files/{row['prompt_id']}/image.npy"
+        self.store.put(key, row["image"])
+        schema = assets_schema([])
+        return {name: row.get(name) for name in schema.names} | {"image": None}, schema
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from factory.pipeline import start_ray
+
+    start_ray("local")
+    yield
+    ray.shutdown()
+
+
+def line(out: Path, rows_per_block: int = 2, **line_settings) -> tuple[list[Step], FactoryConfig, Ledger]:
+    config = FactoryConfig(line=LineConfig(rows_per_block=rows_per_block, **line_settings))
+    pool = Pool(cpus=0.1, batch=rows_per_block)
+    chain = [
+        Step(actor=Paint, pool=pool, arguments={"config": config}),
+        Step(actor=Keep, pool=pool, arguments={"config": config, "out": str(out), "run_id": "r"}),
+    ]
+    return chain, config, Ledger(open_store(str(out)))
+
+
+def work(texts: list[str]) -> PromptWork:
+    prompts = [Prompt(prompt_id=f"p{k}", prompt=text, seed=k) for k, text in enumerate(texts)]
+    return PromptWork(prompts=prompts, config=FactoryConfig())
+
+
+def ids(out: Path, folder: str) -> list[str]:
+    return [
+        i for part in sorted((out / folder).glob("*.parquet")) for i in pq.read_table(part)["prompt_id"].to_pylist()
+    ]
+
+
+def test_every_prompt_ends_once_among_raising_and_killing_neighbours(cluster, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    texts = ["a cup", "raise this", "a chair", "kill me", "a lamp", f"a vase once:{tmp_path}/mark", "a bed", "a box"]
+    chain, config, ledger = line(out)
+    tally = run_line(work(texts), chain, config.line, ledger)
+    assert sorted(ids(out, ASSETS)) == ["p0", "p2", "p4", "p5", "p6", "p7"]
+    assert sorted(ids(out, DEAD)) == ["p1", "p3"]
+    assert (tally.done, tally.failed, tally.left) == (6, 2, 0)
+    letters = {row["prompt_id"]: row for row in Ledger(open_store(str(out))).rows(DEAD)}
+    assert (letters["p1"]["error_stage"], letters["p1"]["error_type"]) == ("image", "RuntimeError")
+    assert letters["p1"]["error_message"] == "no paint"
+    assert (letters["p3"]["error_stage"], letters["p3"]["error_type"]) == ("image", "worker_killed")
+    for row in Ledger(open_store(str(out))).rows(ASSETS):
+        assert unpack((out / f"files/{row['prompt_id']}/image.npy").read_bytes())[0, 0, 0] == len(row["prompt"])
+    assert not list((out / "commits").iterdir())
+
+
+def test_second_run_makes_only_what_is_missing(cluster, tmp_path: Path) -> None:
+    chain, config, ledger = line(tmp_path)
+    run_line(work(["a cup", "a chair"]), chain, config.line, ledger)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    chain, config, ledger = line(tmp_path)
+    tally = run_line(work(["a cup", "a chair", "a lamp"]), chain, config.line, ledger)
+    assert tally.total == tally.done == 1
+    assert sorted(ids(tmp_path, ASSETS)) == ["p0", "p1", "p2"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_line_gives_up_when_most_rows_fail(cluster, tmp_path: Path) -> None:
+    chain, config, ledger = line(tmp_path, max_failed_share=0.5)
+    with pytest.raises(TooManyFailures, match="line.max_failed_share"):
+        print(run_line(work(["raise"] * 60), chain, config.line, ledger), ids(tmp_path, DEAD))
+    assert len(ids(tmp_path, DEAD)) >= 20
