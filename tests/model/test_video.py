@@ -195,3 +195,10 @@ def test_the_checkpoint_is_identified(tiny_i2vgen_xl: Path, tiny_stable_video: P
 def test_bad_strengths_name_the_limit(strength: float) -> None:
     with pytest.raises(ValueError, match=r"video\.refine_strength is .*; it must lie in \(0, 1\]"):
         VideoConfig(refine_strength=strength)
+
+
+def test_half_precision_stays_near_single(folder: Path) -> None:
+    images = pictures(1)
+    single = load(folder).generate(images, ["a"], [1]).astype(int)
+    half = load(folder, dtype="bfloat16").generate(images, ["a"], [1])
+    assert np.abs(half - single).mean() < 6
