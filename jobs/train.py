@@ -1,6 +1,4 @@
-"""Train one of the embedded models on rendered turntables.
-
-im3d train --target image --shards DIR --weights DIR --train.num-steps 14000
+"""Train an embedded model on turntables: `im3d train --target image --shards DIR --weights DIR`.
 
 Targets, in the order in which they build on each other: autoencoder, image, video, temporal; and on
 their own: elevation, mask, clip. A run that was cut goes on from its last checkpoint.
@@ -8,13 +6,15 @@ their own: elevation, mask, clip. A run that was cut goes on from its last check
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 
+from jobs.settings import guarded
 from model.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Target = Literal["autoencoder", "image", "video", "temporal", "elevation", "mask
 
 
 @dataclass(kw_only=True, slots=True)
-class Arguments:
+class Train:
     """Train one of the embedded models on rendered turntables."""
 
     target: Target
@@ -138,8 +138,8 @@ def recipes() -> dict[str, Callable[..., None]]:
     }
 
 
-def run(arguments: Arguments) -> None:
-    """Load the shards and train the target."""
+def run(arguments: Train) -> int:
+    """Load the shards and train the target; returns the exit code."""
     import torch
 
     from factory.shards import load_turntables
@@ -147,12 +147,13 @@ def run(arguments: Arguments) -> None:
     torch.set_num_threads(arguments.threads)
     turntables = load_turntables(arguments.shards, arguments.split)
     recipes()[arguments.target](turntables, arguments.train, arguments.weights, arguments.runs / arguments.target)
+    return 0
 
 
-def main() -> None:
-    """Parse the command line and run."""
-    run(tyro.cli(Arguments, description=__doc__))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train; returns the exit code."""
+    return guarded(lambda: run(tyro.cli(Train, args=argv, prog="im3d train")))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

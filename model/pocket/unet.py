@@ -123,6 +123,7 @@ class PocketUNet(ModelMixin, ConfigMixin):
         self.conv_out = nn.Conv2d(low, latent_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         self.temporal_elevation = ElevationHead(latent_channels, latent_size) if temporal else None
+        self.temporal_image = ImageContext(latent_channels, latent_size, temb, text_dim) if temporal else None
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, text: Tensor, pooled: Tensor, azimuth: Tensor, elevation: Tensor,
@@ -146,9 +147,13 @@ class PocketUNet(ModelMixin, ConfigMixin):
         temb = get_timestep_embedding(timesteps, self.config["widths"][0], flip_sin_to_cos=True, downscale_freq_shift=0)
         temb = self.time_embedding(temb.to(x.dtype)) + self.text_embedding(pooled)
         view = view_features(azimuth, elevation[:, None].expand_as(azimuth)).to(x.dtype)
+        views = None
+        if image is not None:
+            views = Views(azimuth, elevation)
+            summary, tokens = self.temporal_image(image)
+            temb, text = temb + summary, torch.cat([text, tokens], 1)
         temb = (temb[:, None] + self.view_embedding(view)).flatten(0, 1)
         context = text.repeat_interleave(frames, 0)
-        views = Views(azimuth, elevation) if image is not None else None
         x = self._body(self.conv_in(x), temb, context, views)
         return self.conv_out(nn.functional.silu(self.norm_out(x))).reshape(batch, frames, *latents.shape[2:])
 
@@ -173,6 +178,21 @@ class PocketUNet(ModelMixin, ConfigMixin):
         for layer in self.up_low:
             x = layer(torch.cat([x, skips.pop()], 1), temb, context, views)
         return x
+
+
+class ImageContext(nn.Module):
+    """What every frame is told of frame 0, [B,C,h,w]: a summary [B,temb] and tokens [B,h*w,context]."""
+
+    def __init__(self, channels: int, size: int, temb: int, context: int) -> None:
+        super().__init__()
+        self.summary = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * size**2, temb), nn.SiLU(), nn.Linear(temb, temb)
+        )
+        self.tokens = nn.Linear(channels, context)
+        self.places = nn.Parameter(0.3 * torch.randn(size**2, context))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.summary(image), self.tokens(image.flatten(2).transpose(1, 2)) + self.places
 
 
 class ElevationHead(nn.Module):
