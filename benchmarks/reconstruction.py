@@ -1,0 +1,138 @@
+"""Fit Gaussians to true renders of assets and judge them on views between those they were fitted to.
+
+    python -m benchmarks.reconstruction --assets DIR [--split val] [--limit N] [--fit.iterations 1200]
+
+Prints a table, then one line of JSON: ``psnr`` (dB, over white), ``iou`` (masks at half coverage),
+``lpips`` (the network named in ``lpips_network``), ``seconds_per_fit`` (wall), ``cpu_seconds_per_fit``
+(of all threads, which other programs disturb less).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recon.config import FitConfig
+
+UNSEEN_VIEWS = 8
+
+
+@dataclass(kw_only=True, slots=True)
+class Options:
+    """What to fit and how."""
+
+    assets: Path
+    """Folder with assets.jsonl and glb/."""
+    split: str = "val"
+    """Rows of assets.jsonl whose split this is."""
+    limit: int | None = None
+    """At most this many assets, taken at uniform steps through the split."""
+    size: int = 128
+    """Pixels a side."""
+    views: int = 16
+    """Views to fit to."""
+    seed: int = 0
+    """Of elevations and fits."""
+    threads: int = 2
+    """CPU threads of a fit."""
+    sheet: Path | None = None
+    """Write a PNG here: for every asset the unseen views, true above fitted."""
+    fit: FitConfig = field(default_factory=FitConfig)
+
+
+def chosen_assets(options: Options) -> list[dict[str, Any]]:
+    """The rows of the split, thinned to the limit.
+
+    Raises:
+        ValueError: if the folder has no such rows.
+    """
+    table = options.assets / "assets.jsonl"
+    if not table.is_file():
+        raise ValueError(f"{table} does not exist; give --assets a folder with assets.jsonl and glb/")
+    rows = [json.loads(line) for line in table.read_text().splitlines() if line.strip()]
+    rows = [row for row in rows if row["split"] == options.split]
+    if not rows:
+        raise ValueError(f"{table} has no rows with split {options.split!r}")
+    count = min(options.limit or len(rows), len(rows))
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def judge(truth: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, perceptual: Any) -> dict[str, float]:
+    """Mean figures of renders `rgb` [V,H,W,3], `alpha` [V,H,W] in [0,1] against `truth` uint8 [V,H,W,4]."""
+    import torch
+
+    wanted = truth[..., :3].astype(np.float32) / 255
+    error = ((rgb.clip(0, 1) - wanted) ** 2).mean((1, 2, 3))
+    ours, theirs = alpha > 0.5, truth[..., 3] > 127
+    overlap = (ours & theirs).sum((1, 2)) / np.maximum((ours | theirs).sum((1, 2)), 1)
+    with torch.no_grad():
+        features = [perceptual.features(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (rgb.clip(0, 1), wanted)]
+        lpips = perceptual.distance(*features).mean()
+    return {"psnr": float((-10 * np.log10(error + 1e-10)).mean()), "iou": float(overlap.mean()), "lpips": float(lpips)}
+
+
+def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, float], np.ndarray]:
+    """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
+    from factory.meshes import load_mesh, render_turntable
+    from recon.cameras import OrbitConfig, turntable
+    from recon.fit import fit
+    from recon.gaussians import render
+
+    mesh, between = load_mesh(path), math.pi / options.views
+    frames = render_turntable(mesh, elevation, options.size, options.views)
+    truth = render_turntable(mesh, elevation, options.size, UNSEEN_VIEWS, between)
+    started, cpu_started = time.perf_counter(), time.process_time()
+    result = fit(frames, None, turntable(elevation, options.size, OrbitConfig(num_views=options.views)),
+                 options.fit, options.seed)  # fmt: skip
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+    unseen = turntable(elevation, options.size, OrbitConfig(num_views=UNSEEN_VIEWS), between)
+    rgb, alpha = (image.detach().cpu().numpy() for image in render(result.gaussians, unseen))
+    figures = judge(truth, rgb, alpha[..., 0], perceptual)
+    figures |= {"seconds_per_fit": seconds, "cpu_seconds_per_fit": cpu, "gaussians": len(result.gaussians)}
+    rows = [np.concatenate(list(images), 1) for images in (truth[..., :3], (rgb.clip(0, 1) * 255).astype(np.uint8))]
+    return figures, np.concatenate(rows)
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Run the benchmark and print it; returns the JSON's content."""
+    os.environ["NUMBA_NUM_THREADS"] = str(options.threads)
+    import torch
+
+    from recon.perceptual import load_perceptual
+
+    torch.set_num_threads(options.threads)
+    perceptual, random = load_perceptual("pocket"), np.random.default_rng(options.seed)
+    rows, sheets = [], []
+    print(f"{'asset':<40} {'elev':>5} {'psnr':>6} {'iou':>6} {'lpips':>6} {'points':>6} {'wall s':>7} {'cpu s':>6}")
+    for asset in chosen_assets(options):
+        elevation = float(random.uniform(0, math.pi / 4))
+        figures, sheet = fit_asset(options.assets / asset["path"], elevation, options, perceptual)
+        rows.append(figures)
+        sheets.append(sheet)
+        print(
+            f"{asset['id'][:40]:<40} {math.degrees(elevation):5.1f} {figures['psnr']:6.2f} {figures['iou']:6.4f} "
+            f"{figures['lpips']:6.4f} {figures['gaussians']:6.0f} {figures['seconds_per_fit']:7.1f} "
+            f"{figures['cpu_seconds_per_fit']:6.1f}",
+            flush=True,
+        )
+    if options.sheet:
+        from PIL import Image
+
+        Image.fromarray(np.concatenate(sheets)).save(options.sheet)
+    summary = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
+    summary |= {"assets": len(rows), "size": options.size, "threads": options.threads, "lpips_network": "pocket"}
+    print(json.dumps(summary))
+    return summary
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Options, description=__doc__))
