@@ -25,10 +25,15 @@ from recon.rasterize.bins import (
 )
 from recon.rasterize.blend import HALF, MAX_ALPHA, _clip, _row_span
 from recon.rasterize.projection import LOG2_ALPHA_MIN
-from recon.rasterize.simd import WIDTH, any_lane, exp2, fma, iota, lane_sum, load, select, splat, store
+from recon.rasterize.simd import WIDTH, any_lane, exp2, fma, iota, lane_sum, lane_sums, load, select, splat, store
 
-MOMENTS = 6
-"""Columns of a slot before the colours: sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2."""
+MOMENTS = 8
+"""Columns of a slot before the colours: sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2, and two unused."""
+
+
+def slot_width(channels: int) -> int:
+    """Floats in the slot of one pair: the moments, and the colour gradients padded to whole lanes."""
+    return MOMENTS + -(-channels // WIDTH) * WIDTH
 
 
 @njit(forceinline=True)
@@ -54,7 +59,7 @@ def _block_gradient(at, log2_alpha, index, transmittance, stops, behind, incomin
 
 
 @njit(forceinline=True)
-def _gaussian_gradient(box, left, top, index, transmittance, stops, behind, incoming, record, v_colors, slot):
+def _gaussian_gradient(box, left, top, index, transmittance, stops, behind, incoming, record, v_colors, slots, slot):
     x0, x1, y0, y1 = box
     mean_x, xx, xy = record[MEAN_X], record[QUADRATIC_XX], record[QUADRATIC_XY]
     zero = splat(np.float32(0.0))
@@ -77,10 +82,9 @@ def _gaussian_gradient(box, left, top, index, transmittance, stops, behind, inco
             gx, gy = g * dx, g * dy
             g_sum, g_x, g_y = g_sum + g, g_x + gx, g_y + gy
             g_xx, g_xy, g_yy = fma(gx, dx, g_xx), fma(gx, dy, g_xy), fma(gy, dy, g_yy)
-    slot[0], slot[1], slot[2] = lane_sum(g_sum), lane_sum(g_x), lane_sum(g_y)
-    slot[3], slot[4], slot[5] = lane_sum(g_xx), lane_sum(g_xy), lane_sum(g_yy)
+    store(slots, slot, lane_sums(g_sum, g_x, g_y, g_xx, g_xy, g_yy, zero, zero))
     for d in range(incoming.shape[0]):
-        slot[MOMENTS + d] = lane_sum(load(v_colors, d * WIDTH))
+        slots[slot + MOMENTS + d] = lane_sum(load(v_colors, d * WIDTH))
 
 
 @njit(cache=True)
@@ -99,19 +103,19 @@ def _read_tile(left, top, transmittance, background, v_image, v_alpha, behind, i
 
 @njit(cache=True)
 def _backward_tile(left, top, pair_rank, pair_slot, records, boxes, transmittance, stops, behind, incoming, slots):
-    v_colors = np.empty(incoming.shape[0] * WIDTH, np.float32)
+    channels = incoming.shape[0]
+    v_colors, width = np.empty(channels * WIDTH, np.float32), MOMENTS + (channels + WIDTH - 1) // WIDTH * WIDTH
     for index in range(pair_rank.shape[0] - 1, -1, -1):
         rank = pair_rank[index]
-        box = _clip(boxes, rank, left, top)
         _gaussian_gradient(
-            box, left, top, index, transmittance, stops, behind, incoming, records[rank], v_colors,
-            slots[pair_slot[index]],
+            _clip(boxes, rank, left, top), left, top, index, transmittance, stops, behind, incoming, records[rank],
+            v_colors, slots, np.int64(pair_slot[index]) * width,
         )  # fmt: skip
 
 
 @njit(parallel=True, cache=True)
 def blend_backward(bins, backgrounds, transmittances, stops, taken, v_images, v_alphas, slots):
-    """Fills slots [P, MOMENTS + D] (zeros on entry) from v_images [C,H,W,D] and v_alphas [C,H,W]."""
+    """Fills slots [P * slot_width] (zeros on entry) from v_images [C,H,W,D] and v_alphas [C,H,W]."""
     columns, per_view = bins.columns, bins.columns * bins.rows
     for item in prange(bins.tile_start.shape[0] - 1):
         tile = np.int64(item)
@@ -130,31 +134,40 @@ def blend_backward(bins, backgrounds, transmittances, stops, taken, v_images, v_
             )  # fmt: skip
 
 
+@njit(forceinline=True)
+def _sum_slots(slots, first, end, width):
+    """Adds the slots first + 1 .. end - 1 to slot `first`, in their order."""
+    for at in range(first * width, (first + 1) * width, WIDTH):
+        for slot in range(1, end - first):
+            store(slots, at, load(slots, at) + load(slots, at + slot * width))
+
+
 @njit(parallel=True, cache=True)
-def gather_gradients(bins, ranks, conics, opacities, slots, v_means2d, v_conics, v_colors, v_opacities):
-    """Sums each Gaussian's slots.
+def gather_gradients(ranks, first_slot, conics, opacities, slots, v_means2d, v_conics, v_colors, v_opacities):
+    """Sums each Gaussian's slots; consumes them.
 
     Args (float32 unless noted):
-        ranks [C,N] int64, -1 where not visible; conics [C,N,3]; opacities [N]; slots [P, MOMENTS + D];
-        v_means2d [C,N,2], v_conics [C,N,3], v_colors [1,N,D] or [C,N,D], v_opacities [N]: zeros, added to.
+        ranks [C,N] int32, -1 where not visible; first_slot [V+1] int32; conics [C,N,3]; opacities [N];
+        slots [P * slot_width]; v_means2d [C,N,2], v_conics [C,N,3], v_colors [1,N,D] or [C,N,D],
+        v_opacities [N]: zeros, added to.
     """
-    for i in prange(ranks.shape[1]):
-        total = np.zeros(slots.shape[1], np.float32)
+    channels = v_colors.shape[2]
+    width = MOMENTS + (channels + WIDTH - 1) // WIDTH * WIDTH
+    for item in prange(ranks.shape[1]):
+        i = np.int64(item)
         for view in range(ranks.shape[0]):
             rank = ranks[view, i]
-            if rank < 0:
+            if rank < 0 or first_slot[rank] == first_slot[rank + 1]:
                 continue
-            total[:] = np.float32(0.0)
-            for slot in range(bins.first_slot[rank], bins.first_slot[rank + 1]):
-                for j in range(total.shape[0]):
-                    total[j] += slots[slot, j]
+            at = np.int64(first_slot[rank]) * width
+            _sum_slots(slots, np.int64(first_slot[rank]), np.int64(first_slot[rank + 1]), width)
             a, b, c = conics[view, i, 0], conics[view, i, 1], conics[view, i, 2]
-            v_opacities[i] += total[0] / opacities[i]
-            v_means2d[view, i, 0] = a * total[1] + b * total[2]
-            v_means2d[view, i, 1] = b * total[1] + c * total[2]
-            v_conics[view, i, 0] = -HALF * total[3]
-            v_conics[view, i, 1] = -total[4]
-            v_conics[view, i, 2] = -HALF * total[5]
-            color_view = min(view, v_colors.shape[0] - 1)
-            for d in range(v_colors.shape[2]):
-                v_colors[color_view, i, d] += total[MOMENTS + d]
+            v_opacities[i] += slots[at] / opacities[i]
+            v_means2d[view, i, 0] = a * slots[at + 1] + b * slots[at + 2]
+            v_means2d[view, i, 1] = b * slots[at + 1] + c * slots[at + 2]
+            v_conics[view, i, 0] = -HALF * slots[at + 3]
+            v_conics[view, i, 1] = -slots[at + 4]
+            v_conics[view, i, 2] = -HALF * slots[at + 5]
+            v_color = v_colors[min(view, v_colors.shape[0] - 1), i]
+            for d in range(channels):
+                v_color[d] += slots[at + MOMENTS + d]

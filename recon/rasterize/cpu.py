@@ -99,13 +99,9 @@ class _Blend(torch.autograd.Function):
         bins, transmittances, stops, taken, color_shape = ctx.state
         v_renders, v_alphas = grads
         views, count = conics.shape[:2]
-        slots = np.zeros((bins.pair_rank.shape[0], blend_gradient.MOMENTS + color_shape[2]), np.float32)
+        slots = np.zeros(bins.pair_rank.shape[0] * blend_gradient.slot_width(color_shape[2]), np.float32)
         v_means2d, v_conics = torch.zeros(views, count, 2), torch.zeros(views, count, 3)
         v_colors, v_opacities = torch.zeros(color_shape), torch.zeros(count)
-        ranks = np.full((views, count), -1, np.int64)
-        for view in range(views):
-            start, end = bins.view_start[view], bins.view_start[view + 1]
-            ranks[view, bins.ids[start:end]] = np.arange(start, end)
         with _LOCK:
             blend_gradient.blend_backward(
                 bins, _array(backgrounds), transmittances, stops, taken, _array(v_renders),
@@ -113,7 +109,7 @@ class _Blend(torch.autograd.Function):
             )  # fmt: skip
             outputs = (v_means2d, v_conics, v_colors, v_opacities)
             blend_gradient.gather_gradients(
-                bins, ranks, _array(conics), _array(opacities), slots, *(t.numpy() for t in outputs)
+                bins.ranks, bins.first_slot, _array(conics), _array(opacities), slots, *(t.numpy() for t in outputs)
             )
         v_backgrounds = None
         if ctx.needs_input_grad[4]:

@@ -274,6 +274,29 @@ def lane_sum(typingctx: Any, x: Any) -> Any:
     return types.float32(lanes), codegen
 
 
+@intrinsic
+def lane_sums(typingctx: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """Lane l holds the sum of the l-th argument's lanes: three rounds of adding transposed halves."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        vectors, half = list(args), WIDTH // 2
+        while half >= 1:
+            low = [lane for lane in range(2 * WIDTH) if not lane & half]
+            high = ir.Constant(_INT_VECTOR, [lane + half for lane in low])
+            vectors = [
+                builder.fadd(
+                    builder.shuffle_vector(first, second, ir.Constant(_INT_VECTOR, low)),
+                    builder.shuffle_vector(first, second, high),
+                )
+                for first, second in zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
+            ]
+            half //= 2
+        order = [int(f"{lane:03b}"[::-1], 2) for lane in range(WIDTH)]
+        return builder.shuffle_vector(vectors[0], vectors[0], ir.Constant(_INT_VECTOR, order))
+
+    return lanes(*[lanes] * WIDTH), codegen
+
+
 _EXP2 = (0.69314698, 0.24022242, 0.05550734, 0.00967151, 0.00132647)
 
 
