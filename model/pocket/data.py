@@ -92,12 +92,13 @@ def recolored_caption(caption: str, color: str | None) -> str:
 
 def draw(
     turntables: TurntableSet, index: int, generator: torch.Generator, *, views: Tensor | None = None,
-    roll_share: float = 0.5,
+    roll_share: float = 0.0,
 ) -> Sample:  # fmt: skip
     """Draw an augmented turntable of asset `index`.
 
-    Half of the draws turn the hue, half are mirrored, `roll_share` start at a random view. The
-    caption names the colour that is then seen. `views` picks frames (default: all).
+    Half of the draws turn the hue, half are mirrored, `roll_share` of them start at a random view
+    instead of the front. The caption names the colour that is then seen. `views` picks frames, counted
+    from the start (default: all); azimuths are relative to the start.
     """
     uniform = torch.rand(6, generator=generator).tolist()
     elevation = int(uniform[0] * turntables.elevations.shape[1])
@@ -116,12 +117,10 @@ def draw(
         video = rotate_hue(video, uniform[4] * 2 * math.pi)
     if turned or uniform[5] < 0.5:
         caption = recolored_caption(caption, color_name(video[0]) if uniform[5] < 0.6 else None)
-    azimuths = offsets * (2 * math.pi / count)
-    first = (-start if mirrored else start) * (2 * math.pi / count)
     return Sample(
         video=video,
         caption=caption,
-        azimuths=azimuths + (first if views is not None else 0.0),
+        azimuths=offsets * (2 * math.pi / count),
         elevation=float(turntables.elevations[index, elevation]),
     )
 

@@ -24,13 +24,11 @@ LossFn = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
 def draw_batch(
-    turntables: TurntableSet, size: int, generator: torch.Generator, views: Callable[[], Tensor] | None = None
+    turntables: TurntableSet, size: int, generator: torch.Generator, views: Callable[[], Tensor], roll_share: float = 0
 ) -> list[Sample]:
     """`size` augmented turntables of random assets; `views` picks each one's frames."""
     picks = torch.randint(len(turntables), (size,), generator=generator).tolist()
-    roll = 0.5 if views is None else 0.0
-    chosen = (views() if views else None for _ in picks)
-    return [draw(turntables, i, generator, views=v, roll_share=roll) for i, v in zip(picks, chosen, strict=True)]
+    return [draw(turntables, i, generator, views=views(), roll_share=roll_share) for i in picks]
 
 
 def decoder_loss(model: PocketAutoencoder, turntables: TurntableSet, batch_size: int) -> LossFn:
@@ -102,19 +100,27 @@ def image_loss(
 
 def video_loss(
     unet: PocketUNet, text: PocketTextEncoder, autoencoder: PocketAutoencoder, turntables: TurntableSet,
-    batch_size: int, text_dropout: float = 0.1,
+    batch_size: int, num_frames: int = 16, skew: float = 2.0, text_dropout: float = 0.1,
 ) -> LossFn:  # fmt: skip
-    """The diffusion loss of 3.1 on frames 1-15 of turntables whose frame 0 is given, and the elevation's error."""
+    """The diffusion loss of 3.1 on turntables whose frame 0 is given, and the elevation's error.
+
+    `num_frames` below 16 trains on frame 0 and a random few of the others: more objects a step for the
+    same work, and every camera apart. A quarter of the turntables start at a random view.
+    """
+
+    def views(generator: torch.Generator) -> Tensor:
+        others = torch.randperm(15, generator=generator)[: num_frames - 1] + 1
+        return torch.cat([torch.zeros(1, dtype=torch.long), others.sort().values])
 
     def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        samples = draw_batch(turntables, batch_size, generator)
+        samples = draw_batch(turntables, batch_size, generator, lambda: views(generator), roll_share=0.25)
         with torch.no_grad():
             videos = torch.cat([sample.video for sample in samples])
             latents = autoencoder.encode(videos).unflatten(0, (batch_size, -1))
             kept = torch.rand(batch_size, generator=generator) >= text_dropout
             prompts = [s.caption if keep else "" for s, keep in zip(samples, kept.tolist(), strict=True)]
             states, pooled = text(prompts)
-        noisy, target, timesteps = noised(latents, 1.5, generator)
+        noisy, target, timesteps = noised(latents, skew, generator)
         azimuth = torch.stack([sample.azimuths for sample in samples])
         elevation = torch.tensor([sample.elevation for sample in samples])
         seen = elevation + math.radians(3) * torch.randn(batch_size, generator=generator)

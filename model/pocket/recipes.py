@@ -1,8 +1,9 @@
-"""How each pocket generator is trained, in order: autoencoder, image, video (all layers, then temporal only)."""
+"""How each pocket generator is trained, in order: autoencoder, image, video (all layers), temporal (those only)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -41,24 +42,27 @@ def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, ru
 
 
 def train_video(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Start from the image model and train every layer on turntables."""
+    """Start from the image model and train every layer on frame 0 and three other views of each turntable."""
     unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS, temporal=True)
     unet.load_state_dict(PocketUNet.from_pretrained(weights / "image").float().state_dict(), strict=False)
-    _train_turntables(unet, turntables, config, weights, runs)
+    _train_turntables(unet, turntables, config, weights, runs, batch_size=8, num_frames=4, skew=3.0)
 
 
 def train_temporal(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Fine-tune only the temporal layers of the video model; the spatial ones stay bit for bit (3.1)."""
+    """Fine-tune only the temporal layers, on whole turntables; the spatial ones stay bit for bit (3.1)."""
     unet = PocketUNet.from_pretrained(weights / "video").float()
     freeze_spatial(unet, "pocket")
-    _train_turntables(unet, turntables, config, weights, runs)
+    _train_turntables(unet, turntables, config, weights, runs, batch_size=2, num_frames=16, skew=2.0)
 
 
-def _train_turntables(unet, turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+def _train_turntables(
+    unet: PocketUNet, turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path, **batch: Any
+) -> None:
     autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
     text = PocketTextEncoder.load(weights / "text_encoder").eval().requires_grad_(False)
     unet.train()
-    save_half(train(unet, video_loss(unet, text, autoencoder, turntables, batch_size=2), config, runs), weights / "video")
+    loss = video_loss(unet, text, autoencoder, turntables, **batch)
+    save_half(train(unet, loss, config, runs), weights / "video")
 
 
 def load_frozen(kind, folder: Path) -> nn.Module:

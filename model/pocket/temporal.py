@@ -17,7 +17,10 @@ _INIT_STD = 0.02
 
 
 class TemporalConv(nn.Module):
-    """A convolution over three neighbouring frames; the turntable is a circle, so it wraps around."""
+    """A convolution over three neighbouring frames; the turntable is a circle, so it wraps around.
+
+    Frames that are no whole turn (a few views of one, in training) have no neighbours and pass unchanged.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -27,6 +30,8 @@ class TemporalConv(nn.Module):
         nn.init.zeros_(self.mix.bias)
 
     def forward(self, x: Tensor, views) -> Tensor:
+        if not views.whole_turn:
+            return x
         batch, frames = views.shape
         h = nn.functional.silu(self.norm(x)).reshape(batch, frames, x.shape[1], -1).transpose(2, 3)
         h = self.mix(torch.cat([h.roll(1, 1), h, h.roll(-1, 1)], -1))
@@ -59,23 +64,41 @@ class TemporalAttention(nn.Module):
         return x + h.permute(0, 2, 3, 1).reshape(x.shape)
 
 
+class VolumeBlock(nn.Module):
+    """A residual block of two 3D convolutions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(8, width) for _ in range(2)])
+        self.convs = nn.ModuleList([nn.Conv3d(width, width, 3, padding=1) for _ in range(2)])
+
+    def forward(self, volume: Tensor) -> Tensor:
+        h = volume
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            h = conv(nn.functional.silu(norm(h)))
+        return volume + h
+
+
 class TurntableVolume(nn.Module):
     """A volume that all frames write to and read from, along the rays of the known orbit.
 
     Frame features are carried to the cells of a grid over the object's cube (each cell attends over
-    the frames), mixed by 3D convolutions, and read back along every pixel's ray at `grid` depths. A
-    turn of the camera is then a resampling, not something to be learnt. After the spatial volume of
+    the frames), completed by a small 3D U-Net, and read back along every pixel's ray at `grid` depths.
+    A turn of the camera is then a resampling, not something to be learnt. After the spatial volume of
     SyncDreamer (Liu et al. 2023c), with attention in place of averaging.
     """
 
-    def __init__(self, channels: int, grid: int = 8, width: int = 48) -> None:
+    def __init__(self, channels: int, grid: int = 8, width: int = 64) -> None:
         super().__init__()
         self.grid, self.width = grid, width
         self.norm = nn.GroupNorm(_GROUPS, channels)
         self.write = nn.Conv2d(channels, width, 1)
         self.depth_write = nn.Linear(6, width)
         self.gather = nn.Sequential(nn.SiLU(), nn.Linear(width, width + 4))
-        self.mix = nn.ModuleList([nn.Conv3d(width, width, 3, padding=1) for _ in range(2)])
+        self.fine = VolumeBlock(width)
+        self.shrink = nn.Conv3d(width, 2 * width, 2, stride=2)
+        self.coarse = VolumeBlock(2 * width)
+        self.grow = nn.ConvTranspose3d(2 * width, width, 2, stride=2)
         self.read = nn.Sequential(nn.Linear(width * grid, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels))
         nn.init.normal_(self.read[2].weight, std=_INIT_STD)
         nn.init.zeros_(self.read[2].bias)
@@ -88,8 +111,8 @@ class TurntableVolume(nn.Module):
         elevation = views.elevation[:, None].expand(batch, frames).flatten()
         viewmats = look_at_origin(views.azimuth.flatten().float(), elevation.float(), self.distance)
         volume = self._write(x, viewmats, batch, frames)
-        for conv in self.mix:
-            volume = volume + nn.functional.silu(conv(volume))
+        volume = self.fine(volume)
+        volume = volume + self.grow(self.coarse(self.shrink(volume)))
         return x + self._read(volume, viewmats, frames, x.shape[-2:]).to(x.dtype)
 
     def _write(self, x: Tensor, viewmats: Tensor, batch: int, frames: int) -> Tensor:
