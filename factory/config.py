@@ -126,7 +126,7 @@ def preset(name: Preset) -> FactoryConfig:
             image=ImageConfig(model=SDXL, size=512, device="cuda"),
             video=VideoConfig(model=I2VGEN_XL, device="cuda"),
             views=ViewsConfig(masks="rembg"),
-            line=LineConfig(address="auto", **pools),
+            line=LineConfig(**pools),
         )
     raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
 
@@ -198,6 +198,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *typing.get_args(kind)):
         value = float(value)
     try:
+        if isinstance(value, bool) and bool not in (kind, *typing.get_args(kind)):
+            raise typeguard.TypeCheckError(f"{value} is no number")
         return typeguard.check_type(value, kind)
     except typeguard.TypeCheckError as error:
         raise ValueError(f"{where}: {error}") from error

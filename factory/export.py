@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,20 +36,32 @@ def render_turn(ply: bytes, elevation: float, size: int, config: FactoryConfig) 
 
     from recon.cameras import turntable
     from recon.gaussians import render
-    from recon.ply import read_ply
 
-    orbit = turn_orbit(config)
+    orbit = dataclasses.replace(config.orbit, num_views=config.files.turntable_frames)
     with torch.no_grad():
-        rgb, alpha = render(read_ply(io.BytesIO(ply)), turntable(elevation, size, orbit))
+        rgb, alpha = render(gaussians_of(ply), turntable(elevation, size, orbit))
     pixels = torch.cat([rgb, alpha], -1).clamp(0, 1)
     return (pixels * 255).round().to(torch.uint8).cpu().numpy()
 
 
-def turn_orbit(config: FactoryConfig) -> Any:
-    """The orbit of the re-render: as generated, with more views."""
-    import dataclasses
+def ply_bytes(gaussians: Any) -> bytes:
+    """Gaussians as the bytes of a 3DGS PLY; raises ValueError where a value is not finite."""
+    from recon.ply import write_ply
 
-    return dataclasses.replace(config.orbit, num_views=config.files.turntable_frames)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "asset.ply")
+        write_ply(path, gaussians)
+        return path.read_bytes()
+
+
+def gaussians_of(ply: bytes) -> Any:
+    """The Gaussians of `ply_bytes`."""
+    from recon.ply import read_ply
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "asset.ply")
+        path.write_bytes(ply)
+        return read_ply(path)
 
 
 def asset_files(row: Row, config: FactoryConfig) -> dict[str, bytes]:
@@ -86,8 +101,6 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 def transforms_json(elevation: float, size: int, num_views: int, config: FactoryConfig) -> bytes:
     """The cameras of `views/*.png` in nerfstudio's form: camera to world, x right, y up, z backward, world +y up."""
-    import dataclasses
-
     import torch
 
     from recon.cameras import turntable

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from factory.stages import dead_letter
 ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
 LOCAL_STORE_BYTES = 1 << 30
+START_ATTEMPTS = 3
+"""Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,9 +63,11 @@ def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
 def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, careful: bool = False) -> Dataset:
     """The chain over a dataset. `careful`: one row at a time, so that a killer takes no neighbour along."""
     dataset = source.repartition(target_num_rows_per_block=1 if careful else line.rows_per_block)
-    for step in chain:
-        arguments = {"threads": step.pool.threads, "board": board} | step.arguments
-        dataset = dataset.map_batches(step.actor, fn_constructor_kwargs=arguments, **ray_arguments(step.pool, careful))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*ray_remote_args")
+        for step in chain:
+            told = {"threads": step.pool.threads, "board": board} | step.arguments
+            dataset = dataset.map_batches(step.actor, fn_constructor_kwargs=told, **ray_arguments(step.pool, careful))
     return dataset
 
 
@@ -92,12 +97,24 @@ def start_ray(address: str) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: any other program would starve the workers
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         cpus = max(8, os.cpu_count() or 1)
-        ray.init("local", num_cpus=cpus, object_store_memory=LOCAL_STORE_BYTES, include_dashboard=False, **common)
-    else:
-        ray.init(address, **common)
+        common |= {"num_cpus": cpus, "object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init(address, **common)
+            return
+        except ConnectionError as error:
+            raise RuntimeError(
+                f"no Ray cluster answers at {address!r}: start one (`ray start --head`), or set line.address to local"
+            ) from error
+        except Exception as error:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS - 1:
+                raise RuntimeError(f"Ray did not start: {error}") from error
 
 
 def preflight(config: FactoryConfig) -> None:
@@ -194,7 +211,7 @@ def run_line(
     """
     start_ray(line.address)
     configure_data()
-    board: Any = ray.remote(num_cpus=0)(Board).remote([step.actor.name for step in chain])
+    board: Any = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain])
     tally = Tally(total=len(_missing(work, ledger)))
     watching = display.watching(tally, lambda: ray.get(board.read.remote())) if display else nullcontext()
     try:

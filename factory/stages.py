@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ from factory.pictures import read_picture
 from factory.schema import DEAD_LETTERS, LINE, OUTCOME, pack, unpack
 
 Row = dict[str, Any]
+BOARD_SECONDS = 5.0
 
 
 class Stage:
@@ -72,10 +74,15 @@ class Stage:
             row["host"] = socket.gethostname()
 
     def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
-        if self.board is not None:
-            failed = sum(row["error_stage"] is not None for row in rows)
-            ids = [next(iter(row.values())) for row in rows]
-            self.board.record.remote(self.name, event, ids, failed, seconds)
+        """Tell the board; a start is waited for, so that it is known where a row was when its process died."""
+        if self.board is None:
+            return
+        failed = sum(row["error_stage"] is not None for row in rows)
+        told = self.board.record.remote(self.name, event, [next(iter(row.values())) for row in rows], failed, seconds)
+        if event == "start":
+            import ray
+
+            ray.wait([told], timeout=BOARD_SECONDS)
 
 
 class TextToImage(Stage):
@@ -136,7 +143,7 @@ class FindViews(Stage):
     def load(self) -> None:
         from recon.elevation import load_elevation
 
-        self.masker = load_masker(self.config.views.masks)
+        self.masker = Masker(self.config.views.masks)
         self.estimator = load_elevation() if self.config.views.elevation is None else None
 
     def process(self, rows: list[Row]) -> None:
@@ -157,10 +164,10 @@ class Reconstruct(Stage):
         from model.video import load_video_model
 
         self.refiner = CountingRefiner(load_video_model(self.config.video)) if self.config.refine.rounds_at else None
-        self.masker = load_masker(self.config.views.masks)
+        self.masker = Masker(self.config.views.masks)
 
     def process(self, rows: list[Row]) -> None:
-        from recon.ply import ply_bytes
+        from factory.export import ply_bytes
         from recon.refine import reconstruct
 
         for row in rows:
@@ -176,6 +183,7 @@ class Reconstruct(Stage):
                 masker=self.masker,
                 fit_config=self.config.fit,
                 refine_config=self.config.refine,
+                orbit=self.config.orbit,
                 seed=row["seed"],
             )
             row["gaussians"] = ply_bytes(gaussians)
@@ -287,20 +295,32 @@ class Commit(Stage):
         return "failed"
 
 
-def load_masker(name: str) -> Any:
-    """The masker of `views.masks`; the embedded one only where its weights are needed."""
-    from recon.masks import PocketMasker, RembgMasker
+class Masker:
+    """The masker of `views.masks`, loaded when frames without alpha first come by.
 
-    return RembgMasker() if name == "rembg" else PocketMasker.load()
+    Args:
+        name: "pocket" or "rembg".
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._masker: Any = None
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """Coverage uint8 [V,H,W] of frames uint8 [V,H,W,3]."""
+        from recon.masks import PocketMasker, RembgMasker
+
+        if self._masker is None:
+            self._masker = RembgMasker() if self.name == "rembg" else PocketMasker.load()
+        return self._masker(frames)
 
 
 def use_threads(count: int) -> None:
     """Bound the threads of this process's numerical libraries; call it before they are imported."""
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(count)
-    import torch
-
-    torch.set_num_threads(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 def fail(row: Row, stage: str, error: BaseException) -> None:

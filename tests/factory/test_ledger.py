@@ -187,7 +187,7 @@ def test_lease_of_another_host_goes_stale(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     record = {"owner": "x", "host": f"not-{socket.gethostname()}", "pid": 1, "released": False, "started": 0.0}
     store.put("lease/00000007.json", json.dumps(record | {"time": time.time() - 30}).encode())
-    with pytest.raises(ValueError, match="last seen 3[01] s ago"):
+    with pytest.raises(ValueError, match=r"last seen 3[01] s ago"):
         Lease(store, stale_seconds=60).__enter__()
     with Lease(store, stale_seconds=20) as lease:
         assert lease.key == "lease/00000008.json"

@@ -113,6 +113,6 @@ def test_second_run_makes_only_what_is_missing(cluster, tmp_path: Path) -> None:
 
 def test_line_gives_up_when_most_rows_fail(cluster, tmp_path: Path) -> None:
     chain, config, ledger = line(tmp_path, max_failed_share=0.5)
-    with pytest.raises(TooManyFailures, match="line.max_failed_share"):
-        print(run_line(work(["raise"] * 60), chain, config.line, ledger), ids(tmp_path, DEAD))
+    with pytest.raises(TooManyFailures, match=r"line\.max_failed_share"):
+        run_line(work(["raise"] * 60), chain, config.line, ledger)
     assert len(ids(tmp_path, DEAD)) >= 20

@@ -1,0 +1,81 @@
+"""Pictures from strangers."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factory.pictures import read_picture
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A valid PNG header of a huge picture, with a few bytes of data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_opaque_picture_is_centred_on_white() -> None:
+    pixels = np.full((20, 40, 3), (10, 20, 30), np.uint8)
+    square = read_picture(encoded(pixels))
+    assert square.shape == (40, 40, 3)
+    assert (square[10:30] == (10, 20, 30)).all()
+    assert (square[:10] == 255).all()
+    assert (square[30:] == 255).all()
+
+
+def test_transparent_picture_keeps_coverage_and_lies_over_white() -> None:
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[4:12, 4:12] = (200, 100, 50, 255)
+    pixels[0, 0] = (0, 0, 0, 128)
+    square = read_picture(encoded(pixels))
+    assert square.shape == (16, 16, 4)
+    assert tuple(square[8, 8]) == (200, 100, 50, 255)
+    assert tuple(square[0, 15]) == (255, 255, 255, 0)
+    assert tuple(square[0, 0]) == (127, 127, 127, 128)
+
+
+def test_picture_is_resized() -> None:
+    assert read_picture(encoded(np.zeros((64, 32, 3), np.uint8)), 48).shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_other_formats(kind: str) -> None:
+    square = read_picture(encoded(np.full((32, 32, 3), 90, np.uint8), kind))
+    assert np.abs(square.astype(int) - 90).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "unreadable image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unreadable image"),
+        (encoded(np.zeros((64, 64, 3), np.uint8))[:60], "unreadable image"),
+        (bomb(50_000, 50_000), "50000x50000 pixels; the limit is|unreadable image"),
+        (bomb(6_000, 6_000), "6000x6000 pixels; the limit is"),
+        (encoded(np.zeros((4, 64, 3), np.uint8)), "at least 8 pixels"),
+        (encoded(np.zeros((64, 64, 3), np.uint8), "GIF"), "Available formats: PNG, JPEG, WEBP"),
+    ],
+)
+def test_unusable_pictures_are_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_picture(data)

@@ -1,0 +1,108 @@
+"""Meshes to turntables: what is written can be trained on, and bad meshes cost only themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import trimesh
+from PIL import Image
+
+from factory.config import RenderConfig
+from factory.turntables import RenderWork, read_assets, view_of
+from jobs import render
+from recon.cameras import turntable
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    yield
+    ray.shutdown()
+
+
+def table(folder: Path) -> Path:
+    """Three good meshes and three bad ones."""
+    folder.mkdir()
+    for name, colour in (("red", (255, 0, 0, 255)), ("green", (0, 255, 0, 255)), ("blue", (0, 0, 255, 255))):
+        box = trimesh.creation.box((1.0, 0.4, 0.6))
+        box.visual.vertex_colors = colour
+        (folder / f"{name}.glb").write_bytes(box.export(file_type="glb"))
+    (folder / "broken.glb").write_bytes(b"glTF" + b"\0" * 40)
+    rows = [
+        {"id": n, "path": f"{n}.glb", "caption": f"a {n} box", "license": "CC0-1.0"} for n in ("red", "green", "blue")
+    ]
+    rows += [
+        {"id": "broken", "path": "broken.glb"},
+        {"id": "gone", "path": "gone.glb"},
+        {"id": "out", "path": "../x.glb"},
+    ]
+    (folder / "assets.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "assets.jsonl"
+
+
+def pixels(frame: dict) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(frame["bytes"])))
+
+
+def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assets, out = table(tmp_path / "assets"), tmp_path / "out"
+    flags = ["--assets", str(assets), "--out", str(out), "--size", "48", "--turntables", "2", "--pool.actors", "1"]
+    assert render.main([*flags, "--limit", "2"]) == 0
+    assert render.main(flags) == 1
+    rows = {r["turntable_id"]: r for p in (out / "renders").glob("*.parquet") for r in pq.read_table(p).to_pylist()}
+    assert sorted(rows) == [f"{n}.{k}" for n in ("blue", "green", "red") for k in (0, 1)]
+    for name, row in rows.items():
+        channel = ["red", "green", "blue"].index(row["asset_id"])
+        frames = np.stack([pixels(frame) for frame in row["frames"]])
+        assert frames.shape == (16, 48, 48, 4)
+        inside = frames[frames[..., 3] == 255]
+        assert (inside[:, channel] > 60).all()
+        assert (np.delete(inside[:, :3], channel, 1) < 10).all()
+        assert 0 <= row["elevation"] <= math.pi / 4
+        assert (row["caption"], row["license"]) == (f"a {row['asset_id']} box", "CC0-1.0")
+        expected = turntable(row["elevation"], 48).viewmats.flatten(1)
+        np.testing.assert_allclose(row["viewmats"], expected, atol=1e-6)
+        assert name.startswith(row["asset_id"])
+    assert rows["red.0"]["elevation"] != rows["red.1"]["elevation"]
+    dead = [r for p in (out / "dead_letters").glob("*.parquet") for r in pq.read_table(p).to_pylist()]
+    assert sorted(r["turntable_id"] for r in dead) == [f"{n}.{k}" for n in ("broken", "gone", "out") for k in (0, 1)]
+    assert {r["error_stage"] for r in dead} == {"render"}
+    assert "cannot read this glb" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
+    assert render.main(flags) == 1
+    assert "Nothing to do" in capsys.readouterr().out
+
+
+def test_views_depend_on_seed_and_id_only() -> None:
+    config = RenderConfig()
+    assert view_of("a.0", config) == view_of("a.0", RenderConfig(size=64))
+    assert view_of("a.0", config) != view_of("a.1", config) != view_of("a.1", RenderConfig(seed=1))
+    assert view_of("a.0", config)[1] == 0.0
+    starts = [view_of(f"{n}.0", RenderConfig(random_start=True))[1] for n in range(200)]
+    elevations = [view_of(f"{n}.0", config)[0] for n in range(200)]
+    assert 0 <= min(starts) < 0.3 < 6.0 < max(starts) < 2 * math.pi
+    assert 0 <= min(elevations) < 0.05 < 0.74 < max(elevations) <= math.pi / 4
+
+
+def test_tables_of_assets_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "a", "path": "a.glb", "split": "val"}\n{"id": "a/b", "path": "b.glb"}\nnot json\n')
+    assert [row["asset_id"] for row in read_assets(str(path), split="val")] == ["a"]
+    work = RenderWork(assets=read_assets(str(path)), config=RenderConfig())
+    assert [row["error_stage"] for row in work.unusable()] == ["assets", "assets"]
+    path.write_text('{"id": "a", "path": "a.glb"}\n{"id": "a", "path": "b.glb"}')
+    with pytest.raises(ValueError, match="row 2: id 'a' repeats"):
+        read_assets(str(path))
+    path.write_text('{"id": "a"}')
+    with pytest.raises(ValueError, match="no column 'path'"):
+        read_assets(str(path))
+    path.write_text("")
+    with pytest.raises(ValueError, match="no assets"):
+        read_assets(str(path))

@@ -1,0 +1,57 @@
+"""A line of one slow stage over N prompts, as a program to be killed: `python slow_line.py OUT N`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from factory.config import FactoryConfig, Pool
+from factory.lease import Lease
+from factory.ledger import Ledger
+from factory.pipeline import PromptWork, Step, run_line
+from factory.prompts import Prompt
+from factory.schema import assets_schema, pack
+from factory.stages import Commit, Row, Stage
+from factory.store import open_store
+
+
+class Think(Stage):
+    """Takes its time over an image."""
+
+    name = "image"
+
+    def process(self, rows: list[Row]) -> None:
+        time.sleep(0.3)
+        for row in rows:
+            row["image"] = pack(np.full((4, 4, 3), row["seed"], np.uint8))
+
+
+class Keep(Commit):
+    """Writes two files, slowly, before the commit."""
+
+    def write(self, row: Row):
+        self.store.put(f"files/{row['prompt_id']}/first", row["image"])
+        time.sleep(0.1)
+        self.store.put(f"files/{row['prompt_id']}/second", row["image"])
+        schema = assets_schema([])
+        return {name: row.get(name) for name in schema.names} | {"image": None}, schema
+
+
+def main(out: str, count: int) -> None:
+    config = FactoryConfig()
+    chain = [
+        Step(actor=Think, pool=Pool(actors=2, cpus=0.1), arguments={"config": config}),
+        Step(actor=Keep, pool=Pool(cpus=0.1), arguments={"config": config, "out": out, "run_id": "r"}),
+    ]
+    store = open_store(out)
+    with Lease(store):
+        store.sweep()
+        prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(count)]
+        tally = run_line(PromptWork(prompts=prompts, config=config), chain, config.line, Ledger(store))
+    print("made", tally.done)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
