@@ -120,8 +120,8 @@ def preset(name: Preset) -> FactoryConfig:
     if name == "pocket":
         return FactoryConfig()
     if name == "paper":
-        gpu = {"gpus": 0.2, "cpus": 1.0}
-        pools = {stage: Pool(**gpu) for stage in ("image", "video", "views", "reconstruct", "score")}
+        stages = ("image", "video", "views", "reconstruct", "score")
+        pools: dict[str, Any] = {stage: Pool(gpus=0.2, cpus=1.0) for stage in stages}
         return FactoryConfig(
             image=ImageConfig(model=SDXL, size=512, device="cuda"),
             video=VideoConfig(model=I2VGEN_XL, device="cuda"),

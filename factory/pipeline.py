@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -245,7 +245,8 @@ def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
 
 def _drain(dataset: Dataset, tally: Tally, ledger: Ledger, max_failed_share: float) -> None:
     """Run one pass to its end, counting outcomes as they come in."""
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for table in tables:
         for status in table["status"].to_pylist():
             tally.done += status == "done"
             tally.failed += status == "failed"

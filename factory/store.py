@@ -191,7 +191,7 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         start = len(self.prefix) + 1 if self.prefix else 0
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
             page = self._call("list_objects_v2", prefix.rstrip("/"), folder=True, **more)
             yield from (item["Key"][start:] for item in page.get("Contents", []))

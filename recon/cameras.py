@@ -14,25 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recon.config import OrbitConfig
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class OrbitConfig:
-    """The fixed turntable geometry of the paper (3.1): only the elevation varies."""
-
-    num_views: int = 16
-    """Cameras at uniform azimuths, 2*pi/num_views apart."""
-    fov_degrees: float = 40.0
-    """Horizontal and vertical field of view, in (0, 120)."""
-    distance: float = 3.0115
-    """Camera to origin, in units of the object's bounding-sphere radius, > 1."""
-
-    def __post_init__(self) -> None:
-        if self.num_views < 1:
-            raise ValueError(f"num_views is {self.num_views}; it must be at least 1")
-        if not 0 < self.fov_degrees < 120:
-            raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
-        if self.distance <= 1:
-            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius")
+__all__ = ["Cameras", "OrbitConfig", "azimuths", "intrinsics", "look_at_origin", "turntable"]
 
 
 @dataclass(kw_only=True, slots=True)
