@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 LIMIT ?= 4
 DEMO ?= runs/demo
 PACKAGES := factory jobs model recon eval benchmarks
-BENCHMARKS := $(filter-out _%,$(notdir $(basename $(wildcard benchmarks/*.py))))
+BENCHMARKS = $(notdir $(basename $(shell grep -l '__main__' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint bench
@@ -19,7 +19,8 @@ venv: $(STAMP) ## Build .venv from constraints.txt (once; again when the pins ch
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev]"
+	@echo "Installing the pinned packages into $(VENV): a few minutes, once"
+	$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e ".[dev]"
 	@touch $@
 
 demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
