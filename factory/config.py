@@ -118,7 +118,7 @@ def preset(name: Preset) -> FactoryConfig:
         ValueError: for an unknown name.
     """
     if name == "pocket":
-        return FactoryConfig()
+        return FactoryConfig(image=ImageConfig(size=128))
     if name == "paper":
         stages = ("image", "video", "views", "reconstruct", "score")
         pools: dict[str, Any] = {stage: Pool(gpus=0.2, cpus=1.0) for stage in stages}

@@ -29,13 +29,13 @@ h2 { font-size: 18px; margin: 48px 0 12px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; overflow: hidden;
   display: flex; flex-direction: column; }
 .media { display: grid; grid-template-columns: 1fr 1fr; background: #fff; }
-.media figure { margin: 0; position: relative; }
+.media figure { margin: 0; padding: 8px 8px 0; }
 .media img, .media video { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; }
-.media figcaption { position: absolute; left: 10px; bottom: 6px; font-size: 11px; color: #667085; }
+.media figcaption { text-align: center; font-size: 11px; color: #667085; padding: 0 0 8px; }
 .body { padding: 14px 16px 16px; border-top: 1px solid var(--line); display: flex; flex-direction: column;
   gap: 10px; flex: 1; }
 .prompt { font-weight: 600; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6px 10px; margin: 0; }
+dl { display: grid; grid-template-columns: repeat(4, auto); gap: 6px 10px; margin: 0; }
 dl div { min-width: 0; }
 dt { font-size: 11px; color: var(--soft); }
 dd { margin: 0; font-variant-numeric: tabular-nums; }
@@ -46,7 +46,7 @@ dd { margin: 0; font-variant-numeric: tabular-nums; }
 .links { font-size: 12px; display: flex; gap: 14px; margin-top: auto; }
 a { color: #3b6fd4; text-decoration: none; } a:hover { text-decoration: underline; }
 .id { color: var(--soft); margin-left: auto; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
-  max-width: 45%; }
+  max-width: 55%; }
 table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line);
   font-size: 13px; }
 td, th { text-align: left; padding: 8px 12px; border-top: 1px solid var(--line); vertical-align: top;
@@ -68,6 +68,7 @@ def _page(assets: list[dict], dead: list[dict], num_assets: int, num_dead: int, 
     counted = f"{num_assets} asset{'s' * (num_assets != 1)}, {num_dead} dead letter{'s' * (num_dead != 1)}"
     shown = f", the newest {len(assets)} shown" if len(assets) < num_assets else ""
     models = f"{config.image.model} → {config.video.model} → {config.fit.iterations} iterations of fitting"
+    models += f" · scores by CLIP {config.clip.model}, 100 × cosine"
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -86,6 +87,7 @@ def _page(assets: list[dict], dead: list[dict], num_assets: int, num_dead: int, 
 def _card(row: dict[str, Any]) -> str:
     folder = row["ply"]["path"].rsplit("/", 1)[0]
     files = {name: quote(f"{folder}/{name}") for name in ("image.png", "turntable.mp4", "generated.mp4", "asset.ply")}
+    name = f"{escape(row['prompt_id'])} · seed {row['seed']}"
     links = "".join(
         f'<a href="{files[name]}">{text}</a>'
         for name, text in (("asset.ply", "Gaussians"), ("generated.mp4", "generated frames"))
@@ -101,7 +103,7 @@ def _card(row: dict[str, Any]) -> str:
 <div class="prompt">{escape(row["prompt"]) or "(no prompt)"}</div>
 <dl>{_facts(row)}</dl>
 {_timing(row)}
-<div class="links">{links}<span class="id" title="{escape(row["prompt_id"])}">{escape(row["prompt_id"])}</span></div>
+<div class="links">{links}<span class="id" title="{name}">{name}</span></div>
 </div></article>
 """
 
@@ -120,7 +122,6 @@ def _facts(row: dict[str, Any]) -> str:
     facts["elevation"] = (f"{row['elevation'] * 180 / 3.141592653589793:.0f}°", "")
     facts["Gaussians"] = (f"{row['num_gaussians']:,}", "")
     facts["forwards"] = (str(forwards), "network evaluations, guidance counted twice")
-    facts["seed"] = (str(row["seed"]), "")
     return "".join(
         f'<div title="{escape(hint)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
         for name, (value, hint) in facts.items()

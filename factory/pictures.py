@@ -50,3 +50,10 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
     alpha = pixels[..., 3:]
     over_white = np.rint(pixels[..., :3] * alpha / 255 + (255 - alpha)).astype(np.uint8)
     return np.concatenate([over_white, alpha.astype(np.uint8)], -1) if transparent else over_white
+
+
+def cut_out(picture: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The object of an opaque picture [S,S,3] alone on white, by its coverage [S,S]: uint8 [S,S,4]."""
+    alpha = coverage[..., None].astype(np.float32)
+    over_white = np.rint(picture * (alpha / 255) + (255 - alpha)).astype(np.uint8)
+    return np.concatenate([over_white, coverage[..., None]], -1)

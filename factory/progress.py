@@ -12,6 +12,7 @@ from typing import Any
 from factory.schema import STAGES
 
 MAX_STARTED = 10_000
+LOG_WIDTH = 120
 
 
 @dataclass(kw_only=True, slots=True)
@@ -174,13 +175,19 @@ def _plain(text: str) -> Any:
     return Text("".join(c if c.isprintable() else " " for c in text))
 
 
+def make_console() -> Any:
+    """A console as wide as the terminal, or wide enough for the tables where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))
+
+
 class Display:
     """Shows a run: a live table on a terminal, else a line every few seconds."""
 
     def __init__(self, log_seconds: float = 15.0) -> None:
-        from rich.console import Console
-
-        self.console = Console()
+        self.console = make_console()
         self.log_seconds = log_seconds
 
     @contextmanager

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from factory.config import FactoryConfig, fingerprint
 from factory.ledger import commit
-from factory.pictures import read_picture
+from factory.pictures import cut_out, read_picture
 from factory.schema import DEAD_LETTERS, LINE, OUTCOME, pack, unpack
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ class Stage:
 
 
 class TextToImage(Stage):
-    """Prompt to reference image; a row that brings its own image has it read instead."""
+    """Prompt to reference image; a row that brings its own image has it read and cut out instead."""
 
     name = "image"
 
@@ -94,12 +94,13 @@ class TextToImage(Stage):
         from model.image import load_image_model
 
         self.model = load_image_model(self.config.image)
+        self.masker = Masker(self.config.views.masks)
 
     def process(self, rows: list[Row]) -> None:
         for row in rows:
             row["from_image"] = row["source_image"] is not None
             if row["from_image"]:
-                row["image"] = pack(read_picture(row["source_image"], self.config.image.size))
+                row["image"] = pack(self._given(row["source_image"]))
         wanted = [row for row in rows if not row["from_image"]]
         if not wanted:
             return
@@ -108,6 +109,11 @@ class TextToImage(Stage):
             row["image"] = pack(image)
             row.update(image_revision=self.model.revision, image_license=self.model.license)
             row.update({f"{kind}_image": count for kind, count in self.model.num_evaluations.items()})
+
+    def _given(self, data: bytes) -> np.ndarray:
+        """A user's picture as uint8 [S,S,4] over white; what is opaque all over is cut out by the masker."""
+        picture = read_picture(data, self.config.image.size)
+        return picture if picture.shape[-1] == 4 else cut_out(picture, self.masker(picture[None])[0])
 
 
 class ImageToVideo(Stage):

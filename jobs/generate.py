@@ -120,17 +120,15 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 
 
 def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
-    from rich.console import Console
-
     from factory.gallery import write_gallery
     from factory.ledger import ASSETS, DEAD
-    from factory.progress import SUMMARY_COLUMNS, dead_table, summary_table
+    from factory.progress import SUMMARY_COLUMNS, dead_table, make_console, summary_table
 
     write_gallery(store, ledger, job.settings)
     ids = {prompt.prompt_id for prompt in table.prompts} | {row.prompt_id for row in table.rejected}
     made = [row for row in ledger.rows(ASSETS, SUMMARY_COLUMNS) if row["prompt_id"] in ids]
     dead = [row for row in ledger.rows(DEAD) if row["prompt_id"] in ids]
-    console = Console()
+    console = make_console()
     if made:
         console.print(summary_table(made))
     if dead:

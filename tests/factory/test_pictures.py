@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory.pictures import read_picture
+from factory.pictures import cut_out, read_picture
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
@@ -79,3 +79,13 @@ def test_other_formats(kind: str) -> None:
 def test_unusable_pictures_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_picture(data)
+
+
+def test_object_is_cut_out_onto_white() -> None:
+    coverage = np.zeros((8, 8), np.uint8)
+    coverage[2:6, 2:6] = 255
+    coverage[0, 0] = 51
+    cut = cut_out(np.full((8, 8, 3), 100, np.uint8), coverage)
+    assert tuple(cut[3, 3]) == (100, 100, 100, 255)
+    assert tuple(cut[7, 7]) == (255, 255, 255, 0)
+    assert tuple(cut[0, 0]) == (224, 224, 224, 51)

@@ -1,0 +1,165 @@
+"""`im3d generate` on the embedded models at their cheapest settings: the files and tables it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+import yaml
+from PIL import Image
+
+from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
+from jobs import generate
+from recon.cameras import turntable
+from recon.gaussians import render
+from recon.ply import read_ply
+from recon.video_io import decode_mp4
+
+pytestmark = pytest.mark.timeout(600)
+CHEAP = ["--image.steps", "2", "--video.steps", "2", "--video.refine-steps", "1", "--fit.iterations", "30"]
+CHEAP += [
+    "--line.reconstruct.actors",
+    "1",
+    "--refine.rounds-at",
+    "20",
+    "--views.elevation",
+    "0.3",
+    "--files.turntable-frames",
+    "32",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory):
+    """One run over a prompt, a prompt with its own image, and three rows that cannot be made."""
+    folder = tmp_path_factory.mktemp("generate")
+    torch.manual_seed(0)
+    build_tokenizer(["a red car", "a blue house"], DEFAULT_CONFIG, folder / "judge")
+    save_clip(folder / "judge", build_clip(DEFAULT_CONFIG), DEFAULT_CONFIG)
+    picture = np.zeros((96, 96, 4), np.uint8)
+    picture[20:80, 30:70] = (200, 40, 40, 255)
+    Image.fromarray(picture).save(folder / "box.png")
+    (folder / "broken.png").write_bytes((folder / "box.png").read_bytes()[:50])
+    rows = [
+        {"prompt_id": "text", "prompt": "a <b>red</b> car"},
+        {"prompt_id": "image", "prompt": "a box", "image": "box.png", "seed": 3},
+        {"prompt_id": "broken", "prompt": "a box", "image": "broken.png"},
+        {"prompt_id": "empty", "prompt": ""},
+        {"prompt_id": "../up", "prompt": "a box"},
+    ]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = ["--prompts", str(folder / "prompts.jsonl"), "--out", str(folder / "out"), *CHEAP]
+    flags += ["--clip.model", str(folder / "judge")]
+    code = generate.main(flags)
+    ray.shutdown()
+    return folder / "out", flags, code
+
+
+def table(out: Path, folder: str) -> dict[str, dict]:
+    rows = [row for part in (out / folder).glob("*.parquet") for row in pq.read_table(part).to_pylist()]
+    assert len({row["prompt_id"] for row in rows}) == len(rows)
+    return {row["prompt_id"]: row for row in rows}
+
+
+def test_every_row_has_one_outcome(run) -> None:
+    out, _, code = run
+    assert code == 1
+    assert sorted(table(out, "assets")) == ["image", "text"]
+    dead = table(out, "dead_letters")
+    reasons = {name: (row["error_stage"], row["error_type"]) for name, row in dead.items()}
+    assert reasons == {
+        "broken": ("image", "ValueError"),
+        "empty": ("prompts", "EmptyPrompt"),
+        "../up": ("prompts", "InvalidId"),
+    }
+    assert "unreadable image" in dead["broken"]["error_message"]
+
+
+def test_rows_say_how_the_asset_was_made(run) -> None:
+    out, _, _ = run
+    text, image = (table(out, "assets")[name] for name in ("text", "image"))
+    assert (text["from_image"], image["from_image"], image["seed"]) == (False, True, 3)
+    assert (text["steps_image"], image["steps_image"]) == (2, None)
+    for row in (text, image):
+        assert (row["steps_video"], row["steps_refine"]) == (2, 1)
+        assert row["forwards_video"] == 4
+        assert row["video_revision"].startswith("sha256:")
+        assert (row["elevation"], row["num_views"]) == (pytest.approx(0.3), 16)
+        assert all(row[f"seconds_{stage}"] > 0 for stage in ("image", "video", "views", "reconstruct", "score"))
+        assert [loss["step"] for loss in row["losses"] if loss["name"] == "lpips"] == [20, 30]
+        scores = {name: value for name, value in row.items() if name.startswith("clip_")}
+        kinds = [f"clip_{kind}_{what}_judge" for kind in ("image", "text") for what in ("frames", "renders")]
+        assert sorted(scores) == kinds
+        assert all(-100 <= value <= 100 for value in scores.values())
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert (settings["fit"]["iterations"], settings["refine"]["rounds_at"]) == (30, [20])
+
+
+def test_files_are_what_the_rows_say(run) -> None:
+    out, _, _ = run
+    for row in table(out, "assets").values():
+        for column in ("ply", "turntable", "generated", "transforms"):
+            data = (out / row[column]["path"]).read_bytes()
+            assert (hashlib.sha256(data).hexdigest(), len(data)) == (row[column]["sha256"], row[column]["size"])
+        assert decode_mp4((out / row["turntable"]["path"]).read_bytes()).shape == (32, 128, 128, 3)
+        assert decode_mp4((out / row["generated"]["path"]).read_bytes()).shape == (16, 128, 128, 3)
+        assert (out / row["image"]["path"]).read_bytes() == row["image"]["bytes"]
+        assert len(read_ply(out / row["ply"]["path"])) == row["num_gaussians"]
+
+
+def test_given_image_is_the_one_that_was_used(run) -> None:
+    out, _, _ = run
+    picture = np.asarray(Image.open(io.BytesIO(table(out, "assets")["image"]["image"]["bytes"])))
+    middle = picture.shape[0] // 2
+    assert tuple(picture[middle, middle]) == (200, 40, 40, 255)
+    assert picture[0, 0, 3] == 0
+
+
+def test_transforms_describe_the_views(run) -> None:
+    """The cameras of transforms.json, read by nerfstudio's rules, show what the PNGs beside it show."""
+    out, _, _ = run
+    path = out / table(out, "assets")["text"]["transforms"]["path"]
+    document = json.loads(path.read_text())
+    expected = turntable(0.3, 128)
+    assert len(document["frames"]) == 16
+    for k, frame in enumerate(document["frames"]):
+        matrix = np.array(frame["transform_matrix"])
+        position = matrix[:3, 3]
+        assert np.linalg.norm(position) == pytest.approx(3.0115, abs=1e-4)
+        assert math.asin(position[1] / 3.0115) == pytest.approx(0.3, abs=1e-4)
+        np.testing.assert_allclose(matrix[:3, 2], position / 3.0115, atol=1e-4)
+        flip = np.diag([1.0, -1.0, -1.0, 1.0])
+        np.testing.assert_allclose(np.linalg.inv(matrix @ flip), expected.viewmats[k], atol=1e-4)
+    with torch.no_grad():
+        _, alpha = render(read_ply(path.with_name("asset.ply")), expected)
+    views = [np.asarray(Image.open(path.parent / frame["file_path"])) for frame in document["frames"]]
+    np.testing.assert_allclose(np.stack(views)[..., 3], alpha[..., 0] * 255, atol=1.0)
+
+
+def test_page_escapes_the_prompt(run) -> None:
+    out, _, _ = run
+    page = (out / "index.html").read_text()
+    assert "a &lt;b&gt;red&lt;/b&gt; car" in page
+    assert "<b>red" not in page
+
+
+def test_second_run_does_nothing_and_says_so(run, capsys: pytest.CaptureFixture[str]) -> None:
+    out, flags, _ = run
+    before = {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()}
+    assert generate.main(flags) == 1
+    assert "Nothing to do: all 5 prompts" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()} == before
+
+
+def test_other_settings_are_refused_with_the_difference(run, capsys: pytest.CaptureFixture[str]) -> None:
+    _, flags, _ = run
+    assert generate.main([*flags, "--fit.iterations", "31"]) == 2
+    assert "fit.iterations: 30 -> 31" in capsys.readouterr().err
