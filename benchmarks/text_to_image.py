@@ -85,7 +85,9 @@ def main() -> None:
     model, scorer = load_image_model(arguments.image), Scorer.load(arguments.clip)
     captions = [asset.caption for asset in assets]
     invented = recombined(every, len(captions), rng)
-    images = {name: generate(model, prompts, arguments.seed) for name, prompts in (("", captions), ("recombined_", invented))}
+    images = {
+        name: generate(model, prompts, arguments.seed) for name, prompts in (("", captions), ("recombined_", invented))
+    }
     result = {
         "r_at_1_of_20": retrieval(scorer, images[""], captions, every, rng),
         "recombined_r_at_1_of_20": retrieval(scorer, images["recombined_"], invented, invented + every, rng),

@@ -62,8 +62,12 @@ def measure(frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     still = np.repeat(truth[:1], len(truth), 0)
     scores = {}
     for name, video in (("", frames), ("baseline_", still)):
-        scores[f"{name}psnr"] = np.mean([psnr(a[..., :3], b[..., :3]) for a, b in zip(video[1:], truth[1:], strict=True)])
-        scores[f"{name}iou"] = np.mean([masked_iou(a[..., 3], b[..., 3]) for a, b in zip(video[1:], truth[1:], strict=True)])
+        scores[f"{name}psnr"] = np.mean(
+            [psnr(a[..., :3], b[..., :3]) for a, b in zip(video[1:], truth[1:], strict=True)]
+        )
+        scores[f"{name}iou"] = np.mean(
+            [masked_iou(a[..., 3], b[..., 3]) for a, b in zip(video[1:], truth[1:], strict=True)]
+        )
     return {**scores, "rotation_hit_rate": rotation_hits(frames, truth)}
 
 

@@ -216,8 +216,8 @@ def _render_view(corners, normals, uvs, colors, texture_ids, texels, textures, c
         area = (px[1] - px[0]) * (py[2] - py[0]) - (px[2] - px[0]) * (py[1] - py[0])
         if abs(area) < 1e-9:
             continue
-        x0, x1 = max(0, int(math.floor(px.min() - 0.5))), min(side - 1, int(math.ceil(px.max())))
-        y0, y1 = max(0, int(math.floor(py.min() - 0.5))), min(side - 1, int(math.ceil(py.max())))
+        x0, x1 = max(0, math.floor(px.min() - 0.5)), min(side - 1, math.ceil(px.max()))
+        y0, y1 = max(0, math.floor(py.min() - 0.5)), min(side - 1, math.ceil(py.max()))
         for j in range(y0, y1 + 1):
             for i in range(x0, x1 + 1):
                 u, v = i + 0.5, j + 0.5

@@ -91,6 +91,7 @@ def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, run
     """Contrast pictures with captions (Radford et al. 2021); the judge shares nothing with the generators."""
     import torch
     from torch.nn import functional
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
     from model.pocket.data import COLORS
@@ -110,8 +111,9 @@ def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, run
         rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
         pixels = functional.interpolate(rgb, size=(size, size), mode="area") * 2 - 1
         texts = [s.caption for s in samples]
-        images = functional.normalize(model.encode_image(pixels), dim=-1)
-        words = functional.normalize(model.encode_text(tokenizer(texts)), dim=-1)
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            images, words = model.encode_image(pixels), model.encode_text(tokenizer(texts))
+        images, words = (functional.normalize(x.float(), dim=-1) for x in (images, words))
         logits = model.logit_scale.exp().clamp(max=100) * images @ words.T
         same = torch.tensor([[a == b for b in texts] for a in texts]).float()
         target = same / same.sum(1, keepdim=True)

@@ -43,6 +43,23 @@ class Sample:
     elevation: float
 
 
+def one_a_noun(turntables: TurntableSet) -> TurntableSet:
+    """The asset with the shortest caption for every last word of the captions: a world of distinct kinds."""
+    shortest: dict[str, int] = {}
+    plain = [recolored_caption(caption, None) for caption in turntables.captions]
+    for index, caption in enumerate(plain):
+        noun = caption.split()[-1] if caption else ""
+        if noun not in shortest or len(caption) < len(plain[shortest[noun]]):
+            shortest[noun] = index
+    chosen = sorted(shortest.values())
+    return TurntableSet(
+        frames=turntables.frames[chosen],
+        elevations=turntables.elevations[chosen],
+        captions=[turntables.captions[index] for index in chosen],
+        asset_ids=[turntables.asset_ids[index] for index in chosen],
+    )
+
+
 def hue_rotation(angle: float) -> Tensor:
     """The 3x3 matrix that turns RGB colours by `angle` radians about the grey axis, keeping grey."""
     cos, sin = math.cos(angle), math.sin(angle)

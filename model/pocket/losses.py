@@ -19,7 +19,6 @@ SCHEDULE = {
     "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": True, "clip_sample": False,
 }  # fmt: skip
-FRONT_VIEWS = (0, 0, 0, 0, 1, 2, 14, 15)
 LossFn = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -77,13 +76,10 @@ def image_loss(
     trainee: ImageTrainee, autoencoder: PocketAutoencoder, turntables: TurntableSet, batch_size: int,
     text_dropout: float = 0.1,
 ) -> LossFn:  # fmt: skip
-    """The diffusion loss of text to image, on views around the front whose azimuth the network is told."""
-
-    def views(generator: torch.Generator) -> Tensor:
-        return torch.tensor([FRONT_VIEWS[int(torch.randint(len(FRONT_VIEWS), (), generator=generator))]])
+    """The diffusion loss of text to image, on front views whose elevation the network is told."""
 
     def loss_fn(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        samples = draw_batch(turntables, batch_size, generator, lambda: views(generator))
+        samples = draw_batch(turntables, batch_size, generator, lambda: torch.zeros(1, dtype=torch.long))
         with torch.no_grad():
             latents = autoencoder.encode(torch.cat([sample.video for sample in samples]))[:, None]
         noisy, target, timesteps = noised(latents, 1.2, generator)

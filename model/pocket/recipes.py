@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
-from model.pocket.data import COLORS, TurntableSet
+from model.pocket.data import COLORS, TurntableSet, one_a_noun
 from model.pocket.losses import ImageTrainee, decoder_loss, draw_batch, image_loss, video_loss
 from model.pocket.text import PocketTextEncoder, train_tokenizer
 from model.pocket.unet import PocketUNet
@@ -31,12 +31,12 @@ def train_autoencoder(turntables: TurntableSet, config: TrainConfig, weights: Pa
 
 
 def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Train the image UNet and its text encoder together."""
+    """Train the image UNet and its text encoder together, on the front view of one asset for every noun."""
     autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
     torch.manual_seed(config.seed)
     text = PocketTextEncoder(train_tokenizer([*turntables.captions, *(f"a {color} thing" for color in COLORS)]))
     trainee = ImageTrainee(PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS), text)
-    train(trainee, image_loss(trainee, autoencoder, turntables, batch_size=16), config, runs)
+    train(trainee, image_loss(trainee, autoencoder, one_a_noun(turntables), batch_size=16), config, runs)
     save_half(trainee.unet, weights / "image")
     trainee.text.save(weights / "text_encoder")
 

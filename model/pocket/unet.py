@@ -48,7 +48,9 @@ class SpatialTransformer(nn.Module):
 class Layer(nn.Module):
     """One step of the UNet: residual block, then transformer, then (in a video) the temporal layers."""
 
-    def __init__(self, c_in: int, c_out: int, temb: int, context: int, grid: int, *, attend: bool, temporal: str) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, temb: int, context: int, grid: int, *, attend: bool, temporal: str
+    ) -> None:
         super().__init__()
         self.resnet = ResnetBlock2D(
             in_channels=c_in, out_channels=c_out, temb_channels=temb, groups=GROUPS, groups_out=GROUPS

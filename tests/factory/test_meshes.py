@@ -119,7 +119,7 @@ def test_limits_are_named(monkeypatch):
 
 
 def test_unknown_types_and_points_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="not supported. Available: glb"):
+    with pytest.raises(ValueError, match=r"not supported\. Available: glb"):
         load_mesh(b"", "fbx")
     cloud = trimesh.Scene(trimesh.PointCloud(np.random.default_rng(0).normal(size=(10, 3))))
     with pytest.raises(ValueError):
