@@ -80,7 +80,7 @@ class PocketAutoencoder(ModelMixin, ConfigMixin):
 class _block(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.resnet = ResnetBlock2D(in_channels=channels, temb_channels=None, groups=8)
+        self.resnet = ResnetBlock2D(in_channels=channels, temb_channels=None, groups=8)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resnet(x, None)
@@ -107,4 +107,4 @@ def fit_encoder(model: PocketAutoencoder, images: Tensor, whitening: float = 0.5
     target = target / target.square().mean().sqrt()
     weight = (vectors * (target / deviations)).T
     model.encoder.weight.copy_(weight.reshape(count, 4, PATCH, PATCH))
-    model.encoder.bias.copy_(-(weight @ mean.double()))
+    model.encoder.bias.copy_(-(weight @ mean.double()))  # pyright: ignore[reportOptionalMemberAccess]

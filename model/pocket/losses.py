@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
@@ -67,7 +68,7 @@ def noised(latents: Tensor, skew: float, generator: torch.Generator) -> tuple[Te
     """
     schedule = DDPMScheduler(**SCHEDULE)
     uniform = torch.rand(latents.shape[0], generator=generator)
-    timesteps = ((1 - uniform**skew) * 1000).long().clamp(0, 999)
+    timesteps: Any = ((1 - uniform**skew) * 1000).long().clamp(0, 999)
     noise = torch.randn(latents.shape, generator=generator).to(latents.device)
     return schedule.add_noise(latents, noise, timesteps), schedule.get_velocity(latents, noise, timesteps), timesteps
 
@@ -125,7 +126,8 @@ def video_loss(
             prediction = unet(noisy, timesteps, states, pooled, azimuth, seen, image)
         diffusion = F.mse_loss(prediction[:, 1:].float(), target[:, 1:])
         seen_once = latents.flatten(0, 1) + 0.05 * torch.randn(latents.flatten(0, 1).shape, generator=generator)
-        error = F.mse_loss(unet.temporal_elevation(seen_once), elevation.repeat_interleave(latents.shape[1]))
+        guessed = unet.estimate_elevation(seen_once)
+        error = F.mse_loss(guessed, elevation.repeat_interleave(latents.shape[1]))
         high = timesteps >= 700
         by_level = {"high": F.mse_loss(prediction[high, 1:].float(), target[high, 1:]).item()} if high.any() else {}
         return diffusion + error, {"diffusion": diffusion.item(), "elevation": error.item(), **by_level}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
 from model.pocket.data import COLORS, TurntableSet, one_a_noun
@@ -65,7 +64,7 @@ def _train_turntables(
     save_half(train(unet, loss, config, runs), weights / "video")
 
 
-def load_frozen(kind, folder: Path) -> nn.Module:
+def load_frozen(kind: Any, folder: Path) -> Any:
     """A diffusers model from `folder`, float32, in evaluation mode, without gradients."""
     return kind.from_pretrained(folder).float().eval().requires_grad_(False)
 

@@ -11,7 +11,7 @@ import math
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor
 from diffusers.models.embeddings import TimestepEmbedding, get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
@@ -36,8 +36,9 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.block = BasicTransformerBlock(channels, channels // head_dim, head_dim, cross_attention_dim=context_dim)
-        for attention in (self.block.attn1, self.block.attn2):
-            attention.set_processor(AttnProcessor())  # plain products: faster than SDPA at 16-64 tokens on a CPU
+        for attention in self.block.children():
+            if isinstance(attention, Attention):
+                attention.set_processor(AttnProcessor())  # plain products beat SDPA at 16-64 tokens on a CPU
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
@@ -154,12 +155,18 @@ class PocketUNet(ModelMixin, ConfigMixin):
         views = None
         if image is not None:
             views = Views(azimuth, elevation)
-            summary, tokens = self.temporal_image(image)
+            summary, tokens = self.temporal_image(image)  # pyright: ignore[reportOptionalCall]
             temb, text = temb + summary, torch.cat([text, tokens], 1)
         temb = (temb[:, None] + self.view_embedding(view)).flatten(0, 1)
         context = text.repeat_interleave(frames, 0)
         x = self._body(self.conv_in(x), temb, context, views)
         return self.conv_out(nn.functional.silu(self.norm_out(x))).reshape(batch, frames, *latents.shape[2:])
+
+    def estimate_elevation(self, image: Tensor) -> Tensor:
+        """The camera's elevation [B] in radians from clean latents [B,C,h,w]; video models only."""
+        if self.temporal_elevation is None:
+            raise ValueError("an image model estimates no elevation; build the UNet with temporal=True")
+        return self.temporal_elevation(image)
 
     def _input(self, latents: Tensor, image: Tensor | None) -> Tensor:
         batch, frames, _, height, width = latents.shape

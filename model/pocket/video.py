@@ -91,7 +91,7 @@ class PocketVideoModel:
         turn = torch.arange(NUM_FRAMES) * (2 * math.pi / NUM_FRAMES)
         azimuth = turn.expand(2 * len(prompts), NUM_FRAMES)
         image = first.repeat(2, 1, 1, 1)
-        elevation = self.unet.temporal_elevation(image).clamp(0, math.pi / 4)
+        elevation = self.unet.estimate_elevation(image).clamp(0, math.pi / 4)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             part = slice(len(image) - len(latents), None)
