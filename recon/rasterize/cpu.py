@@ -51,7 +51,7 @@ class _Project(torch.autograd.Function):
         views, count = depths.shape
         shapes = ((views, count, 2), (views, count, 3), (views, count))
         incoming = [torch.zeros(s) if g is None else g for g, s in zip(grads[:3], shapes, strict=True)]
-        gradients = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+        gradients = [torch.empty(count, columns) for columns in (3, 4, 3)]
         camera_views = views if ctx.needs_input_grad[3] else 0
         v_viewmats = np.zeros((projection_gradient.CHUNKS, camera_views, 3, 4), np.float32)
         with _LOCK:
@@ -66,7 +66,7 @@ class _Project(torch.autograd.Function):
             )
         v_view = None
         if camera_views:
-            v_view = torch.zeros_like(viewmats)
+            v_view = torch.zeros(views, 4, 4)
             v_view[:, :3] = torch.from_numpy(v_viewmats.sum(0))
         return *gradients, v_view, None, None, None
 

@@ -53,7 +53,7 @@ def colors_of(degree: int, coefficients: Tensor, means: Tensor, viewmats: Tensor
     per_view = coefficients if coefficients.dim() == 4 else coefficients[None]
     if degree == 0:
         return (per_view[:, :, 0] * C0 + 0.5).clamp_min(0.0)
-    centres = -(viewmats[:, :3, :3].transpose(1, 2) @ viewmats[:, :3, 3:]).squeeze(-1)
+    centres = torch.linalg.inv(viewmats)[:, :3, 3]
     directions = torch.nn.functional.normalize(means[None] - centres[:, None], dim=-1)
     values = basis(degree, directions)
     return (
