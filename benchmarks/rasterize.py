@@ -35,11 +35,9 @@ class Options:
     """Threads of numba and torch."""
 
 
-def scene(count: int, size: int) -> tuple[list[Any], list[Any]]:
+def scene(count: int) -> dict[str, Any]:
     """A fitted object's likeness: a thin lumpy shell over 60% of the frame, flat Gaussians, bimodal opacity."""
     import torch
-
-    from recon.cameras import turntable
 
     generator = torch.Generator().manual_seed(0)
     directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
@@ -49,9 +47,9 @@ def scene(count: int, size: int) -> tuple[list[Any], list[Any]]:
     opaque = torch.rand(count, generator=generator) < 0.6
     opacities = torch.where(opaque, 0.95, 0.15) * torch.rand(count, generator=generator).sqrt()
     quats, colors = torch.randn(count, 4, generator=generator), torch.rand(count, 3, generator=generator)
-    cameras = turntable(0.3, size)
-    leaves = [t.requires_grad_() for t in (0.93 * directions * lumps, quats, scales, opacities, colors)]
-    return leaves, [cameras.viewmats[:1], cameras.Ks[:1], size]
+    means = 0.93 * directions * lumps
+    leaves = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
 
 def best_times(run: Callable[[], None], repeats: int) -> tuple[float, float]:
@@ -71,19 +69,23 @@ def measure(count: int, size: int, repeats: int) -> dict[str, Any]:
     import torch
 
     from benchmarks.tiled_torch import rasterize_tiled
+    from recon.cameras import turntable
     from recon.rasterize import rasterize
 
-    leaves, (viewmats, Ks, _) = scene(count, size)
+    leaves, cameras = scene(count), turntable(0.3, size)
+    viewmats, Ks = cameras.viewmats[:1], cameras.Ks[:1]
     background, weights = torch.ones(1, 3), torch.rand(size, size, 3, generator=torch.Generator().manual_seed(1))
 
     def ours() -> Any:
-        return rasterize(*leaves, viewmats, Ks, size, size, backgrounds=background, engine="cpu")[0][0]
+        return rasterize(
+            **leaves, viewmats=viewmats, Ks=Ks, width=size, height=size, backgrounds=background, engine="cpu"
+        )[0][0]
 
     def torch_only() -> Any:
-        return rasterize_tiled(*leaves, viewmats[0], Ks[0], size, background[0])
+        return rasterize_tiled(**leaves, viewmat=viewmats[0], K=Ks[0], size=size, background=background[0])
 
     def with_backward(render: Callable[[], Any]) -> None:
-        for leaf in leaves:
+        for leaf in leaves.values():
             leaf.grad = None
         (render() * weights).sum().backward()
 

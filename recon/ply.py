@@ -45,9 +45,9 @@ def write_ply(path: str | Path, gaussians: Gaussians) -> None:
     ]
     table = torch.cat([part.detach().cpu() for part in parts], 1).numpy().astype("<f4")
     names = properties(gaussians.shN.shape[1])
-    finite = np.isfinite(table).all(0)
+    finite = np.isfinite(table)
     if not finite.all():
-        bad_names = ", ".join(name for name, good in zip(names, finite) if not good)
+        bad_names = ", ".join(name for i, name in enumerate(names) if not finite[:, i].all())
         raise ValueError(f"{bad_names} hold values that are not finite; remove those Gaussians before writing {path}")
     header = _HEADER.format(count, "".join(f"property float {name}\n" for name in names))
     Path(path).write_bytes(header.encode("ascii") + table.tobytes())

@@ -36,9 +36,11 @@ class _Project(torch.autograd.Function):
         depths, reaches = torch.empty(views, count), torch.empty(views, count, 2)
         radii = torch.empty(views, count, 2, dtype=torch.int32)
         outputs = tuple(t.numpy().reshape(-1) for t in (means2d, conics, depths, radii, reaches))
-        inputs = tuple(_array(t).reshape(-1) for t in (means, quats, scales))
         with _LOCK:
-            projection.project_forward(*inputs, _array(log2_opacities), _array(viewmats), _array(Ks), settings, outputs)
+            projection.project_forward(
+                _array(means).reshape(-1), _array(quats).reshape(-1), _array(scales).reshape(-1),
+                _array(log2_opacities), _array(viewmats), _array(Ks), settings, outputs,
+            )  # fmt: skip
         ctx.save_for_backward(means, quats, scales, viewmats, Ks, depths)
         ctx.settings = settings
         ctx.mark_non_differentiable(radii, reaches)

@@ -56,7 +56,7 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, MASK_VECTOR)
 
 
-def broadcast(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
+def broadcast(builder: ir.IRBuilder, scalar: Any) -> ir.Value:
     vector = ir.VectorType(scalar.type, WIDTH)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
     return builder.shuffle_vector(single, single, ir.Constant(INT_VECTOR, [0] * WIDTH))
@@ -73,13 +73,18 @@ def fill(value: float) -> ir.Constant:
     return ir.Constant(VECTOR, [ir.Constant(F32, value)] * WIDTH)
 
 
-def call(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> ir.Value:
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, *args: Any) -> ir.Value:
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
 
 
 def _is_numeric(fe_type: types.Type) -> bool:
     return isinstance(fe_type, (Lanes, types.Float, types.Integer, types.IntegerLiteral))
+
+
+def _infer(op: Any, template: type[AbstractTemplate]) -> None:
+    register: Any = infer_global(op)
+    register(template)
 
 
 def _register_binary(op: Any, build: Any, result: types.Type) -> None:
@@ -89,7 +94,7 @@ def _register_binary(op: Any, build: Any, result: types.Type) -> None:
                 return signature(result, *(a if isinstance(a, Lanes) else types.unliteral(a) for a in args))
             return None
 
-    infer_global(op)(Template)
+    _infer(op, Template)
 
     def lower(context: Any, builder: ir.IRBuilder, sig: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         left, right = (as_vector(context, builder, a, t) for a, t in zip(args, sig.args, strict=True))
@@ -112,7 +117,7 @@ def _register_mask(op: Any, build: Any) -> None:
         def generic(self, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
             return signature(mask, mask, mask) if all(isinstance(a, Mask) for a in args) else None
 
-    infer_global(op)(Template)
+    _infer(op, Template)
     lower_builtin(op, Mask, Mask)(lambda context, builder, sig, args: build(builder, *args))
 
 

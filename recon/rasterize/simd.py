@@ -6,11 +6,11 @@ the ``__pycache__`` folder beside it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 
 from recon.rasterize.lanes import (
     F32,
@@ -26,6 +26,11 @@ from recon.rasterize.lanes import (
     lanes,
     mask,
 )
+
+
+def intrinsic(build: Callable[..., Any]) -> Any:
+    """numba.extending.intrinsic, untyped: a call lacks the typing context that the definition takes."""
+    return extending.intrinsic(build)
 
 
 def _elements(context: Any, builder: ir.IRBuilder, fe_type: types.Type, value: ir.Value, index: ir.Value) -> ir.Value:
