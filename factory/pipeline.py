@@ -29,7 +29,7 @@ from factory.ledger import Ledger
 from factory.progress import Board, Display, Tally
 from factory.prompts import Prompt
 from factory.schema import DEAD_LETTERS, LINE, empty_row
-from factory.stages import dead_letter
+from factory.stage import Stage, dead_letter
 
 ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
@@ -42,7 +42,7 @@ START_ATTEMPTS = 3
 class Step:
     """One stage of the line: its actor class, its pool, and what its constructor takes beside threads and board."""
 
-    actor: type[stages.Stage]
+    actor: type[Stage]
     pool: Pool
     arguments: dict[str, Any]
 

@@ -23,7 +23,7 @@ from factory.pipeline import Step
 from factory.prompts import ID_PATTERN, digest
 from factory.readers import Raw, read_rows
 from factory.schema import ASSET_LINE, OUTCOME, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS
-from factory.stages import Row, Stage, fail
+from factory.stage import Row, Stage, fail
 from factory.store import open_store, pyarrow_filesystem
 
 _TEXTS = ("caption", "license", "source", "split")

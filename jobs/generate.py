@@ -108,7 +108,7 @@ def _guard_settings(job: Generate, store: Store, ledger: Ledger) -> None:
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
     from factory.schema import empty_row
-    from factory.stages import dead_letter
+    from factory.stage import dead_letter
 
     rows = [
         empty_row(prompt_id=row.prompt_id, prompt=row.prompt, attempt=1)

@@ -13,7 +13,8 @@ from factory.ledger import Ledger
 from factory.pipeline import PromptWork, Step, run_line
 from factory.prompts import Prompt
 from factory.schema import assets_schema, pack
-from factory.stages import Commit, Row, Stage
+from factory.stage import Row, Stage
+from factory.stages import Commit
 from factory.store import open_store
 
 

@@ -18,7 +18,8 @@ from factory.ledger import ASSETS, DEAD, Ledger
 from factory.pipeline import PromptWork, Step, TooManyFailures, run_line
 from factory.prompts import Prompt
 from factory.schema import assets_schema, pack, unpack
-from factory.stages import Commit, Row, Stage
+from factory.stage import Row, Stage
+from factory.stages import Commit
 from factory.store import open_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -1,0 +1,100 @@
+"""What every stage of a line does: load once an actor, take a batch, keep failures as data.
+
+A row that fails keeps its place: `error_stage`, `error_type` and `error_message` are set, later stages
+pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from factory.config import FactoryConfig, fingerprint
+from factory.schema import DEAD_LETTERS, LINE
+
+Row = dict[str, Any]
+BOARD_SECONDS = 5.0
+
+
+class Stage:
+    """One stage. Subclasses load models in `load` and set columns of each row in `process`.
+
+    Args:
+        config: the resolved settings (`FactoryConfig`, or the line's own).
+        threads: how many threads numerical libraries may use.
+        board: where progress is told (`progress.Board`, a Ray actor), or None.
+    """
+
+    name: ClassVar[str]
+    config: Any
+
+    def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
+        self.config, self.board = config, board
+        use_threads(threads)
+        self.load()
+
+    def load(self) -> None:
+        """Bring models into memory; called once an actor."""
+
+    def process(self, rows: list[Row]) -> None:
+        """Fill in the stage's columns of rows that are alive, in place; may raise for the whole batch."""
+        raise NotImplementedError
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        live = [row for row in rows if row["error_stage"] is None]
+        if live:
+            self._tell("start", live, 0.0)
+            self._attempt(live)
+            self._tell("end", live, sum(row[f"seconds_{self.name}"] or 0 for row in live))
+        return pa.Table.from_pylist(rows, schema=LINE)
+
+    def _attempt(self, rows: list[Row]) -> None:
+        started = time.perf_counter()
+        try:
+            self.process(rows)
+        except Exception as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._attempt(rows[:middle])
+                self._attempt(rows[middle:])
+                return
+            fail(rows[0], self.name, error)
+        for row in rows:
+            row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(rows)
+            row["host"] = socket.gethostname()
+
+    def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
+        """Tell the board; a start is waited for, so that it is known where a row was when its process died."""
+        if self.board is None:
+            return
+        failed = sum(row["error_stage"] is not None for row in rows)
+        told = self.board.record.remote(self.name, event, [next(iter(row.values())) for row in rows], failed, seconds)
+        if event == "start":
+            import ray
+
+            ray.wait([told], timeout=BOARD_SECONDS)
+
+
+def use_threads(count: int) -> None:
+    """Bound the threads of this process's numerical libraries; call it before they are imported."""
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def fail(row: Row, stage: str, error: BaseException) -> None:
+    """Turn a row into a dead letter."""
+    text = str(error).encode("utf-8", "replace").decode("utf-8")
+    row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
+
+
+def dead_letter(row: Row, config: FactoryConfig) -> Row:
+    """The dead-letter row of a failed row."""
+    return {name: row.get(name) for name in DEAD_LETTERS.names} | {"fingerprint": fingerprint(config)}
