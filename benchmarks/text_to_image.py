@@ -1,6 +1,6 @@
 """Text to image on the captions of real assets, ranked by a judge that shares nothing with the generator.
 
-python -m benchmarks.text_to_image --assets DIR [--split val] [--limit N] [--sheet FILE]
+python -m benchmarks.text_to_image --assets DIR [--split val] [--limit N] [--sheet FILE] [--one-a-noun]
 
 Each picture is compared with its own caption and 19 others drawn at random from the assets' other
 captions; `r_at_1_of_20` is the share whose own caption wins. `recombined_r_at_1_of_20` is the same
@@ -19,6 +19,7 @@ import tyro
 
 from benchmarks.assets import Asset, load_assets
 from eval.config import ClipConfig
+from factory.config import preset
 from model.config import ImageConfig
 
 NUM_CHOICES = 20
@@ -32,11 +33,26 @@ class Arguments:
     """Folder with assets.jsonl and glb/."""
     split: str = "val"
     limit: int | None = None
-    image: ImageConfig = field(default_factory=ImageConfig)
+    image: ImageConfig = field(default_factory=lambda: preset("pocket").image)
     clip: ClipConfig = field(default_factory=ClipConfig)
     seed: int = 0
+    one_a_noun: bool = False
+    """Only the asset with the shortest caption for every last word: the world the pocket image model was trained on."""
     sheet: Path | None = None
     """Where to write a contact sheet of the pictures."""
+
+
+def shortest_by_noun(assets: list[Asset]) -> list[Asset]:
+    """The asset with the shortest caption for every last word, colour words left out; the first of equals."""
+    from model.pocket.data import recolored_caption
+
+    found: dict[str, tuple[int, Asset]] = {}
+    for asset in assets:
+        words = recolored_caption(asset.caption, None)
+        noun = words.split()[-1]
+        if noun not in found or len(words) < found[noun][0]:
+            found[noun] = (len(words), asset)
+    return [asset for _, asset in found.values()]
 
 
 def recombined(captions: list[str], count: int, rng: np.random.Generator) -> list[str]:
@@ -80,7 +96,8 @@ def main() -> None:
     from model.image import load_image_model
 
     rng = np.random.default_rng(arguments.seed)
-    assets = load_assets(arguments.assets, arguments.split, arguments.limit)
+    assets = load_assets(arguments.assets, arguments.split, None)
+    assets = (shortest_by_noun(assets) if arguments.one_a_noun else assets)[: arguments.limit]
     every = [asset.caption for asset in load_assets(arguments.assets, None)]
     model, scorer = load_image_model(arguments.image), Scorer.load(arguments.clip)
     captions = [asset.caption for asset in assets]

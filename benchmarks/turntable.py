@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from benchmarks.assets import load_assets
+from factory.config import preset
 from model.config import VideoConfig
 
 
@@ -27,7 +28,7 @@ class Arguments:
     """Folder with assets.jsonl and glb/."""
     split: str = "val"
     limit: int | None = None
-    video: VideoConfig = field(default_factory=VideoConfig)
+    video: VideoConfig = field(default_factory=lambda: preset("pocket").video)
     elevation_degrees: tuple[float, float] = (5.0, 40.0)
     """Range of the true cameras' elevation, drawn by asset."""
     refine: bool = False

@@ -118,7 +118,10 @@ def preset(name: Preset) -> FactoryConfig:
         ValueError: for an unknown name.
     """
     if name == "pocket":
-        return FactoryConfig(image=ImageConfig(size=128))
+        return FactoryConfig(
+            image=ImageConfig(steps=20, guidance_scale=3.0, size=128),
+            video=VideoConfig(steps=4, guidance_scale=1.0, refine_strength=0.3),
+        )
     if name == "paper":
         stages = ("image", "video", "views", "reconstruct", "score")
         pools: dict[str, Any] = {stage: Pool(gpus=0.2, cpus=1.0) for stage in stages}

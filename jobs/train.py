@@ -51,6 +51,7 @@ def train_elevation(turntables: TurntableSet, config: TrainConfig, weights: Path
     from model.training import train
     from recon.elevation import ElevationNetwork, elevation_loss, prepare
 
+    torch.manual_seed(config.seed)
     network = ElevationNetwork()
 
     def quarters(generator: torch.Generator) -> torch.Tensor:
@@ -74,6 +75,7 @@ def train_mask(turntables: TurntableSet, config: TrainConfig, weights: Path, run
     from model.training import train
     from recon.masks import MaskNetwork, PocketMasker, mask_loss
 
+    torch.manual_seed(config.seed)
     network = MaskNetwork()
 
     def loss_fn(step: int, generator: torch.Generator):

@@ -79,8 +79,9 @@ def test_generators_build_on_each_other(tmp_path, shards, monkeypatch):
 
 @pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
 def test_judges_and_estimators_learn(tmp_path, shards, target):
-    config = TrainConfig(num_steps=30 if target == "mask" else 6, save_every=50, log_every=1, warmup_steps=1)
+    steps = {"elevation": 60, "mask": 30, "clip": 6}[target]
+    config = TrainConfig(num_steps=steps, save_every=100, log_every=1, warmup_steps=10)
     run(Train(target=target, shards=shards, weights=tmp_path, runs=tmp_path / "runs", train=config))
     assert (tmp_path / target / "model.safetensors").is_file()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "runs" / target / "log.jsonl").read_text().splitlines()]
-    assert np.mean(losses[-2:]) < losses[0]
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
