@@ -55,9 +55,9 @@ def actors(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def running(process: psutil.Process) -> bool:
-    """Whether a process still does anything; a zombie only waits for its parent to notice."""
+    """Whether a process still works: a zombie does not, and Ray's agents notice a dead raylet in their own time."""
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return process.status() != psutil.STATUS_ZOMBIE and "Agent" not in process.name()
     except psutil.NoSuchProcess:
         return False
 
