@@ -98,7 +98,7 @@ def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, run
     from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
     from model.pocket.data import COLORS
     from model.pocket.losses import draw_batch
-    from model.training import train
+    from model.training import autocast, train
 
     torch.manual_seed(config.seed)
     folder = weights / "clip"
@@ -113,7 +113,7 @@ def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, run
         rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
         pixels = functional.interpolate(rgb, size=(size, size), mode="area") * 2 - 1
         texts = [s.caption for s in samples]
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with autocast(), sdpa_kernel(SDPBackend.MATH):
             images, words = model.encode_image(pixels), model.encode_text(tokenizer(texts))
         images, words = (functional.normalize(x.float(), dim=-1) for x in (images, words))
         logits = model.logit_scale.exp().clamp(max=100) * images @ words.T

@@ -95,6 +95,8 @@ class TrainConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
+    from_weights: bool = False
+    """Start a new run from the target's own weights instead of fresh ones."""
     seed: int = 0
     save_every: int = 500
     log_every: int = 50

@@ -13,6 +13,15 @@ from torch import Tensor, nn
 from model.config import TrainConfig
 
 
+def autocast() -> torch.autocast:
+    """bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16), float32 elsewhere.
+
+    Without them bfloat16 is emulated: 18 times slower than float32 on an AVX2 core.
+    """
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, constant, linear decay to zero at `num_steps`."""
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))

@@ -15,6 +15,7 @@ from model.pocket.autoencoder import PocketAutoencoder
 from model.pocket.data import Sample, TurntableSet, draw
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
+from model.training import autocast
 
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",
@@ -41,7 +42,7 @@ def decoder_loss(model: PocketAutoencoder, turntables: TurntableSet, batch_size:
             latents = model.encode(images)
         level = torch.rand(batch_size, 1, 1, 1, generator=generator) * 0.3 - 0.15
         latents = latents + level.clamp(min=0) * torch.randn(latents.shape, generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             decoded = model.decode(latents)
         decoded = decoded.float()
         flat = (decoded - images).abs().mean()
@@ -88,7 +89,7 @@ def image_loss(
         prompts = [s.caption if keep else "" for s, keep in zip(samples, kept.tolist(), strict=True)]
         azimuth = torch.stack([sample.azimuths for sample in samples])
         elevation = torch.tensor([sample.elevation for sample in samples])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             prediction = trainee.unet(noisy, timesteps, *trainee.text(prompts), azimuth, elevation)
         return F.mse_loss(prediction.float(), target), {}
 
@@ -122,7 +123,7 @@ def video_loss(
         elevation = torch.tensor([sample.elevation for sample in samples])
         seen = elevation + math.radians(3) * torch.randn(batch_size, generator=generator)
         image = latents[:, 0]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             prediction = unet(noisy, timesteps, states, pooled, azimuth, seen, image)
         diffusion = F.mse_loss(prediction[:, 1:].float(), target[:, 1:])
         seen_once = latents.flatten(0, 1) + 0.05 * torch.randn(latents.flatten(0, 1).shape, generator=generator)

@@ -21,10 +21,13 @@ WIDTHS = (96, 192)
 
 def train_autoencoder(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
     """Fit the encoder in closed form on 3,000 augmented views, then train the decoder."""
-    model = PocketAutoencoder(latent_channels=LATENT_CHANNELS)
-    generator = torch.Generator().manual_seed(config.seed)
-    samples = draw_batch(turntables, 3000, generator, lambda: torch.randint(16, (1,), generator=generator))
-    fit_encoder(model, torch.cat([sample.video for sample in samples]))
+    if config.from_weights:
+        model = PocketAutoencoder.from_pretrained(weights / "autoencoder").float()
+    else:
+        model = PocketAutoencoder(latent_channels=LATENT_CHANNELS)
+        generator = torch.Generator().manual_seed(config.seed)
+        samples = draw_batch(turntables, 3000, generator, lambda: torch.randint(16, (1,), generator=generator))
+        fit_encoder(model, torch.cat([sample.video for sample in samples]))
     model.encoder.requires_grad_(False)
     save_half(train(model, decoder_loss(model, turntables, batch_size=16), config, runs), weights / "autoencoder")
 
@@ -33,8 +36,13 @@ def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, ru
     """Train the image UNet and its text encoder together, on the front view of one asset for every noun."""
     autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
     torch.manual_seed(config.seed)
-    text = PocketTextEncoder(train_tokenizer([*turntables.captions, *(f"a {color} thing" for color in COLORS)]))
-    trainee = ImageTrainee(PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS), text)
+    if config.from_weights:
+        unet = PocketUNet.from_pretrained(weights / "image").float()
+        text = PocketTextEncoder.load(weights / "text_encoder")
+    else:
+        unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS)
+        text = PocketTextEncoder(train_tokenizer([*turntables.captions, *(f"a {color} thing" for color in COLORS)]))
+    trainee = ImageTrainee(unet, text).train()
     train(trainee, image_loss(trainee, autoencoder, one_a_noun(turntables), batch_size=16), config, runs)
     save_half(trainee.unet, weights / "image")
     trainee.text.save(weights / "text_encoder")
@@ -42,8 +50,11 @@ def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, ru
 
 def train_video(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
     """Start from the image model and train every layer on frame 0 and three other views of each turntable."""
-    unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS, temporal=True)
-    unet.load_state_dict(PocketUNet.from_pretrained(weights / "image").float().state_dict(), strict=False)
+    if config.from_weights:
+        unet = PocketUNet.from_pretrained(weights / "video").float()
+    else:
+        unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS, temporal=True)
+        unet.load_state_dict(PocketUNet.from_pretrained(weights / "image").float().state_dict(), strict=False)
     _train_turntables(unet, turntables, config, weights, runs, batch_size=8, num_frames=4, skew=3.0)
 
 
