@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 32 << 20
 MIN_SIDE = 8
+OBJECT_SHARE = 0.89
+"""Radius of the circle about the object over half the image's side: the median of turntable renders."""
 
 
 def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
@@ -57,3 +59,35 @@ def cut_out(picture: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[
     alpha = coverage[..., None].astype(np.float32)
     over_white = np.rint(picture * (alpha / 255) + (255 - alpha)).astype(np.uint8)
     return np.concatenate([over_white, coverage[..., None]], -1)
+
+
+def frame_object(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Centre the object and scale it to fill the image as it does in turntable renders.
+
+    Args:
+        picture: uint8 [S,S,4] over white, and coverage.
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 [size,size,4].
+
+    Raises:
+        ValueError: when nothing is covered.
+    """
+    from PIL import Image
+
+    rows, columns = np.nonzero(picture[..., 3] > 127)
+    if not len(rows):
+        raise ValueError("image shows no object; give a picture of one object on a plain or transparent background")
+    centre = (np.array([columns.min() + columns.max(), rows.min() + rows.max()]) + 1) / 2
+    radius = np.hypot(columns + 0.5 - centre[0], rows + 0.5 - centre[1]).max()
+    half = max(radius, 0.5) / OBJECT_SHARE
+    pad = int(np.ceil(half)) + 1
+    around = (pad, pad), (pad, pad)
+    padded = np.pad(picture[..., :3], (*around, (0, 0)), constant_values=255), np.pad(picture[..., 3], around)
+    left, top = centre - half + pad
+    box = (left, top, left + 2 * half, top + 2 * half)
+    rgb, alpha = (
+        np.asarray(Image.fromarray(part).resize((size, size), Image.Resampling.LANCZOS, box=box)) for part in padded
+    )
+    return np.concatenate([rgb, alpha[..., None]], -1)

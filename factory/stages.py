@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from factory.config import FactoryConfig
 from factory.ledger import commit
-from factory.pictures import cut_out, read_picture
+from factory.pictures import cut_out, frame_object, read_picture
 from factory.schema import DEAD_LETTERS, OUTCOME, pack, unpack
 from factory.stage import Row, Stage, dead_letter, fail
 
@@ -42,9 +42,15 @@ class TextToImage(Stage):
             row.update({f"{kind}_image": count for kind, count in self.model.num_evaluations.items()})
 
     def _given(self, data: bytes) -> np.ndarray:
-        """A user's picture as uint8 [S,S,4] over white; what is opaque all over is cut out by the masker."""
-        picture = read_picture(data, self.config.image.size)
-        return picture if picture.shape[-1] == 4 else cut_out(picture, self.masker(picture[None])[0])
+        """A user's picture as uint8 [S,S,4] over white, framed as the video model knows it.
+
+        What is opaque all over is cut out by the masker, at twice the wanted size.
+        """
+        size = self.config.image.size
+        picture = read_picture(data, size and 2 * size)
+        if picture.shape[-1] == 3:
+            picture = cut_out(picture, self.masker(picture[None])[0])
+        return frame_object(picture, size or picture.shape[0])
 
 
 class ImageToVideo(Stage):

@@ -16,10 +16,10 @@ from model.config import VideoConfig
 from model.evaluations import counted
 from model.image import check_batch
 from model.pocket.autoencoder import PATCH, PocketAutoencoder
+from model.pocket.load import load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
-from model.weights import license_of, revision_of
 
 NUM_FRAMES = 16
 REFINE_STRENGTH = 0.5
@@ -40,17 +40,7 @@ class PocketVideoModel:
     @classmethod
     def load(cls, folder: Path, config: VideoConfig) -> PocketVideoModel:
         """Load `folder` (the UNet) and its siblings `text_encoder` and `autoencoder`."""
-        return cls(
-            unet=PocketUNet.from_pretrained(folder, torch_dtype=torch.float32).eval(),
-            text=PocketTextEncoder.load(folder.parent / "text_encoder").eval(),
-            autoencoder=PocketAutoencoder.from_pretrained(
-                folder.parent / "autoencoder", torch_dtype=torch.float32
-            ).eval(),
-            config=config,
-            revision=revision_of(folder),
-            license=license_of(folder),
-            num_evaluations={},
-        )
+        return cls(**load_networks(folder), config=config, num_evaluations={})
 
     @torch.inference_mode()
     def generate(self, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:

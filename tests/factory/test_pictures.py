@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory.pictures import cut_out, read_picture
+from factory.pictures import OBJECT_SHARE, cut_out, frame_object, read_picture
 
 
 def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
@@ -89,3 +89,23 @@ def test_object_is_cut_out_onto_white() -> None:
     assert tuple(cut[3, 3]) == (100, 100, 100, 255)
     assert tuple(cut[7, 7]) == (255, 255, 255, 0)
     assert tuple(cut[0, 0]) == (224, 224, 224, 51)
+
+
+@pytest.mark.parametrize(("centre", "radius"), [((30, 70), 12), ((64, 64), 60), ((5, 120), 20)])
+def test_object_is_centred_and_fills_its_share(centre: tuple[int, int], radius: int) -> None:
+    y, x = np.mgrid[:128, :128] + 0.5
+    disc = np.hypot(x - centre[0], y - centre[1]) < radius
+    picture = np.where(disc[..., None], (200, 30, 10, 255), (255, 255, 255, 0)).astype(np.uint8)
+    framed = frame_object(picture, 64)
+    rows, columns = np.nonzero(framed[..., 3] > 127)
+    seen = np.array([[columns.min(), columns.max() + 1], [rows.min(), rows.max() + 1]])
+    np.testing.assert_allclose(seen.mean(1), 32, atol=1)
+    if radius < 20:  # wholly inside the picture
+        np.testing.assert_allclose(np.diff(seen)[:, 0], 64 * OBJECT_SHARE, atol=1.5)
+    assert tuple(framed[32, 32]) == (200, 30, 10, 255)
+    assert tuple(framed[0, 0]) == (255, 255, 255, 0)
+
+
+def test_picture_without_object_is_refused() -> None:
+    with pytest.raises(ValueError, match="no object"):
+        frame_object(np.zeros((32, 32, 4), np.uint8), 32)

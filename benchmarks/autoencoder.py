@@ -1,0 +1,62 @@
+"""What the autoencoder and the mask network keep of true views.
+
+    python -m benchmarks.autoencoder --assets DIR [--split val] [--limit N]
+
+Prints a table, then one line of JSON: ``psnr`` (dB, over white) and ``iou`` (coverage) of encoding and
+decoding again, ``mask_iou`` of the mask network on the same views' colours.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from benchmarks.assets import load_assets
+from benchmarks.turntable import masked_iou, psnr
+from model.weights import POCKET_WEIGHTS
+
+
+@dataclass(kw_only=True, slots=True)
+class Arguments:
+    """Measure the embedded autoencoder and mask network on true renders."""
+
+    assets: Path
+    """Folder with assets.jsonl and glb/."""
+    split: str = "val"
+    limit: int | None = None
+    weights: Path = POCKET_WEIGHTS / "autoencoder"
+    """The autoencoder's folder."""
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    arguments = tyro.cli(Arguments)
+    import torch
+
+    from factory.meshes import load_mesh, render_turntable
+    from model.pocket.autoencoder import PocketAutoencoder
+    from recon.masks import PocketMasker
+
+    autoencoder = PocketAutoencoder.from_pretrained(arguments.weights, torch_dtype=torch.float32).eval()
+    masker, rows = PocketMasker.load(), []
+    for index, asset in enumerate(load_assets(arguments.assets, arguments.split, arguments.limit)):
+        elevation = float(np.random.default_rng(index).uniform(0, np.pi / 4))
+        truth = render_turntable(load_mesh(asset.path), elevation, 128)
+        with torch.inference_mode():
+            kept = autoencoder.decode_frames(autoencoder.encode_frames(torch.from_numpy(truth))).numpy()
+        rows.append({
+            "psnr": np.mean([psnr(a[..., :3], b[..., :3]) for a, b in zip(kept, truth, strict=True)]),
+            "iou": masked_iou(kept[..., 3], truth[..., 3]),
+            "mask_iou": masked_iou(masker(truth[..., :3]), truth[..., 3]),
+        })  # fmt: skip
+        print(f"{asset.caption[:32]:32s} " + "  ".join(f"{k} {v:6.3f}" for k, v in rows[-1].items()), flush=True)
+    result = {key: round(float(np.mean([row[key] for row in rows])), 3) for key in rows[0]}
+    print(json.dumps({**result, "assets": len(rows)}))
+
+
+if __name__ == "__main__":
+    main()
