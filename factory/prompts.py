@@ -78,6 +78,7 @@ def read_prompts(uri: str, limit: int | None = None, image_root: str | None = No
         raise ValueError(f"limit is {limit}; it must be at least 1")
     root = image_root or uri.rpartition("/")[0] or "."
     table, columns, seen = PromptTable(), dict[str, None](), dict[str, int]()
+    refused: list[tuple[Raw, RowError]] = []
     for raw in _first(read_rows(uri), limit):
         columns.update(dict.fromkeys(raw.values))
         try:
@@ -85,7 +86,8 @@ def read_prompts(uri: str, limit: int | None = None, image_root: str | None = No
             _refuse_repeat(prompt.prompt_id, raw.number, seen)
             table.prompts.append(prompt)
         except RowError as error:
-            table.rejected.append(_rejected(raw, error, seen))
+            refused.append((raw, error))
+    table.rejected = [_rejected(raw, error, seen) for raw, error in refused]
     if not table.prompts and not table.rejected:
         raise ValueError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:

@@ -105,14 +105,23 @@ def _csv_rows(uri: str, stream) -> Iterator[Raw]:
     csv.field_size_limit(MAX_CELL_BYTES)
     text = io.TextIOWrapper(io.BufferedReader(_Readable(stream)), "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.DictReader(text, strict=True)
+    if reader.fieldnames and any("\0" in name for name in reader.fieldnames):
+        raise ValueError(f"{uri}: not UTF-8 text; save the table as UTF-8")
     number = 0
-    try:
-        for number, values in enumerate(reader, 1):
-            extra = values.pop(None, None)
-            error = f"{len(extra)} more cells than the header has columns; quote commas" if extra else None
-            yield Raw(number=number, values=dict(values), error=error)
-    except csv.Error as error:
-        raise ValueError(f"{uri}: row {number + 1} breaks the table: {error}") from error
+    while True:
+        number += 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise ValueError(f"{uri}: a quote opened in row {number} is never closed; close it") from error
+            yield Raw(number=number, values={}, error=f"badly quoted: {error}")
+            continue
+        extra = values.pop(None, None)
+        error = f"{len(extra)} more cells than the header has columns; quote commas" if extra else None
+        yield Raw(number=number, values=dict(values), error=error)
 
 
 def _parquet_rows(uri: str, stream) -> Iterator[Raw]:

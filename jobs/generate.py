@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Generate) -> int:
     """Make what the output folder lacks; returns the exit code. Raises ValueError and RuntimeError for the user."""
+    from factory.config import to_yaml
     from factory.lease import Lease
     from factory.ledger import Ledger
     from factory.prompts import read_prompts
@@ -67,10 +68,16 @@ def run(job: Generate) -> int:
         _guard_settings(job, store, ledger)
         if job.retry_dead_letters:
             ledger.revive({prompt.prompt_id for prompt in table.prompts})
-        _bury_rejected(job, table, ledger)
         missing = [prompt for prompt in table.prompts if prompt.prompt_id not in ledger]
         if missing:
-            print(f"{len(missing)} of {len(table)} prompts to make, {len(table) - len(missing)} settled before")
+            from factory.pipeline import preflight
+
+            preflight(job.settings)
+        store.put("config.yaml", to_yaml(job.settings).encode())
+        _bury_rejected(job, table, ledger)
+        if missing:
+            settled = len(table.prompts) - len(missing)
+            print(f"{len(missing)} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
             _make(job, table, ledger)
         else:
             ledger.publish()
@@ -79,18 +86,17 @@ def run(job: Generate) -> int:
 
 
 def _make(job: Generate, table: PromptTable, ledger: Ledger) -> None:
-    from factory.pipeline import PromptWork, preflight, run_line, steps
+    from factory.pipeline import PromptWork, run_line, steps
     from factory.progress import Display
 
-    preflight(job.settings)
     chain = steps(job.settings, job.out, uuid.uuid4().hex[:12])
     work = PromptWork(prompts=table.prompts, config=job.settings)
     run_line(work, chain, job.settings.line, ledger, Display())
 
 
 def _guard_settings(job: Generate, store: Store, ledger: Ledger) -> None:
-    """Save the settings; refuse to mix assets of different ones in a folder unless told to."""
-    from factory.config import difference, from_yaml, to_yaml
+    """Refuse to mix assets of different settings in a folder unless told to."""
+    from factory.config import difference, from_yaml
 
     try:
         before = store.get("config.yaml").decode()
@@ -103,7 +109,6 @@ def _guard_settings(job: Generate, store: Store, ledger: Ledger) -> None:
                 f"{job.out} holds {len(ledger.done)} assets made with other settings ({'; '.join(changes)}): "
                 "give another --out, or --accept-changes"
             )
-    store.put("config.yaml", to_yaml(job.settings).encode())
 
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:

@@ -171,7 +171,7 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         ("p.jsonl", b'{"text": "a cup"}\n', "no column 'prompt'. Available: text"),
         ("p.parquet", b"PAR1 not really", "not a readable parquet file"),
         ("p.xml", b"<prompt/>", "format 'xml' is not supported. Available: txt, csv, jsonl, parquet"),
-        ("p.csv", b'prompt\n"unclosed', "breaks the table"),
+        ("p.csv", b'prompt\n"unclosed', "never closed"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -185,3 +185,27 @@ def test_missing_table_is_refused(tmp_path: Path) -> None:
         read_prompts(str(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="scheme not supported"):
         read_prompts("http://127.0.0.1/prompts.jsonl")
+
+
+def saved(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_badly_quoted_csv_row_costs_itself_only(tmp_path: Path) -> None:
+    table = saved(tmp_path / "p.csv", b'prompt_id,prompt\na,a car\nb,"bad"quote\nc,a chair\n')
+    read = read_prompts(table)
+    assert [prompt.prompt_id for prompt in read.prompts] == ["a", "c"]
+    assert "badly quoted" in read.rejected[0].error_message
+
+
+def test_unusable_row_leaves_its_id_to_a_good_one(tmp_path: Path) -> None:
+    rows = b'{"prompt_id":"x","prompt":""}\n{"prompt_id":"x","prompt":"a green chair"}\n'
+    read = read_prompts(saved(tmp_path / "p.jsonl", rows))
+    assert [(prompt.prompt_id, prompt.prompt) for prompt in read.prompts] == [("x", "a green chair")]
+    assert [(row.prompt_id, row.error_type) for row in read.rejected] == [("x~2", "EmptyPrompt")]
+
+
+def test_utf16_csv_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not UTF-8"):
+        read_prompts(saved(tmp_path / "p.csv", "prompt\na car\n".encode("utf-16")))
