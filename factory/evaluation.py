@@ -21,7 +21,7 @@ from eval.similarity import VIEW_SETS, Protocol, columns, score_views
 from factory.config import LineConfig, Pool
 from factory.ledger import ASSETS, DEAD, Ledger, commit
 from factory.pipeline import Step
-from factory.schema import OUTCOME
+from factory.schema import OUTCOME, STAGES
 from factory.stage import Row, Stage, fail
 from factory.store import Store, open_store
 
@@ -78,6 +78,16 @@ def assets_of_run(ledger: Ledger) -> tuple[list[Row], list[Row]]:
         for row in ledger.rows(ASSETS, wanted)
     ]
     return rows, list(ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type", "error_message"]))
+
+
+def costs_of_run(ledger: Ledger) -> dict[str, float]:
+    """Means over the run's assets: `minutes`, and the video model's `steps` and `forwards` (guidance doubles these)."""
+    seconds = [f"seconds_{stage}" for stage in STAGES[:-1]]
+    counts = {kind: [f"{kind}_{part}" for part in ("video", "refine")] for kind in ("steps", "forwards")}
+    rows = list(ledger.rows(ASSETS, [*seconds, *counts["steps"], *counts["forwards"]]))
+    sums = {"minutes": [sum(row[name] or 0 for name in seconds) / 60 for row in rows]}
+    sums |= {kind: [sum(row[name] or 0 for name in names) for row in rows] for kind, names in counts.items()}
+    return {name: float(np.mean(values)) for name, values in sums.items()}
 
 
 def assets_of_folder(store: Store, root: str, prompts: str) -> list[Row]:

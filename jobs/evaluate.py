@@ -10,7 +10,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -53,6 +53,12 @@ class Evaluate:
     """Which weights of the named architectures."""
     against: str | None = None
     """Another evaluated folder: compare prompt by prompt. Refused when its protocol was another."""
+    table: Literal[1, 2, 3, 4, 5] | None = None
+    """Print this table of the paper with the run's rows beside it."""
+    form: Literal["markdown", "latex", "csv", "html"] = "markdown"
+    """How the table is written."""
+    label: str = "ours"
+    """What the run is called in the table."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
     pool: Pool = field(default_factory=lambda: Pool(batch=4))
@@ -72,7 +78,7 @@ def run(job: Evaluate) -> int:
     from eval.similarity import Protocol, fingerprint, prompt_pool
     from factory.evaluation import SCORES
     from factory.lease import Lease
-    from factory.ledger import Ledger
+    from factory.ledger import DEAD, Ledger
     from factory.store import open_store
 
     protocol = Protocol(**asdict(job.view))
@@ -90,6 +96,7 @@ def run(job: Evaluate) -> int:
         store = open_store(f"{job.run.rstrip('/')}/{folder}")
         store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
         ledger = Ledger(store, SCORES)
+        ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
         _score(job, assets, clip, embedded, protocol, ledger)
     return _report(job, statement, ledger, dead, [scorer.name for scorer in scorers])
 
@@ -121,7 +128,7 @@ def _statement(protocol: Protocol, scorers: Sequence[Any]) -> dict[str, Any]:
     }
     if len(models) < len(scorers):
         raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
-    return {"views": asdict(protocol), "models": models, "score": "100 x cosine, mean over views"}
+    return {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
 
 
 def _score(
@@ -161,9 +168,21 @@ def _report(
         summary["against"] = {"run": job.against, "columns": _compare(job.against, ledger.store, rows)}
         for column, values in summary["against"]["columns"].items():
             print(f"{column} minus {job.against}: " + ", ".join(f"{name} {v:.4g}" for name, v in values.items()))
+    if job.table is not None:
+        print(_table(job, job.table, summary["scores"], models))
     ledger.store.put("summary.json", json.dumps(summary, indent=2).encode())
     print(f"{len(rows)} assets scored: {ledger.store.root}/summary.json")
     return 0 if rows and not failed and not dead else 1
+
+
+def _table(job: Evaluate, number: int, scores: dict[str, dict[str, float]], models: list[str]) -> str:
+    from eval.tables import own_rows, paper_table, write
+    from factory.evaluation import costs_of_run
+    from factory.ledger import Ledger
+    from factory.store import open_store
+
+    costs = {} if job.prompts else costs_of_run(Ledger(open_store(job.run)))
+    return write(paper_table(number, own_rows(number, job.label, scores, models, costs)), job.form)
 
 
 def _named(letters: list[dict[str, Any]]) -> list[dict[str, str]]:
