@@ -134,7 +134,7 @@ def decimated(vertices: NDArray, faces: NDArray, target: int) -> tuple[NDArray, 
 
     if len(faces) <= target:
         return vertices, faces
-    points, triangles = simplify(vertices.astype(np.float32), faces.astype(np.int32), target_count=target)
+    points, triangles, *_ = simplify(vertices.astype(np.float64), faces.astype(np.int32), target_count=target)
     closed = Trimesh(points, triangles, process=False).is_watertight
     was_closed = Trimesh(vertices, faces, process=False).is_watertight
     return (points, triangles) if closed or not was_closed else (vertices, faces)
@@ -150,8 +150,8 @@ def _sampled(field: NDArray[np.float32], vertices: NDArray) -> NDArray[np.uint8]
 
 def glb_bytes(mesh: Trimesh) -> bytes:
     """The mesh as binary glTF 2.0 with normals; vertex colours become linear, as glTF's COLOR_0 wants them."""
-    srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore[reportAttributeAccessIssue]
+    srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     copy = mesh.copy()
-    copy.visual.vertex_colors = (linear * 255).round().astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    copy.visual.vertex_colors = (linear * 255).round().astype(np.uint8)  # pyright: ignore
     return bytes(copy.export(file_type="glb", include_normals=True))  # pyright: ignore[reportArgumentType]
