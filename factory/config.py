@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from eval.config import ClipConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
-from recon.config import FitConfig, OrbitConfig, RefineConfig
+from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
@@ -106,6 +106,7 @@ class FactoryConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     files: FilesConfig = field(default_factory=FilesConfig)
     line: LineConfig = field(default_factory=LineConfig)

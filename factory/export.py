@@ -78,6 +78,8 @@ def asset_files(row: Row, config: FactoryConfig) -> dict[str, bytes]:
         "image.png": png(unpack(row["image"])),
         "transforms.json": transforms_json(row["elevation"], views.shape[1], len(views), config),
     }
+    if row["mesh"] is not None:
+        files["mesh.glb"] = row["mesh"]
     return files | {f"views/{k:02d}.png": png(view) for k, view in enumerate(views)}
 
 
@@ -145,9 +147,10 @@ def write_asset(store: Store, row: Row, config: FactoryConfig) -> tuple[Row, Any
         "turntable": "turntable.mp4",
         "generated": "generated.mp4",
         "transforms": "transforms.json",
+        "mesh": "mesh.glb",
     }
-    finished = {name: row.get(name) for name in schema.names} | scores
-    finished |= {column: file_entry(f"{folder}/{name}", files[name]) for column, name in named.items()}
+    finished = {name: row.get(name) for name in schema.names} | scores | {"mesh": None}
+    finished |= {column: file_entry(f"{folder}/{name}", files[name]) for column, name in named.items() if name in files}
     finished |= {
         "image": {"bytes": files["image.png"], "path": f"{folder}/image.png"},
         "num_views": config.orbit.num_views,

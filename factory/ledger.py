@@ -132,9 +132,9 @@ class Ledger:
         return count
 
     def rows(self, folder: str, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Every published row of the results or of DEAD, in order of publication."""
+        """Every published row of the results or of DEAD, in order of publication; a column may be `image.path`."""
         for name in self._part_names(folder):
-            yield from pq.read_table(io.BytesIO(self.store.get(name)), columns=columns).to_pylist()
+            yield from pq.ParquetFile(io.BytesIO(self.store.get(name))).read(columns=columns).to_pylist()
 
     def _part_names(self, folder: str) -> Iterator[str]:
         return (name for name in self.store.keys(f"{folder}/") if name.endswith(".parquet"))

@@ -45,6 +45,7 @@ LINE = pa.schema(
         ("frames", pa.large_binary()),  # [V,H,W,3|4]
         ("masks", pa.large_binary()),  # [V,H,W]
         ("gaussians", pa.large_binary()),  # PLY
+        ("mesh", pa.large_binary()),  # GLB, where one is wanted
         ("renders", pa.large_binary()),  # [T,H,W,4], one turn; A is coverage
         *_MADE,
         ("scores", pa.map_(pa.string(), pa.float64())),
@@ -85,7 +86,7 @@ RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("
 
 def assets_schema(score_columns: list[str]) -> pa.Schema:
     """The schema of finished assets; a score's column carries the name of the model that judged."""
-    files = [(name, _FILE) for name in ("ply", "turntable", "generated", "transforms")]
+    files = [(name, _FILE) for name in ("ply", "turntable", "generated", "transforms", "mesh")]
     cameras = [("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())]
     fields = [
         *_IDENTITY,

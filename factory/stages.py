@@ -111,6 +111,7 @@ class Reconstruct(Stage):
 
     def process(self, rows: list[Row]) -> None:
         from factory.export import ply_bytes
+        from recon.mesh import glb_bytes, mesh_of
         from recon.refine import reconstruct
 
         for row in rows:
@@ -131,6 +132,7 @@ class Reconstruct(Stage):
             )
             row["gaussians"] = ply_bytes(gaussians)
             row["num_gaussians"] = len(gaussians)
+            row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
             row["losses"] = [
                 {"step": part["iteration"], "name": name, "value": float(value)}
                 for part in history

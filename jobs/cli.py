@@ -9,6 +9,7 @@ from collections.abc import Sequence
 JOBS = {
     "generate": "prompts in, 3D assets out",
     "render": "3D assets in, turntable renders out (training data)",
+    "evaluate": "3D assets in, CLIP scores and their statistics out",
     "train": "turntable renders in, weights of the embedded models out",
 }
 

@@ -40,8 +40,10 @@ def look_at_origin(azimuths: Tensor, elevations: Tensor, distance: float) -> Ten
         distance: camera to origin, > 0.
 
     Raises:
-        ValueError: if an elevation reaches a pole, where "up" is undefined.
+        ValueError: if an elevation is not finite or reaches a pole, where "up" is undefined.
     """
+    if not bool(elevations.isfinite().all()):
+        raise ValueError(f"elevation is {elevations.tolist()}; it must be a finite angle in radians")
     if bool((elevations.abs() >= math.pi / 2 - 1e-4).any()):
         raise ValueError(f"elevation {elevations.abs().max().item():.4f} rad reaches a pole; keep |elevation| < pi/2")
     sin_a, cos_a = azimuths.sin(), azimuths.cos()

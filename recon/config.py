@@ -154,3 +154,23 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
             raise ValueError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class MeshConfig:
+    """Gaussians to a triangle mesh (A.7)."""
+
+    enabled: bool = False
+    """Write a `mesh.glb` beside every asset."""
+    resolution: int = 96
+    """Grid samples along the longest side, in [16, 512]."""
+    density: float = 0.5
+    """The surface lies where the summed opacity of the Gaussians reaches this, > 0."""
+    faces: int = 20_000
+    """Triangles after decimation, about, >= 100."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.resolution <= 512:
+            raise ValueError(f"mesh.resolution is {self.resolution}; it must lie in [16, 512]")
+        if not 0 < self.density < float("inf") or self.faces < 100:
+            raise ValueError(f"mesh.density is {self.density}, mesh.faces {self.faces}; give > 0 and >= 100")

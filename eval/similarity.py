@@ -1,0 +1,89 @@
+"""CLIP similarity of an asset's views with its prompt and its image, and where its prompt ranks (Table 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.clip import Scorer
+
+POOL_SIZE = 1000
+VIEW_SETS = ("frames", "renders")
+
+
+@dataclass(kw_only=True, slots=True)
+class Protocol:
+    """How views are made and judged; scores of two protocols must not be compared."""
+
+    num_views: int = 16
+    """Views at uniform azimuths; a video must have as many frames."""
+    size: int = 128
+    """Pixels of a side; a video must have as many."""
+    background: float = 1.0
+    """Grey behind the object in [0, 1]."""
+    elevation: float = 0.3
+    """Elevation of the cameras in radians for assets whose own is not known, in (-1.57, 1.57)."""
+    fov_degrees: float = 40.0
+    """Field of view of the re-renders."""
+    distance: float = 3.0115
+    """Camera to origin, in radii of the object's bounding sphere."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1 or self.size < 2:
+            raise ValueError(f"num_views is {self.num_views} and size {self.size}; they must be at least 1 and 2")
+        if not 0 <= self.background <= 1:
+            raise ValueError(f"background is {self.background}; it must lie in [0, 1]")
+        if not -1.57 < self.elevation < 1.57:
+            raise ValueError(f"elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+
+
+def fingerprint(statement: dict[str, Any]) -> str:
+    """16 hexadecimal digits that differ when anything in the statement of a protocol does."""
+    return hashlib.sha256(json.dumps(statement, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def prompt_pool(prompts: Sequence[str], size: int = POOL_SIZE) -> list[str]:
+    """At most `size` different prompts for R-precision, chosen by their hash, whatever their order."""
+    unique = set(prompts)
+    return sorted(sorted(unique, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())[:size])
+
+
+def columns(name: str) -> list[str]:
+    """The score columns of the CLIP model `name`."""
+    return [f"clip_{against}_{views}_{name}" for views in VIEW_SETS for against in ("text", "image")]
+
+
+def score_views(
+    scorer: Scorer, what: str, views: np.ndarray, prompt: str, image: np.ndarray | None, pool: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Scores of one asset's views by one model.
+
+    Args:
+        what: "frames" or "renders".
+        views: uint8 [V,H,W,3]. image: uint8 [H,W,3], or None when the asset has none.
+        pool: unit text embeddings [D] by prompt, among which the asset's own prompt is ranked.
+
+    Returns:
+        100 x cosine with text and image as means and, with the suffix ``_views``, by view [V] (None without an
+        image), and ``rank_text_{what}_{model}``, how many prompts fit the mean view better than its own, >= 0.
+    """
+    seen = scorer.embed_images(list(views))
+    own = scorer.embed_texts([prompt])[0]
+    text = 100 * (seen @ own).numpy()
+    like = None if image is None else 100 * (seen @ scorer.embed_images([image])[0]).numpy()
+    found: dict[str, Any] = {}
+    for against, values in (("text", text), ("image", like)):
+        column = f"clip_{against}_{what}_{scorer.name}"
+        found[column] = None if values is None else float(values.mean())
+        found[f"{column}_views"] = None if values is None else values.tolist()
+    others = [embedded for text, embedded in pool.items() if text != prompt]
+    middle = seen.mean(0)
+    fits = torch.from_numpy(np.stack(others)) @ middle if others else torch.zeros(0)
+    found[f"rank_text_{what}_{scorer.name}"] = int((fits > middle @ own).sum())
+    return found

@@ -1,0 +1,172 @@
+"""`im3d evaluate`: scores beside the assets are those of the files, and bad assets are named, never averaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+import trimesh
+from PIL import Image
+
+from eval.clip import Scorer
+from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
+from factory.lease import Lease
+from factory.ledger import Ledger, commit, file_entry
+from factory.schema import assets_schema
+from factory.store import open_store
+from jobs import evaluate
+from recon.cameras import OrbitConfig, turntable
+from recon.gaussians import init_ball, render
+from recon.ply import read_ply, write_ply
+from recon.video_io import decode_mp4, encode_mp4
+
+pytestmark = pytest.mark.timeout(600)
+PROMPTS = {"car": "a red car", "house": "a blue house", "cup": "a green cup"}
+CHEAP = ["--size", "32", "--num-views", "4", "--pool.batch", "2"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("judges")
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        build_tokenizer(list(PROMPTS.values()), DEFAULT_CONFIG, root / name)
+        save_clip(root / name, build_clip(DEFAULT_CONFIG), DEFAULT_CONFIG)
+    return [str(root / "first"), str(root / "second")]
+
+
+def files(folder: Path, name: str, seed: int) -> None:
+    """A video, a model and a picture of an asset, all of random content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 4, 4, 3), dtype=np.uint8)
+    (folder / f"{name}.mp4").write_bytes(encode_mp4(coarse.repeat(8, 1).repeat(8, 2)))
+    gaussians = init_ball(60, generator=torch.Generator().manual_seed(seed))
+    gaussians.sh0 += torch.from_numpy(random.normal(0, 1, (60, 1, 3))).float()
+    gaussians.opacities += 3
+    write_ply(folder / f"{name}.ply", gaussians)
+    Image.fromarray(coarse[0].repeat(8, 0).repeat(8, 1)).save(folder / f"{name}.png")
+
+
+def make_run(folder: Path, seed: int) -> Path:
+    """An output of `im3d generate` with three assets, as its ledger commits them."""
+    store, schema = open_store(str(folder)), assets_schema([])
+    for number, (name, prompt) in enumerate(PROMPTS.items()):
+        files(folder / "files", name, 10 * seed + number)
+        row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": prompt, "elevation": 0.2}
+        for column, suffix in (("ply", "ply"), ("generated", "mp4")):
+            row[column] = file_entry(f"files/{name}.{suffix}", (folder / f"files/{name}.{suffix}").read_bytes())
+        row["image"] = {"bytes": (folder / f"files/{name}.png").read_bytes(), "path": f"files/{name}.png"}
+        commit(store, row, schema)
+    Ledger(store).publish()
+    return folder
+
+
+def scores(run: Path) -> dict[str, dict]:
+    parts = run.glob("evaluations/*/scores/*.parquet")
+    return {row["prompt_id"]: row for part in parts for row in pq.read_table(part).to_pylist()}
+
+
+def summary(run: Path) -> dict[str, Any]:
+    (found,) = run.glob("evaluations/*/summary.json")
+    return json.loads(found.read_text())
+
+
+def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: list[str], capsys) -> None:
+    run, other = make_run(tmp_path / "run", 1), make_run(tmp_path / "other", 2)
+    before = {path: path.read_bytes() for path in (run / "assets").glob("*")}
+    flags = ["--clip", *judges, *CHEAP]
+    assert evaluate.main(["--run", str(run), *flags]) == 0
+    assert {path: path.read_bytes() for path in (run / "assets").glob("*")} == before
+    rows = scores(run)
+    assert sorted(rows) == sorted(PROMPTS)
+    orbit = OrbitConfig(num_views=4)
+    for judge in judges:
+        scorer = Scorer.load(judge)
+        for name, row in rows.items():
+            with torch.no_grad():
+                rgb, _ = render(read_ply(run / f"files/{name}.ply"), turntable(0.2, 32, orbit))
+            views = {"frames": decode_mp4((run / f"files/{name}.mp4").read_bytes())}
+            views["renders"] = (rgb.clamp(0, 1) * 255).round().byte().numpy()
+            picture = np.asarray(Image.open(run / f"files/{name}.png"))
+            for what, pictures in views.items():
+                text = scorer.text_similarity(list(pictures), [PROMPTS[name]] * 4)
+                assert row[f"clip_text_{what}_{scorer.name}_views"] == pytest.approx(text, abs=1e-3)
+                assert row[f"clip_text_{what}_{scorer.name}"] == pytest.approx(text.mean(), abs=1e-3)
+                like = scorer.image_similarity(list(pictures), picture)
+                assert row[f"clip_image_{what}_{scorer.name}_views"] == pytest.approx(like, abs=1e-3)
+                fits = scorer.embed_texts([*PROMPTS.values()]) @ scorer.embed_images(list(pictures)).mean(0)
+                rank = int((fits > fits[list(PROMPTS).index(name)]).sum())
+                assert row[f"rank_text_{what}_{scorer.name}"] == rank
+    column = "clip_image_renders_first"
+    mine = summary(run)
+    values = [row[column] for row in rows.values()]
+    assert mine["scores"][column]["mean"] == pytest.approx(np.mean(values))
+    assert mine["scores"][column]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert mine["scores"]["r_precision_text_renders_first"]["at_5"] == 100
+    assert mine["protocol"]["views"]["size"] == 32
+    assert mine["protocol"]["models"]["second"]["revision"].startswith("sha256:")
+
+    assert evaluate.main(["--run", str(run), *flags, "--against", str(other)]) == 2
+    assert "has no evaluation" in capsys.readouterr().err
+    assert evaluate.main(["--run", str(other), *flags, "--against", str(run)]) == 0
+    theirs = summary(other)["against"]["columns"][column]
+    there = scores(other)
+    assert theirs["difference"] == pytest.approx(np.mean([there[n][column] - rows[n][column] for n in PROMPTS]))
+    assert (theirs["count"], theirs["prompts_left_out"]) == (3, 0)
+    shutil.rmtree(other / "evaluations")
+    assert evaluate.main(["--run", str(other), *flags, "--background", "0.5"]) == 0
+    assert evaluate.main(["--run", str(run), *flags, "--against", str(other)]) == 2
+    message = capsys.readouterr().err
+    assert "another protocol" in message
+    assert "'background': 0.5" in message
+
+
+def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[str], capsys) -> None:
+    folder = tmp_path / "folder"
+    for number, name in enumerate(("good", "torn", "short", "stray")):
+        files(folder, name, number)
+    (folder / "torn.ply").write_bytes((folder / "torn.ply").read_bytes()[:900])
+    (folder / "short.mp4").write_bytes(encode_mp4(np.zeros((3, 32, 32, 3), np.uint8)))
+    (folder / "box.glb").write_bytes(trimesh.creation.box((1.0, 0.4, 0.6)).export(file_type="glb"))
+    table = [{"prompt_id": name, "prompt": f"a {name} car"} for name in ("good", "torn", "short", "box", "gone")]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, table)))
+    flags = ["--run", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--clip", judges[0], *CHEAP]
+    assert evaluate.main(flags) == 1
+    rows, found = scores(folder), summary(folder)
+    assert sorted(rows) == ["box", "good"]
+    assert rows["box"]["clip_text_frames_first"] is None
+    assert rows["good"]["clip_image_frames_first"] is None
+    assert found["scores"]["clip_text_renders_first"]["count"] == 2
+    assert found["scores"]["clip_text_frames_first"]["count"] == 1
+    reasons = {row["prompt_id"]: row["error_message"] for row in found["without_scores"]}
+    assert sorted(reasons) == ["gone", "short", "stray", "torn"]
+    assert "has no prompt" in reasons["stray"]
+    assert "3 frames of 32x32; the protocol says 4" in reasons["short"]
+    assert "cut short" in reasons["torn"]
+    assert "neither video nor model" in reasons["gone"]
+    assert "4 without scores" in capsys.readouterr().out
+
+
+def test_unfinished_and_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> None:
+    run = make_run(tmp_path / "run", 3)
+    with Lease(open_store(str(run))):
+        assert evaluate.main(["--run", str(run), "--clip", judges[0], *CHEAP]) == 2
+    assert "writes here" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert evaluate.main(["--run", str(tmp_path / "empty"), "--clip", judges[0]]) == 2
+    assert "holds no assets" in capsys.readouterr().err
+    assert not list(run.glob("evaluations/*"))

@@ -1,0 +1,91 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial import cKDTree
+
+from recon.config import MeshConfig
+from recon.gaussians import Gaussians
+from recon.mesh import glb_bytes, mesh_of
+
+RADIUS, DEVIATION = 0.7, 0.04
+
+
+def gaussians_at(points: np.ndarray, colours: np.ndarray) -> Gaussians:
+    """Isotropic, opaque Gaussians of sRGB colours [N,3] at points [N,3]."""
+    count = len(points)
+    return Gaussians(
+        means=torch.tensor(points, dtype=torch.float32),
+        quats=torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
+        scales=torch.full((count, 3), DEVIATION).log(),
+        opacities=torch.full((count,), 3.0),
+        sh0=torch.tensor((colours - 0.5) / 0.28209479177387814, dtype=torch.float32)[:, None],
+        shN=torch.zeros(count, 0, 3),
+    )
+
+
+def shell(shape: trimesh.Trimesh, count: int = 3000) -> Gaussians:
+    """A hollow shell on the shape: red where x > 0, blue elsewhere."""
+    points = np.asarray(trimesh.sample.sample_surface(shape, count, seed=0)[0])
+    return gaussians_at(points, np.where(points[:, :1] > 0, [[1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]]))
+
+
+SHAPES = {
+    "sphere": trimesh.creation.icosphere(subdivisions=4, radius=RADIUS),
+    "box": trimesh.creation.box(extents=(0.9, 0.7, 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shell_becomes_one_closed_surface_near_the_shape(name):
+    mesh = mesh_of(shell(SHAPES[name]), MeshConfig(resolution=64, faces=3000))
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    assert mesh.volume > 0, "faces look outwards"
+    assert mesh.body_count == 1, "the hollow inside is filled"
+    assert 2000 < len(mesh.faces) <= 3100
+    ours, theirs = (np.asarray(trimesh.sample.sample_surface(m, 4000, seed=1)[0]) for m in (mesh, SHAPES[name]))
+    chamfer = (cKDTree(ours).query(theirs)[0].mean() + cKDTree(theirs).query(ours)[0].mean()) / 2
+    assert chamfer < 3 * DEVIATION, "the surface lies within the Gaussians' reach"
+
+
+def test_colours_survive_the_glb():
+    mesh = mesh_of(shell(SHAPES["sphere"]), MeshConfig(resolution=64, faces=3000))
+    scene = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb")
+    (read,) = scene.geometry.values()
+    colours, x = np.asarray(read.visual.vertex_colors), read.vertices[:, 0]
+    assert read.is_watertight
+    assert (colours[x > 0.15, 0] > 200).all()
+    assert (colours[x > 0.15, 2] < 30).all()
+    assert (colours[x < -0.15, 2] > 200).all()
+    assert (colours[x < -0.15, 0] < 30).all()
+
+
+def test_mid_grey_is_written_linear():
+    points = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
+    mesh = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32))
+    assert abs(int(np.median(mesh.visual.vertex_colors[:, 0])) - 128) <= 1
+    (read,) = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb").geometry.values()
+    assert abs(int(np.median(read.visual.vertex_colors[:, 0])) - 55) <= 1, "0.5 sRGB is 0.214 linear"
+
+
+def test_floaters_are_left_out():
+    ball = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
+    points = np.concatenate([ball, [[1.2, 1.2, 1.2]] * 10])
+    mesh = mesh_of(gaussians_at(points, np.full((2010, 3), 0.5)), MeshConfig(resolution=64))
+    assert mesh.bounds.max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [("means", "means hold"), ("empty", "0 Gaussians"), ("faint", "lower mesh.density")]
+)
+def test_what_cannot_be_meshed_is_named(change, message):
+    gaussians = shell(SHAPES["sphere"], 0 if change == "empty" else 50)
+    if change == "means":
+        gaussians.means[3, 1] = float("nan")
+    if change == "faint":
+        gaussians.opacities -= 12
+    with pytest.raises(ValueError, match=message):
+        mesh_of(gaussians, MeshConfig(resolution=32))
