@@ -1,7 +1,7 @@
 """Everything a user can set about the line, composed from the settings that each package owns.
 
 Order of precedence: preset, then a YAML file, then flags. The resolved settings are saved beside every
-output; their fingerprint leaves out `line`, since placement changes no result.
+output; their fingerprint leaves out what changes no result, such as `line`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.config import ClipConfig
+from factory.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
 from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
+WITHOUT_EFFECT = ("line", "storage")
+"""Settings that change no result, and that a run may change half-way."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -110,6 +113,7 @@ class FactoryConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     files: FilesConfig = field(default_factory=FilesConfig)
     line: LineConfig = field(default_factory=LineConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def preset(name: Preset) -> FactoryConfig:
@@ -137,8 +141,7 @@ def preset(name: Preset) -> FactoryConfig:
 
 def fingerprint(config: FactoryConfig) -> str:
     """16 hexadecimal digits over every setting that changes results."""
-    settings = asdict(config)
-    del settings["line"]
+    settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -212,7 +215,7 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 def difference(old: FactoryConfig, new: FactoryConfig) -> list[str]:
     """One line for each setting that differs and changes results, as "fit.iterations: 1200 -> 600"."""
     before, after = (dict(_flat(asdict(config), "")) for config in (old, new))
-    names = [name for name in before | after if not name.startswith("line.")]
+    names = [name for name in before | after if name.split(".")[0] not in WITHOUT_EFFECT]
     return [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from factory.prompts import digest
 from factory.schema import DEAD_LETTERS
-from factory.store import Store, pyarrow_filesystem
+from factory.store import Store
 
 ASSETS, RENDERS, DEAD, COMMITS = "assets", "renders", "dead_letters", "commits"
 ROWS_PER_PART = 256
@@ -140,8 +140,7 @@ class Ledger:
         return (name for name in self.store.keys(f"{folder}/") if name.endswith(".parquet"))
 
     def _ids(self, name: str) -> list[str]:
-        filesystem, path = pyarrow_filesystem(f"{self.store.root}/{name}")
-        with filesystem.open_input_file(path) as stream:
+        with self.store.open(name) as stream:
             file = pq.ParquetFile(stream)
             return file.read(columns=[file.schema_arrow.names[0]]).column(0).to_pylist()
 

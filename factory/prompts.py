@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from factory.readers import Raw, read_rows
+from factory.secrets import scrub
+from factory.store import StorageConfig
 
 MAX_PROMPT_BYTES = 4096
 MAX_IMAGE_BYTES = 32 << 20
@@ -58,18 +60,21 @@ class RowError(ValueError):
     """A row that cannot be used; `kind` is its error type in the dead letters, `prompt_id` its id where known."""
 
     def __init__(self, kind: str, message: str, prompt_id: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(scrub(message))
         self.kind = kind
         self.prompt_id = prompt_id
 
 
-def read_prompts(uri: str, limit: int | None = None, image_root: str | None = None) -> PromptTable:
+def read_prompts(
+    uri: str, limit: int | None = None, image_root: str | None = None, storage: StorageConfig | None = None
+) -> PromptTable:
     """Read and check a table of prompts.
 
     Args:
         uri: local path or s3:// address of a txt, csv, jsonl or parquet file.
         limit: only the first rows, > 0.
         image_root: folder that image paths are relative to and may not leave; the table's own by default.
+        storage: how s3:// is reached.
 
     Raises:
         ValueError: when the file is missing or no table, holds no rows, or has no `prompt` column.
@@ -79,7 +84,7 @@ def read_prompts(uri: str, limit: int | None = None, image_root: str | None = No
     root = image_root or uri.rpartition("/")[0] or "."
     table, columns, seen = PromptTable(), dict[str, None](), dict[str, int]()
     refused: list[tuple[Raw, RowError]] = []
-    for raw in _first(read_rows(uri), limit):
+    for raw in _first(read_rows(uri, storage=storage), limit):
         columns.update(dict.fromkeys(raw.values))
         try:
             prompt = _check(raw, root)

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from factory.secrets import scrub
+from factory.store import StorageConfig, pyarrow_filesystem
+
 FORMATS = ("txt", "csv", "jsonl", "parquet")
 MAX_CELL_BYTES = 64 << 20
 
@@ -24,12 +27,13 @@ class Raw:
     error: str | None = None
 
 
-def read_rows(uri: str, text_column: str = "prompt") -> Iterator[Raw]:
+def read_rows(uri: str, text_column: str = "prompt", storage: StorageConfig | None = None) -> Iterator[Raw]:
     """Yield the rows of a table.
 
     Args:
         uri: local path or s3:// address that ends in .txt, .csv, .jsonl or .parquet.
         text_column: the column that a line of a txt file stands for.
+        storage: how s3:// is reached.
 
     Raises:
         ValueError: when the file is missing, has another suffix or is no table of its format at all.
@@ -37,7 +41,7 @@ def read_rows(uri: str, text_column: str = "prompt") -> Iterator[Raw]:
     suffix = uri.rsplit(".", 1)[-1].lower() if "." in uri.rsplit("/", 1)[-1] else ""
     if suffix not in FORMATS:
         raise ValueError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
-    with _open(uri) as stream:
+    with _open(uri, storage) as stream:
         if suffix == "parquet":
             yield from _parquet_rows(uri, stream)
         elif suffix == "csv":
@@ -46,17 +50,15 @@ def read_rows(uri: str, text_column: str = "prompt") -> Iterator[Raw]:
             yield from _lines(stream, _json_values if suffix == "jsonl" else _text_values(text_column))
 
 
-def _open(uri: str):
+def _open(uri: str, storage: StorageConfig | None):
     """A seekable binary stream on a local path or an s3:// address."""
-    from factory.store import pyarrow_filesystem
-
-    filesystem, path = pyarrow_filesystem(uri)
+    filesystem, path = pyarrow_filesystem(uri, storage)
     try:
         return filesystem.open_input_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ValueError(f"{uri}: no such file; give a .{', .'.join(FORMATS)} file") from error
     except OSError as error:
-        raise ValueError(f"{uri}: cannot be read: {error}") from error
+        raise ValueError(f"{uri}: cannot be read: {scrub(str(error))}") from error
 
 
 def _lines(stream, parse) -> Iterator[Raw]:

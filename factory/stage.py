@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from factory.config import FactoryConfig, fingerprint
 from factory.schema import DEAD_LETTERS, LINE
+from factory.secrets import scrub
 
 Row = dict[str, Any]
 BOARD_SECONDS = 5.0
@@ -91,7 +92,7 @@ def use_threads(count: int) -> None:
 
 def fail(row: Row, stage: str, error: BaseException) -> None:
     """Turn a row into a dead letter."""
-    text = str(error).encode("utf-8", "replace").decode("utf-8")
+    text = scrub(str(error).encode("utf-8", "replace").decode("utf-8"))
     row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
 
 

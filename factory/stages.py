@@ -208,7 +208,7 @@ class Commit(Stage):
     def __init__(self, config: FactoryConfig, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
         from factory.store import open_store
 
-        self.store, self.run_id = open_store(out), run_id
+        self.store, self.run_id = open_store(out, config.storage), run_id
         super().__init__(config, threads, board)
 
     def __call__(self, table: pa.Table) -> pa.Table:

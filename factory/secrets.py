@@ -1,0 +1,43 @@
+"""Credentials stay out of logs, rows and errors: `scrub` before a text is kept or shown."""
+
+from __future__ import annotations
+
+import os
+import re
+
+HIDDEN = "[hidden]"
+_WORDS = r"secret|token|passw|signature|credential|api_?key|access_?key|accesskey|authorization"
+_NAMES = re.compile(rf"{_WORDS}|key$", re.IGNORECASE)
+_MIN_LENGTH = 8
+_PATTERNS = [
+    (re.compile(r"(?<=://)[^/\s@'\"]+@"), f"{HIDDEN}@"),  # user and password of an address
+    (re.compile(rf"([?&;][\w.%-]*(?:{_WORDS}|\bkey|\bsig)[\w.%-]*=)[^&\s'\"<>]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(?:AKIA|ASIA|AROA)[A-Z0-9]{12,}\b"), HIDDEN),  # AWS keys
+    (re.compile(r"\b(?:hf_|ghp_|github_pat_|sk-|xox[abp]-)[\w-]{16,}"), HIDDEN),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.+/=-]{8,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (re.compile(r"(\b(?:AWS4-HMAC-SHA256|AWS)\s+).*?Signature=[0-9a-f]+", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"((?:secret|session|auth)[\w-]*(?:key|token)['\"]?\s*[=:]\s*['\"]?)[^\s'\",}]{6,}", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+]
+
+
+def scrub(text: str) -> str:
+    """The text without credentials: those in addresses, AWS keys and signatures, and the values of this process's
+    environment variables whose names speak of keys, tokens, secrets or passwords."""
+    for value in _environment():
+        text = text.replace(value, HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _environment() -> list[str]:
+    """Secret values, longest first; a path to a file of secrets is no secret, a short value no use to hide."""
+    found = {
+        value for name, value in os.environ.items() if _NAMES.search(name) and not name.endswith(("_PATH", "_FILE"))
+    }
+    return sorted(
+        (value for value in found if len(value) >= _MIN_LENGTH and not value.isspace()), key=len, reverse=True
+    )
