@@ -54,14 +54,11 @@ def ply_bytes(gaussians: Any) -> bytes:
         return path.read_bytes()
 
 
-def gaussians_of(ply: bytes) -> Any:
-    """The Gaussians of `ply_bytes`."""
-    from recon.ply import read_ply
+def gaussians_of(ply: bytes, name: str = "asset.ply") -> Any:
+    """The Gaussians of a 3DGS PLY; `name` is what errors call it."""
+    from recon.ply import parse_ply
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "asset.ply")
-        path.write_bytes(ply)
-        return read_ply(path)
+    return parse_ply(ply, name)
 
 
 def asset_files(row: Row, config: FactoryConfig) -> dict[str, bytes]:

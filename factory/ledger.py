@@ -49,15 +49,16 @@ class Ledger:
     Args:
         store: the output folder; it keeps results of one kind.
         results: where they are published, as ASSETS.
+        rows_per_part: publish when as many rows have gathered.
 
     Attributes:
         done: keys with a result, published or committed.
         dead: keys with a dead letter, published or committed.
     """
 
-    def __init__(self, store: Store, results: str = ASSETS) -> None:
+    def __init__(self, store: Store, results: str = ASSETS, rows_per_part: int = ROWS_PER_PART) -> None:
         self.store = store
-        self.results = results
+        self.results, self.rows_per_part = results, rows_per_part
         self.done: set[str] = set()
         self.dead: set[str] = set()
         self._published: set[str] = set()
@@ -88,7 +89,7 @@ class Ledger:
                 table = pq.read_table(io.BytesIO(self.store.get(name)))
                 self._pending[key] = table
                 (self.dead if _is_dead(table) else self.done).add(key)
-        if len(self._pending) >= ROWS_PER_PART:
+        if len(self._pending) >= self.rows_per_part:
             self.publish()
 
     def bury(self, rows: Iterable[dict[str, Any]], schema: pa.Schema = DEAD_LETTERS) -> None:

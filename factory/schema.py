@@ -18,8 +18,8 @@ RENDER_STAGE = "render"
 STAGES = ("image", "video", "views", "reconstruct", "score", "commit")
 """The stages in order; `views` finds masks and elevation."""
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_FILE = pa.struct([("path", pa.string()), ("sha256", pa.string()), ("size", pa.int64())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+FILE = pa.struct([("path", pa.string()), ("sha256", pa.string()), ("size", pa.int64())])
 _LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
 
 _IDENTITY = [pa.field("prompt_id", pa.string(), False), pa.field("prompt", pa.string(), False), ("seed", pa.int64())]
@@ -70,7 +70,7 @@ ASSET_LINE = pa.schema(
 RENDERS = pa.schema(
     [
         *ASSET_LINE,
-        ("frames", pa.list_(_IMAGE)),  # V PNGs with straight alpha
+        ("frames", pa.list_(IMAGE)),  # V PNGs with straight alpha
         ("elevation", pa.float64()),
         ("azimuths", pa.list_(pa.float64())),
         *[("size", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())],
@@ -86,11 +86,11 @@ RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("
 
 def assets_schema(score_columns: list[str]) -> pa.Schema:
     """The schema of finished assets; a score's column carries the name of the model that judged."""
-    files = [(name, _FILE) for name in ("ply", "turntable", "generated", "transforms", "mesh")]
+    files = [(name, FILE) for name in ("ply", "turntable", "generated", "transforms", "mesh")]
     cameras = [("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())]
     fields = [
         *_IDENTITY,
-        ("image", _IMAGE),
+        ("image", IMAGE),
         *files,
         *_MADE,
         *cameras,

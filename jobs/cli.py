@@ -10,6 +10,7 @@ JOBS = {
     "generate": "prompts in, 3D assets out",
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",
+    "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
     "train": "turntable renders in, weights of the embedded models out",
 }
 

@@ -59,7 +59,11 @@ def read_ply(path: str | Path) -> Gaussians:
     Raises:
         ValueError: if the file is no binary little-endian 3DGS PLY, is cut short, or holds values that are not finite.
     """
-    data = Path(path).read_bytes()
+    return parse_ply(Path(path).read_bytes(), str(path))
+
+
+def parse_ply(data: bytes, path: str = "asset.ply") -> Gaussians:
+    """`read_ply` on bytes; `path` names them in errors."""
     names, count, start = _read_header(data, path)
     missing = sorted(set(properties(0)) - {"nx", "ny", "nz"} - set(names))
     if missing:
@@ -87,7 +91,7 @@ def read_ply(path: str | Path) -> Gaussians:
     return gaussians
 
 
-def _read_header(data: bytes, path: str | Path) -> tuple[list[str], int, int]:
+def _read_header(data: bytes, path: str) -> tuple[list[str], int, int]:
     """Property names, number of vertices and the byte where they begin."""
     end = data.find(b"end_header\n")
     if not data.startswith(b"ply\n") or end < 0:

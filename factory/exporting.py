@@ -1,0 +1,200 @@
+"""The fourth line: finished assets in, other formats out.
+
+assets ── Export ──▶ <format>/<prompt_id>…, and a row of exports/*.parquet (hf: of data/), or a dead letter there
+          read, convert or render, commit
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory import datasets
+from factory.config import LineConfig
+from factory.export_config import CONVERTED, ExportConfig
+from factory.finished import read, table
+from factory.ledger import commit, file_entry
+from factory.pipeline import Step
+from factory.schema import FILE, OUTCOME
+from factory.stage import Row, Stage, fail
+from factory.store import Store, open_store
+
+EXPORTS, DATA, SHARDS = "exports", "data", "shards"
+EXPORTED = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), False),
+        *[(name, pa.string()) for name in ("prompt", "format")],
+        ("files", pa.list_(FILE)),
+        ("seconds_export", pa.float64()),
+        *[(name, pa.string()) for name in ("host", "run_id")],
+    ]
+)
+EXPORT_DEAD_LETTERS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), False),
+        *[(name, pa.string()) for name in ("prompt", "error_stage", "error_type", "error_message")],
+        ("attempt", pa.int32()),
+        *[(name, pa.string()) for name in ("host", "run_id")],
+    ]
+)
+
+
+def results_of(config: ExportConfig) -> str:
+    """The folder that the ledger publishes to: a dataset's rows are the dataset itself."""
+    return DATA if config.format == "hf" else EXPORTS
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportWork:
+    """Finished assets as `pipeline.Work`."""
+
+    assets: Sequence[Row]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [asset["prompt_id"] for asset in self.assets]
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        return table(self.assets[row] | {"attempt": attempt} for row in rows)
+
+    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        return _dead(self.assets[row] | error), EXPORT_DEAD_LETTERS
+
+
+def steps(config: ExportConfig, out: str, run_id: str) -> list[Step]:
+    """The chain: one stage."""
+    return [Step(actor=Export, pool=config.pool, arguments={"config": config, "out": out, "run_id": run_id})]
+
+
+def line_config(config: ExportConfig) -> LineConfig:
+    """How the line runs: one block a batch."""
+    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
+
+
+class Export(Stage):
+    """An asset to the files of one format, committed as a row, or as a dead letter.
+
+    Args:
+        config: the format; `splat_transform` is a path.
+        out: folder of this format, local or s3://. run_id: which run this is.
+    """
+
+    name = "export"
+
+    def __init__(self, config: ExportConfig, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
+        self.store, self.run_id = open_store(out), run_id
+        super().__init__(config, threads, board)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in table.to_pylist():
+            self._tell("start", [row | {"error_stage": None}], 0.0)
+            started = time.perf_counter()
+            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
+            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row, started)})
+            self._tell("end", [row], time.perf_counter() - started)
+        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+
+    def _finish(self, row: Row, started: float) -> str:
+        try:
+            result, schema = self.export(row)
+        except OSError:
+            raise  # the storage, not the asset: the block is tried again
+        except Exception as error:
+            fail(row, self.name, error)
+            commit(self.store, _dead(row), EXPORT_DEAD_LETTERS)
+            return "failed"
+        result |= {"seconds_export": time.perf_counter() - started}
+        commit(self.store, {name: result.get(name) for name in schema.names}, schema)
+        return "done"
+
+    def export(self, row: Row) -> tuple[Row, pa.Schema]:
+        """Write the asset's files; returns its row and schema. ValueError for an asset that cannot be exported."""
+        if self.config.format == "hf":
+            return datasets.hf_row(*self._sample(row)), datasets.HF_ROWS
+        files = self.files(row)
+        for name, data in files.items():
+            self.store.put(name, data)
+        entries = [file_entry(name, data) for name, data in files.items()]
+        return row | {"format": self.config.format, "files": entries}, EXPORTED
+
+    def files(self, row: Row) -> dict[str, bytes]:
+        """The files of an asset by name."""
+        name, kind = row["prompt_id"], self.config.format
+        if kind == "nerfstudio":
+            return {f"{name}/{file}": data for file, data in self._nerfstudio(row).items()}
+        if kind == "webdataset":
+            return {f"samples/{name}.tar": datasets.tar_bytes(datasets.sample_files(*self._sample(row)))}
+        return {f"{name}.{kind}": self._single(row)}
+
+    def _single(self, row: Row) -> bytes:
+        from factory.export import gaussians_of
+        from factory.splat_transform import convert
+        from recon.mesh import glb_bytes, mesh_of
+        from recon.splat import splat_bytes
+
+        kind = self.config.format
+        if kind == "glb" and row["mesh"]:
+            return read(row, "mesh")
+        ply = read(row, "ply")
+        gaussians = gaussians_of(ply, row["ply"])
+        if kind in CONVERTED:
+            return convert(ply, kind, self.config.splat_transform)
+        if kind == "splat":
+            return splat_bytes(gaussians)
+        return ply if kind == "ply" else glb_bytes(mesh_of(gaussians, self.config.mesh))
+
+    def _nerfstudio(self, row: Row) -> dict[str, bytes]:
+        from factory.export import gaussians_of
+
+        ply = read(row, "ply")
+        gaussians = gaussians_of(ply, row["ply"])
+        pictures = datasets.pictures_of(gaussians, row["elevation"], self.config)
+        return datasets.nerfstudio_files(pictures, ply, datasets.point_cloud(gaussians))
+
+    def _sample(self, row: Row) -> tuple[Row, datasets.Pictures, bytes, bytes | None]:
+        from factory.export import gaussians_of
+
+        ply = read(row, "ply")
+        pictures = datasets.pictures_of(gaussians_of(ply, row["ply"]), row["elevation"], self.config)
+        return row, pictures, ply, read(row, "image") if row["image"] else None
+
+
+def gather_shards(store: Store) -> list[str]:
+    """Join the samples of each part of `exports` to a tar of the same number, then delete them.
+
+    Call it after every run: what a crash left out is made up for. Returns the names of all shards.
+    """
+    known = set(store.keys(f"{SHARDS}/"))
+    for part in list(store.keys(f"{EXPORTS}/")):
+        shard = f"{SHARDS}/{part.rsplit('/', 1)[1].replace('part', 'shard').replace('.parquet', '.tar')}"
+        rows = pq.read_table(io.BytesIO(store.get(part)), columns=["files"]).to_pylist()
+        samples = [entry["path"] for row in rows for entry in row["files"]]
+        if shard not in known:
+            store.put(shard, join_tars([store.get(sample) for sample in samples]))
+        for sample in samples:
+            store.delete(sample)
+    return list(store.keys(f"{SHARDS}/"))
+
+
+def join_tars(archives: Sequence[bytes]) -> bytes:
+    """One tar with the members of all, in order."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as joined:
+        for archive in archives:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as source:
+                for entry in source:
+                    joined.addfile(entry, source.extractfile(entry))
+    return stream.getvalue()
+
+
+def _dead(row: Row) -> Row:
+    return {name: row.get(name) for name in EXPORT_DEAD_LETTERS.names}

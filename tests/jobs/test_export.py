@@ -1,0 +1,198 @@
+"""`im3d export`: what is written can be read, agrees with the asset, and bad assets cost only themselves."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+import trimesh
+from PIL import Image
+
+from factory.datasets import DEPTH_UNIT
+from factory.ledger import Ledger, commit, file_entry
+from factory.schema import assets_schema
+from factory.store import open_store
+from jobs import export
+from recon.gaussians import Gaussians
+from recon.ply import read_ply, write_ply
+
+pytestmark = pytest.mark.timeout(600)
+CHEAP = ["--size", "48", "--num-views", "3", "--pool.actors", "1", "--pool.batch", "4"]
+RADIUS = 0.5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    yield
+    ray.shutdown()
+
+
+def ball(colour: tuple[float, float, float]) -> Gaussians:
+    """Small opaque Gaussians on a sphere of RADIUS."""
+    points = torch.nn.functional.normalize(torch.randn(1500, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    return Gaussians(
+        means=RADIUS * points,
+        quats=torch.tensor([1.0, 0, 0, 0]).repeat(1500, 1),
+        scales=torch.full((1500, 3), 0.03).log(),
+        opacities=torch.full((1500,), 4.0),
+        sh0=(torch.tensor(colour) - 0.5).expand(1500, 1, 3) / 0.28209479177387814,
+        shN=torch.zeros(1500, 0, 3),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two good assets, one whose file was changed afterwards and one whose file is gone."""
+    folder = tmp_path_factory.mktemp("run")
+    store, schema = open_store(str(folder)), assets_schema([])
+    for name, colour in (("a.red", (1, 0, 0)), ("blue", (0, 0, 1)), ("changed", (0, 1, 0)), ("gone", (0, 1, 0))):
+        (folder / "files").mkdir(exist_ok=True)
+        write_ply(folder / f"files/{name}.ply", ball(colour))
+        picture = io.BytesIO()
+        Image.new("RGB", (8, 8), name if name == "blue" else "red").save(picture, "PNG")
+        (folder / f"files/{name}.png").write_bytes(picture.getvalue())
+        row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": f"a {name} ball", "seed": 3}
+        row |= {"elevation": 0.2, "image": {"bytes": picture.getvalue(), "path": f"files/{name}.png"}}
+        row["ply"] = file_entry(f"files/{name}.ply", (folder / f"files/{name}.ply").read_bytes())
+        commit(store, row, schema)
+        if name == "blue":
+            Ledger(store).publish()  # two assets in a part, two still as records
+    write_ply(folder / "files/changed.ply", ball((1, 1, 1)))
+    (folder / "files/gone.ply").unlink()
+    return folder
+
+
+def check_sphere(depths: np.ndarray, normals: np.ndarray, masks: np.ndarray, transform: np.ndarray) -> None:
+    """The middle of a view of the ball: its distance, a normal towards the camera, and its outline."""
+    middle = 48 // 2
+    assert depths[middle, middle] * DEPTH_UNIT == pytest.approx(3.0115 - RADIUS, abs=0.1)
+    assert depths[0, 0] == 0
+    towards = transform[:3, 3] / np.linalg.norm(transform[:3, 3])
+    around = normals[middle - 4 : middle + 4, middle - 4 : middle + 4].astype(float) / 127.5 - 1
+    assert around.mean((0, 1)) @ towards > 0.9
+    assert masks[middle, middle] > 250
+    assert masks[0, 0] == 0
+
+
+def picture(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_nerfstudio_folders_hold_views_with_geometry_and_cameras(run: Path, tmp_path: Path, capsys) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    flags = ["--run", str(run), "--format", "nerfstudio", "--out", str(tmp_path), *CHEAP]
+    assert export.main(flags) == 1
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before, "the run is only read"
+    out = capsys.readouterr().out
+    assert "2 of 4 assets exported, 2 are dead letters" in out
+    assert "changed: files/changed.ply has changed since the run wrote it" in out
+    assert "gone: files/gone.ply is missing" in out
+    folder = tmp_path / "nerfstudio/a.red"
+    document = json.loads((folder / "transforms.json").read_text())
+    assert len(document["frames"]) == 3
+    for frame in document["frames"]:
+        image = picture((folder / frame["file_path"]).read_bytes())
+        mask = picture((folder / frame["file_path"].replace("images", "masks")).read_bytes())
+        assert (image[mask > 250][:, :3] == (255, 0, 0)).all()
+        np.testing.assert_array_equal(image[..., 3], mask)
+        depth = picture((folder / frame["depth_file_path"]).read_bytes())
+        normal = picture((folder / frame["normal_file_path"]).read_bytes())
+        check_sphere(depth, normal, mask, np.array(frame["transform_matrix"]))
+        position = np.array(frame["transform_matrix"])[:3, 3]
+        np.testing.assert_allclose(position[1], 3.0115 * np.sin(0.2), atol=1e-4)
+        # the object's points project onto its mask by the written camera
+        inverse = np.linalg.inv(np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1.0]))
+        points = np.asarray(read_ply(folder / "asset.ply").means) @ inverse[:3, :3].T + inverse[:3, 3]
+        pixels = (document["fl_x"] * points[:, :2] / points[:, 2:] + document["cx"]).astype(int)
+        assert (mask[pixels[:, 1], pixels[:, 0]] > 60).mean() > 0.95
+    cloud = trimesh.load(folder / "points.ply")
+    assert len(cloud.vertices) == 1500
+    assert (np.asarray(cloud.colors)[:, :3] == (255, 0, 0)).all()
+
+
+def test_shards_resume_and_refuse_other_settings(run: Path, tmp_path: Path, capsys) -> None:
+    flags = ["--run", str(run), "--format", "webdataset", "--out", str(tmp_path), *CHEAP]
+    place = tmp_path / "webdataset"
+    assert export.main([*flags, "--limit", "1"]) == 0
+    first = (place / "shards/shard-000000.tar").read_bytes()
+    assert export.main([*flags, "--limit", "2"]) == 0
+    assert (place / "shards/shard-000000.tar").read_bytes() == first
+    assert sorted(path.name for path in place.glob("shards/*")) == ["shard-000000.tar", "shard-000001.tar"]
+    assert not list(place.glob("samples/*.tar"))
+    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
+        files = {name: archive.extractfile(name).read() for name in archive.getnames()}  # type: ignore[union-attr]
+    assert {name.split(".", 1)[0] for name in files} == {"a%2Ered"}, "one sample, whose key holds no dot"
+    about = json.loads(files["a%2Ered.json"])
+    assert (about["prompt_id"], about["prompt"]) == ("a.red", "a a.red ball")
+    depths = np.load(io.BytesIO(files["a%2Ered.depths.npz"]))["depths"]
+    for k in range(3):
+        normal, mask = (picture(files[f"a%2Ered.{k:03d}.{kind}.png"]) for kind in ("normal", "mask"))
+        check_sphere(depths[k], normal, mask, np.array(about["transforms"][k]))
+    assert export.main([*flags, "--limit", "2"]) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert export.main([*flags, "--size", "64"]) == 2
+    assert "size 48, now 64: choose another --out" in capsys.readouterr().err
+
+
+def test_parquet_is_ready_for_datasets(run: Path, tmp_path: Path) -> None:
+    assert export.main(["--run", str(run), "--format", "hf", "--out", str(tmp_path), *CHEAP]) == 1
+    (part,) = (tmp_path / "hf/data").glob("*.parquet")
+    rows = {row["prompt_id"]: row for row in pq.read_table(part).to_pylist()}
+    assert sorted(rows) == ["a.red", "blue"]
+    row = rows["blue"]
+    assert picture(row["images"][0]["bytes"])[24, 24].tolist() == [0, 0, 255, 255]
+    assert picture(row["image"]["bytes"])[0, 0].tolist() == [0, 0, 255]
+    for k in range(3):
+        depth, normal, mask = (picture(row[kind][k]["bytes"]) for kind in ("depths", "normals", "masks"))
+        check_sphere(depth, normal, mask, np.array(row["transforms"][k]).reshape(4, 4))
+    (tmp_path / "asset.ply").write_bytes(row["ply"])
+    assert len(read_ply(tmp_path / "asset.ply")) == 1500
+    datasets = pytest.importorskip("datasets")
+    read = datasets.load_dataset(str(tmp_path / "hf"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert isinstance(read.features["normals"].feature, datasets.Image)
+    found = next(row for row in read if row["prompt_id"] == "blue")
+    assert np.asarray(found["images"][1]).shape == (48, 48, 4)
+    assert np.asarray(found["depths"][0])[24, 24] * DEPTH_UNIT == pytest.approx(3.0115 - RADIUS, abs=0.1)
+
+
+def test_loose_files_become_splats_and_meshes(run: Path, tmp_path: Path, capsys) -> None:
+    shutil.copy(run / "files/a.red.ply", tmp_path / "red.ply")
+    (tmp_path / "torn.ply").write_bytes((tmp_path / "red.ply").read_bytes()[:2000])
+    paths = ["--ply", str(tmp_path / "red.ply"), str(tmp_path / "torn.ply"), "--out", str(tmp_path), *CHEAP]
+    assert export.main([*paths, "--format", "splat"]) == 1
+    assert "torn: torn.ply is cut short" in capsys.readouterr().out
+    splats = np.frombuffer((tmp_path / "splat/red.splat").read_bytes(), np.uint8).reshape(-1, 32)
+    assert len(splats) == 1500
+    np.testing.assert_allclose(np.linalg.norm(splats[:, :12].copy().view("<f4"), axis=1), RADIUS, rtol=1e-5)
+    assert (splats[:, 24:27] == (255, 0, 0)).all()
+    assert export.main([*paths, "--format", "glb", "--mesh.resolution", "32"]) == 1
+    mesh = trimesh.load(tmp_path / "glb/red.glb", force="mesh")
+    assert mesh.is_watertight
+    assert mesh.bounds.max() == pytest.approx(RADIUS, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--run", "{folder}/none", "--format", "ply"], "holds no assets"),
+        (["--ply", "{folder}/a b.ply", "--format", "ply"], "'a b' is not allowed"),
+        (["--ply", "x/a.ply", "y/a.ply", "--format", "ply"], "another file is called 'a' too"),
+        (["--ply", "a.ply", "--format", "sog", "--splat-transform", "no-such-program"], "npm install -g @playcanvas"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_any_work(tmp_path: Path, capsys, flags: list[str], message: str) -> None:
+    arguments = [flag.format(folder=tmp_path) for flag in flags]
+    assert export.main([*arguments, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
