@@ -11,6 +11,7 @@ JOBS = {
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",
     "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
+    "view": "3D assets in, a page in the browser out: orbit them",
     "train": "turntable renders in, weights of the embedded models out",
 }
 

@@ -65,7 +65,7 @@ def run(job: ExportJob) -> int:
     store = open_store(f"{job.out.rstrip('/')}/{config.format}")
     with Lease(store):
         store.sweep()
-        _settle(store, config)
+        settle(store, config)
         ledger = Ledger(store, results_of(config), config.shard_assets)
         ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
         _export(assets, config, ledger)
@@ -74,7 +74,7 @@ def run(job: ExportJob) -> int:
     return _report(assets, ledger)
 
 
-def _settle(store: Store, config: ExportConfig) -> None:
+def settle(store: Store, config: ExportConfig) -> None:
     """Write down the settings; ValueError where the folder holds files of others."""
     from factory.datasets import CARD
 
