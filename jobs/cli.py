@@ -12,6 +12,7 @@ JOBS = {
     "evaluate": "3D assets in, CLIP scores and their statistics out",
     "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
     "view": "3D assets in, a page in the browser out: orbit them",
+    "study": "two or more runs in, a page for human raters and their win rates out",
     "train": "turntable renders in, weights of the embedded models out",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 
 import numpy as np
 
@@ -56,3 +57,33 @@ def decode_mp4(data: bytes) -> np.ndarray:
     if not frames:
         raise ValueError(f"these {len(data)} bytes hold no video frame")
     return np.stack(frames)
+
+
+def frame_rate(data: bytes) -> int:
+    """Frames a second of the first video stream, rounded, at least 1.
+
+    Raises:
+        ValueError: if the bytes hold no readable video.
+    """
+    return max(1, round(float(_stream_facts(data)[2] or 8)))
+
+
+def plays_in_browsers(data: bytes) -> bool:
+    """Whether every current browser plays the video: MP4 of h264 in yuv420p, as `encode_mp4` writes it.
+
+    Raises:
+        ValueError: if the bytes hold no readable video.
+    """
+    return _stream_facts(data)[:2] == ("h264", "yuv420p") and data[4:8] == b"ftyp"
+
+
+def _stream_facts(data: bytes) -> tuple[str, str | None, Fraction | None]:
+    """Codec, pixel format and average rate of the first video stream."""
+    import av
+
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            stream = container.streams.video[0]
+            return stream.codec_context.name, stream.pix_fmt, stream.average_rate
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"these {len(data)} bytes are no readable video: {error}") from error
