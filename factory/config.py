@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.config import ClipConfig
+from factory.cost import CostConfig
 from factory.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
 from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
-WITHOUT_EFFECT = ("line", "storage")
+WITHOUT_EFFECT = ("line", "storage", "cost")
 """Settings that change no result, and that a run may change half-way."""
 
 
@@ -114,6 +115,7 @@ class FactoryConfig:
     files: FilesConfig = field(default_factory=FilesConfig)
     line: LineConfig = field(default_factory=LineConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
 
 
 def preset(name: Preset) -> FactoryConfig:

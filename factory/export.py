@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.config import FactoryConfig, fingerprint
+from factory.cost import row_cost
 from factory.ledger import file_entry
 from factory.prompts import digest
 from factory.schema import assets_schema, unpack
@@ -146,7 +147,7 @@ def write_asset(store: Store, row: Row, config: FactoryConfig) -> tuple[Row, Any
         "transforms": "transforms.json",
         "mesh": "mesh.glb",
     }
-    finished = {name: row.get(name) for name in schema.names} | scores | {"mesh": None}
+    finished = {name: row.get(name) for name in schema.names} | scores | row_cost(row, config) | {"mesh": None}
     finished |= {column: file_entry(f"{folder}/{name}", files[name]) for column, name in named.items() if name in files}
     finished |= {
         "image": {"bytes": files["image.png"], "path": f"{folder}/image.png"},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 32 << 20
-MIN_SIDE = 8
+MIN_SIDE, MAX_SIDE = 8, 2048
 OBJECT_SHARE = 0.89
 """Radius of the circle about the object over half the image's side: the median of turntable renders."""
 
@@ -19,7 +20,7 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
 
     Args:
         data: an encoded PNG, JPEG or WebP.
-        size: side of the result in pixels; None keeps the longer side.
+        size: side of the result in pixels; None keeps the longer side, up to 2,048.
 
     Returns:
         uint8 [S,S,4] over white where the picture has transparency (A is coverage), else [S,S,3], padded with white.
@@ -29,29 +30,47 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(
-                    f"image has {picture.width}x{picture.height} pixels; the limit is {MAX_PIXELS}: shrink it"
-                )
-            if min(picture.size) < MIN_SIDE:
-                raise ValueError(
-                    f"image is {picture.width}x{picture.height}; both sides must be at least {MIN_SIDE} pixels"
-                )
-            transparent = picture.has_transparency_data
-            rgba = picture.convert("RGBA")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"unreadable image: {error}. Available formats: {', '.join(FORMATS)}") from error
+    rgba, transparent = _decoded(data)
     side = max(rgba.size)
+    wanted = size or min(side, MAX_SIDE)
+    if side * side > MAX_PIXELS:  # a strip: its square would not fit, so it is shrunk before it is padded
+        rgba = rgba.resize([max(1, round(length * wanted / side)) for length in rgba.size], Image.Resampling.LANCZOS)
+        side = max(rgba.size)
     square = Image.new("RGBA", (side, side), (255, 255, 255, 0 if transparent else 255))
     square.paste(rgba, ((side - rgba.width) // 2, (side - rgba.height) // 2))
-    if size and size != side:
-        square = square.resize((size, size), Image.Resampling.LANCZOS)
+    if wanted != side:
+        square = square.resize((wanted, wanted), Image.Resampling.LANCZOS)
     pixels = np.asarray(square, np.float32)
     alpha = pixels[..., 3:]
     over_white = np.rint(pixels[..., :3] * alpha / 255 + (255 - alpha)).astype(np.uint8)
     return np.concatenate([over_white, alpha.astype(np.uint8)], -1) if transparent else over_white
+
+
+def _decoded(data: bytes) -> tuple[Any, bool]:
+    """The picture as RGBA, and whether it has transparency; raises ValueError."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_size(*picture.size)
+            transparent = picture.has_transparency_data
+            return picture.convert("RGBA"), transparent
+    except _SizeError:
+        raise
+    except Exception as error:  # decoders meet broken data with whatever comes: AssertionError, struct.error, ...
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"unreadable image: {reason}. Available formats: {', '.join(FORMATS)}") from error
+
+
+class _SizeError(ValueError):
+    """A picture that is whole, and of a size that is not allowed."""
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _SizeError(f"image has {width}x{height} pixels; the limit is {MAX_PIXELS}: shrink it")
+    if min(width, height) < MIN_SIDE:
+        raise _SizeError(f"image is {width}x{height}; both sides must be at least {MIN_SIDE} pixels")
 
 
 def cut_out(picture: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[np.uint8]:

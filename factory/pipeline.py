@@ -24,9 +24,11 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from factory import stages
+from factory.board import Board
 from factory.config import FactoryConfig, LineConfig, Pool
 from factory.ledger import Ledger
-from factory.progress import Board, Display, Tally
+from factory.metrics import Metrics
+from factory.progress import Display, Tally
 from factory.prompts import Prompt
 from factory.schema import DEAD_LETTERS, LINE, empty_row
 from factory.stage import Stage, dead_letter
@@ -209,23 +211,30 @@ def run_line(
     Raises:
         TooManyFailures: when `line.max_failed_share` is passed; what is done stays done.
     """
-    start_ray(line.address)
-    configure_data()
-    board: Any = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain])
-    tally = Tally(total=len(_missing(work, ledger)))
-    watching = display.watching(tally, lambda: ray.get(board.read.remote())) if display else nullcontext()
+    tally, board = Tally(total=len(_missing(work, ledger)), waiting_for="Ray"), None
     try:
-        with watching:
+        with display.watching(tally) if display else nullcontext():
+            start_ray(line.address)
+            configure_data()
+            board = start_board(chain)
+            tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
             for attempt in (1, 2):
                 rows = _missing(work, ledger)
                 if rows:
+                    board.renew.remote()
                     dataset = build(source(work, rows, attempt), chain, line, board, careful=attempt == 2)
                     _drain(dataset, tally, ledger, line.max_failed_share)
             _bury_killed(work, ledger, tally, board)
     finally:
         ledger.publish()
-        ray.kill(board)
+        if board:
+            ray.kill(board)
     return tally
+
+
+def start_board(chain: Sequence[Step]) -> Any:
+    """The actor that stages tell what they do."""
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics)
 
 
 def _missing(work: Work, ledger: Ledger) -> list[int]:

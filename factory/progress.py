@@ -1,60 +1,26 @@
-"""What is going on: a tiny actor that counts, a live table for a person, and the table at the end of a run."""
+"""What is going on: a live table for a person or lines for a log, events, and the table at the end of a run."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from factory.board import Snapshot
+from factory.cost import CostConfig, run_dollars
 from factory.schema import STAGES
 
-MAX_STARTED = 10_000
+if TYPE_CHECKING:
+    from factory.config import Pool
+    from factory.events import EventLog
+
 LOG_WIDTH = 120
-
-
-@dataclass(kw_only=True, slots=True)
-class StageCount:
-    """Rows through one stage in this run."""
-
-    running: int = 0
-    finished: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-
-
-class Board:
-    """Counts rows by stage. Runs as a Ray actor without a reserved CPU; workers tell it and never wait for it."""
-
-    def __init__(self, stages: Iterable[str] = STAGES) -> None:
-        self.stages = {name: StageCount() for name in stages}
-        self.started: dict[str, tuple[str, str]] = {}
-
-    def record(self, stage: str, event: str, prompt_ids: list[str], failed: int, seconds: float) -> None:
-        """Note that rows entered ("start") or left ("end") a stage."""
-        count = self.stages[stage]
-        if event == "start":
-            self.started.update(dict.fromkeys(prompt_ids, (stage, "running")))
-            while len(self.started) > MAX_STARTED:
-                del self.started[next(iter(self.started))]
-        else:
-            count.finished += len(prompt_ids)
-            count.failed += failed
-            count.seconds += seconds
-            self.started.update(dict.fromkeys(prompt_ids, (stage, "left")))
-        count.running = 0
-
-    def read(self) -> dict[str, StageCount]:
-        """The counts by stage, with the rows that are in each stage now."""
-        for name, count in self.stages.items():
-            count.running = sum(place == (name, "running") for place in self.started.values())
-        return self.stages
-
-    def last_stage(self, prompt_id: str) -> str | None:
-        """The stage that a prompt was in when last heard of."""
-        return self.started.get(prompt_id, (None, ""))[0]
+RATE_SECONDS = 300.0
+EVENT_SECONDS = 60.0
 
 
 @dataclass(kw_only=True)
@@ -64,45 +30,100 @@ class Tally:
     total: int
     done: int = 0
     failed: int = 0
+    waiting_for: str = ""
+    """What must come up before rows can move, as "Ray"; empty once it is there."""
+    read: Callable[[], Snapshot] | None = None
+    """Reads the board, once there is one."""
+    last: Snapshot = field(default_factory=Snapshot)
+    """The board as last read."""
     started: float = field(default_factory=time.monotonic)
+    _history: deque[tuple[float, int]] = field(default_factory=deque)
 
     @property
     def left(self) -> int:
         """Prompts without an outcome yet."""
         return self.total - self.done - self.failed
 
-    def eta_seconds(self) -> float | None:
-        """Seconds to the end at the rate so far; None before the first outcome."""
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    def look(self) -> Snapshot:
+        """Read the board, and note how far the run is."""
+        if self.read:
+            self.last = self.read()
+        now = time.monotonic()
+        self._history.append((now, self.done + self.failed))
+        while now - self._history[0][0] > RATE_SECONDS:
+            self._history.popleft()
+        return self.last
+
+    def rate(self) -> float:
+        """Outcomes a second over the last minutes; over the whole run where there were none in them."""
         finished = self.done + self.failed
-        return (time.monotonic() - self.started) / finished * self.left if finished else None
+        if self._history and finished > self._history[0][1]:
+            since, before = self._history[0]
+            return (finished - before) / max(time.monotonic() - since, 1e-9)
+        return finished / max(self.seconds, 1e-9)
+
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end at the present rate; None before the first outcome."""
+        rate = self.rate()
+        return self.left / rate if rate > 0 else None
+
+    def blocked_by(self) -> str:
+        """What rows wait for now: Ray, or models that no actor has loaded yet; empty when they move."""
+        if self.waiting_for:
+            return self.waiting_for
+        counts = self.last.stages
+        loading = [
+            name for name, c in counts.items() if c.actors["loading"] and not c.actors["idle"] + c.actors["busy"]
+        ]
+        if loading or (self.read and not self.done + self.failed and not any(c.running for c in counts.values())):
+            return f"the models of {', '.join(loading)}" if loading else "the actors"
+        return ""
 
 
-def live_table(tally: Tally, stages: dict[str, StageCount]) -> Any:
+def headline(tally: Tally, dollars: float = 0.0) -> str:
+    """Rows by state, yield, time left, cost and what is waited for, in one line."""
+    eta, finished = tally.eta_seconds(), tally.done + tally.failed
+    parts = [f"{tally.done} of {tally.total} done", f"{tally.failed} failed"]
+    if tally.failed:
+        parts.append(f"yield {tally.done / finished:.0%}")
+    parts.append(f"about {_duration(eta)} left" if eta is not None and tally.left else f"{tally.left} left")
+    if dollars:
+        parts.append(f"${dollars:,.2f} so far")
+    if tally.blocked_by():
+        parts.append(f"waiting for {tally.blocked_by()} ({_duration(tally.seconds)})")
+    return ", ".join(parts)
+
+
+def live_table(tally: Tally, dollars: float = 0.0) -> Any:
     """The table shown during a run."""
     from rich.table import Table
 
-    eta = tally.eta_seconds()
-    left = f"about {_duration(eta)} left" if eta is not None and tally.left else f"{tally.left} left"
-    table = Table(
-        title=f"{tally.done} of {tally.total} assets done, {tally.failed} failed, {left}", title_justify="left"
-    )
+    table = Table(title=headline(tally, dollars), title_justify="left")
     table.add_column("stage")
-    for name in ("in work", "finished", "failed", "s an asset", "assets a minute"):
+    for name in ("queued", "in work", "finished", "failed", "s a row", "rows a minute", "actors", "busy"):
         table.add_column(name, justify="right")
-    minutes = max(time.monotonic() - tally.started, 1e-9) / 60
-    for name, count in stages.items():
+    minutes = max(tally.seconds, 1e-9) / 60
+    queued = tally.last.queued(tally.total)
+    for name, count in tally.last.stages.items():
         mean = f"{count.seconds / count.finished:.1f}" if count.finished else "-"
-        rate = f"{count.finished / minutes:.2f}"
-        table.add_row(name, str(count.running), str(count.finished), str(count.failed), mean, rate)
+        ready = count.actors["idle"] + count.actors["busy"]
+        actors = f"{ready}+{count.actors['loading']} loading" if count.actors["loading"] else str(ready)
+        busy = f"{count.busy_share:.0%}" if count.busy_share is not None else "-"
+        numbers = (queued[name], count.running, count.finished, count.failed)
+        table.add_row(name, *map(str, numbers), mean, f"{count.finished / minutes:.2f}", actors, busy)
     return table
 
 
-def plain_line(tally: Tally, stages: dict[str, StageCount]) -> str:
-    """One line of the same for logs."""
-    eta = tally.eta_seconds()
-    parts = [f"{name} {count.finished}+{count.running}" for name, count in stages.items()]
-    ending = f"about {_duration(eta)} left" if eta is not None and tally.left else f"{tally.left} left"
-    return f"{tally.done} of {tally.total} done, {tally.failed} failed, {ending} | finished+in work: {', '.join(parts)}"
+def plain_line(tally: Tally, dollars: float = 0.0) -> str:
+    """One line of the same for logs: by stage the rows queued, in work and finished."""
+    queued = tally.last.queued(tally.total)
+    parts = [f"{name} {queued[name]}/{c.running}/{c.finished}" for name, c in tally.last.stages.items()]
+    return headline(tally, dollars) + (f" | queued/in work/finished: {', '.join(parts)}" if parts else "")
 
 
 def _duration(seconds: float) -> str:
@@ -184,36 +205,101 @@ def make_console() -> Any:
 
 
 class Display:
-    """Shows a run: a live table on a terminal, else a line every few seconds."""
+    """Shows and notes a run: a live table on a terminal, else a line every few seconds; events and gauges.
 
-    def __init__(self, log_seconds: float = 15.0) -> None:
+    Args:
+        events: the run's events, or None.
+        prices: for the cost so far.
+        pools: by stage what its actors hold; without it no cost is shown.
+        log_seconds: between the lines where there is no terminal.
+    """
+
+    def __init__(
+        self,
+        events: EventLog | None = None,
+        prices: CostConfig | None = None,
+        pools: Mapping[str, Pool] | None = None,
+        log_seconds: float = 10.0,
+    ) -> None:
         self.console = make_console()
-        self.log_seconds = log_seconds
+        self.events, self.prices, self.pools, self.log_seconds = events, prices or CostConfig(), pools, log_seconds
+        self._gauges: Any = None
+
+    def dollars(self, tally: Tally) -> float:
+        """The run's cost so far."""
+        return run_dollars(tally.last.stages, self.pools, self.prices) if self.pools else 0.0
 
     @contextmanager
-    def watching(self, tally: Tally, read: Callable[[], dict[str, StageCount]]) -> Iterator[None]:
-        """Show `tally` and the stage counts that `read` returns until the block ends."""
+    def watching(self, tally: Tally) -> Iterator[None]:
+        """Show and note `tally` until the block ends."""
         from rich.live import Live
 
         stop = threading.Event()
         live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
-
-        def show() -> None:
-            if live:
-                live.update(live_table(tally, read()), refresh=True)
-            else:
-                print(plain_line(tally, read()), flush=True)
+        self._note("run_started", rows=tally.total)
 
         def loop() -> None:
-            while not stop.wait(1.0 if live else self.log_seconds):
-                show()
+            logged = noted = time.monotonic()
+            while not stop.wait(1.0):
+                now = time.monotonic()
+                self._look(tally)
+                if live or now - logged >= self.log_seconds:
+                    logged = now
+                    self._show(tally, live)
+                if now - noted >= EVENT_SECONDS:
+                    noted = now
+                    self._note("progress", **self._counts(tally))
+                if self.events:
+                    self.events.flush()
 
         thread = threading.Thread(target=loop, name="display", daemon=True)
+        ending: dict[str, Any] = {"event": "run_finished"}
         with live or nullcontext():
             thread.start()
             try:
                 yield
+            except BaseException as error:
+                ending = {"event": "run_stopped", "error_type": type(error).__name__, "error_message": str(error)}
+                raise
             finally:
                 stop.set()
                 thread.join()
-                show()
+                self._look(tally)
+                self._show(tally, live)
+                self._note(**ending, **self._counts(tally))
+                if self.events:
+                    self.events.flush(force=True)
+
+    def _look(self, tally: Tally) -> None:
+        """Read the board; a Ray that is just dying tells nothing new."""
+        from ray.exceptions import RayError
+
+        try:
+            snapshot = tally.look()
+        except RayError:
+            return
+        for note in snapshot.notes:
+            self._note(**note)
+        snapshot.notes = []
+        if tally.read:
+            self._gauge(tally)
+
+    def _show(self, tally: Tally, live: Any) -> None:
+        if live:
+            live.update(live_table(tally, self.dollars(tally)), refresh=True)
+        else:
+            print(plain_line(tally, self.dollars(tally)), flush=True)
+
+    def _gauge(self, tally: Tally) -> None:
+        from factory.metrics import Metrics
+
+        self._gauges = self._gauges or Metrics()
+        self._gauges.gauge_run(tally, self.dollars(tally))
+
+    def _note(self, event: str, **fields: Any) -> None:
+        if self.events:
+            self.events.add(event, **fields)
+
+    def _counts(self, tally: Tally) -> dict[str, Any]:
+        counts = {"done": tally.done, "failed": tally.failed, "left": tally.left}
+        return counts | {"seconds": round(tally.seconds, 1), "dollars": round(self.dollars(tally), 4)}

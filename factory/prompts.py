@@ -15,6 +15,7 @@ from typing import Any
 
 from factory.readers import Raw, read_rows
 from factory.secrets import scrub
+from factory.spool import Spool, Spooled
 from factory.store import StorageConfig
 
 MAX_PROMPT_BYTES = 4096
@@ -22,17 +23,24 @@ MAX_IMAGE_BYTES = 32 << 20
 MAX_SEED = 2**63 - 1
 ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ID_COLUMNS = ("prompt_id", "id")
+COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
+"""What is read of a table; nothing else is looked at."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(kw_only=True, slots=True)
 class Prompt:
-    """One job for the line. `image` is an encoded picture (PNG, JPEG, WebP) to start from, or None."""
+    """One job for the line."""
 
     prompt_id: str
     prompt: str
     seed: int
-    image: bytes | None = None
+    picture: Spooled | None = None
+
+    @property
+    def image(self) -> bytes | None:
+        """The encoded picture (PNG, JPEG, WebP) to start from, read from disk; None without one."""
+        return self.picture.read() if self.picture else None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,17 +90,16 @@ def read_prompts(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be at least 1")
     root = image_root or uri.rpartition("/")[0] or "."
-    table, columns, seen = PromptTable(), dict[str, None](), dict[str, int]()
-    refused: list[tuple[Raw, RowError]] = []
-    for raw in _first(read_rows(uri, storage=storage), limit):
+    table, columns, seen, spool = PromptTable(), dict[str, None](), dict[str, int](), Spool()
+    for raw in _first(read_rows(uri, storage=storage, columns=COLUMNS), limit):
         columns.update(dict.fromkeys(raw.values))
         try:
-            prompt = _check(raw, root)
+            prompt = _check(raw, root, spool)
             _refuse_repeat(prompt.prompt_id, raw.number, seen)
             table.prompts.append(prompt)
         except RowError as error:
-            refused.append((raw, error))
-    table.rejected = [_rejected(raw, error, seen) for raw, error in refused]
+            table.rejected.append(_rejected(raw, error))
+    _name_apart(table.rejected, seen)
     if not table.prompts and not table.rejected:
         raise ValueError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:
@@ -116,7 +123,7 @@ def digest(*parts: str) -> str:
     return hasher.hexdigest()
 
 
-def _check(raw: Raw, root: str) -> Prompt:
+def _check(raw: Raw, root: str, spool: Spool) -> Prompt:
     """The row as a Prompt; raises RowError."""
     if raw.error:
         raise RowError("InvalidUtf8" if "UTF-8" in raw.error else "UnreadableRow", f"row {raw.number}: {raw.error}")
@@ -127,7 +134,8 @@ def _check(raw: Raw, root: str) -> Prompt:
         source = given_id or digest(prompt, hashlib.blake2b(image or b"").hexdigest())
         seed = int(digest("seed", source)[:8], 16) & 0x7FFFFFFF
     identity = [prompt, str(seed)] + ([hashlib.blake2b(image, digest_size=16).hexdigest()] if image else [])
-    return Prompt(prompt_id=given_id or digest(*identity), prompt=prompt, seed=seed, image=image)
+    picture = spool.add(image) if image else None
+    return Prompt(prompt_id=given_id or digest(*identity), prompt=prompt, seed=seed, picture=picture)
 
 
 def _prompt(value: Any, required: bool) -> str:
@@ -217,21 +225,37 @@ def _refuse_repeat(prompt_id: str, number: int, seen: dict[str, int]) -> None:
     seen[prompt_id] = number
 
 
-def _rejected(raw: Raw, error: RowError, seen: dict[str, int]) -> Rejected:
-    """The dead letter of a row, under its own id where it has one, else under a hash of what was read.
-
-    A name that is taken gets "~2", "~3", ...: no given id may hold a tilde, so none can clash.
-    """
+def _rejected(raw: Raw, error: RowError) -> Rejected:
+    """The dead letter of a row, under its own id where it has one, else under a hash of what was read."""
     prompt = raw.values.get("prompt")
     prompt = _clean(prompt) if isinstance(prompt, str) else ""
     given = next((raw.values[name] for name in _ID_COLUMNS if raw.values.get(name) not in (None, "")), None)
-    name = error.prompt_id or (digest(prompt, error.kind) if given is None else _clean(str(given)))
-    unique, copies = name, 1
-    while unique in seen:
-        copies += 1
-        unique = f"{name}~{copies}"
-    seen[unique] = raw.number
-    return Rejected(prompt_id=unique, prompt=prompt, error_type=error.kind, error_message=str(error))
+    name = error.prompt_id or (digest(prompt, error.kind) if given is None else _clean(_text(given)))
+    return Rejected(prompt_id=name, prompt=prompt, error_type=error.kind, error_message=str(error))
+
+
+def _name_apart(rejected: list[Rejected], seen: dict[str, int]) -> None:
+    """Give each dead letter an id of its own. A name that is taken gets "~2", "~3", ...
+
+    No given id may hold a tilde; a rejected one may, so that every name is looked up.
+    """
+    copies: dict[str, int] = {}
+    for row in rejected:
+        unique, count = row.prompt_id, copies.get(row.prompt_id, 1)
+        while unique in seen:
+            count += 1
+            unique = f"{row.prompt_id}~{count}"
+        copies[row.prompt_id] = count
+        seen[unique] = 0
+        row.prompt_id = unique
+
+
+def _text(value: Any) -> str:
+    """Any value as text; whole numbers of thousands of digits have none in Python."""
+    try:
+        return str(value)
+    except ValueError:
+        return f"a {type(value).__name__}"
 
 
 def _clean(text: str, limit: int = 200) -> str:
@@ -241,5 +265,9 @@ def _clean(text: str, limit: int = 200) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = f"a {type(value).__name__}"
+    text = text if len(text) <= 80 else text[:77] + "..."
     return text.encode("utf-8", "replace").decode("utf-8")

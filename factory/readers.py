@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,10 @@ from factory.secrets import scrub
 from factory.store import StorageConfig, pyarrow_filesystem
 
 FORMATS = ("txt", "csv", "jsonl", "parquet")
-MAX_CELL_BYTES = 64 << 20
+MAX_LINE_BYTES = 4 << 20
+"""A line of text becomes up to thirty times as much memory once it is parsed."""
+BATCH_BYTES, BATCH_ROWS = 64 << 20, 256
+"""So much of a parquet file is decoded at a time, by its own word on its size."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,13 +30,16 @@ class Raw:
     error: str | None = None
 
 
-def read_rows(uri: str, text_column: str = "prompt", storage: StorageConfig | None = None) -> Iterator[Raw]:
-    """Yield the rows of a table.
+def read_rows(
+    uri: str, text_column: str = "prompt", storage: StorageConfig | None = None, columns: Sequence[str] | None = None
+) -> Iterator[Raw]:
+    """Yield the rows of a table, a bounded piece of it in memory at a time.
 
     Args:
         uri: local path or s3:// address that ends in .txt, .csv, .jsonl or .parquet.
         text_column: the column that a line of a txt file stands for.
         storage: how s3:// is reached.
+        columns: the only ones that the caller looks at, so that others need not be decoded; they may come all the same.
 
     Raises:
         ValueError: when the file is missing, has another suffix or is no table of its format at all.
@@ -43,7 +49,7 @@ def read_rows(uri: str, text_column: str = "prompt", storage: StorageConfig | No
         raise ValueError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
     with _open(uri, storage) as stream:
         if suffix == "parquet":
-            yield from _parquet_rows(uri, stream)
+            yield from _parquet_rows(uri, stream, columns)
         elif suffix == "csv":
             yield from _csv_rows(uri, stream)
         else:
@@ -65,7 +71,11 @@ def _lines(stream, parse) -> Iterator[Raw]:
     """Rows of a text file, a line each; blank lines at the end are no rows."""
     blanks = 0
     number = 0
-    for line in io.BufferedReader(_Readable(stream)):
+    for line in _bounded_lines(stream):
+        if line is None:
+            number, blanks = number + blanks + 1, 0
+            yield Raw(number=number, values={}, error=_TOO_LONG)
+            continue
         line = line.removeprefix(codecs.BOM_UTF8) if number + blanks == 0 else line
         line = line.rstrip(b"\r\n")
         if not line.strip():
@@ -79,6 +89,21 @@ def _lines(stream, parse) -> Iterator[Raw]:
             yield Raw(number=number, values=parse(line))
         except (ValueError, RecursionError) as error:
             yield Raw(number=number, values={}, error=_reason(error))
+
+
+_TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB; shorten it"
+
+
+def _bounded_lines(stream) -> Iterator[bytes | None]:
+    """Lines with their ends; None in place of a longer one than MAX_LINE_BYTES, which is skipped."""
+    buffer = io.BufferedReader(_Readable(stream), 1 << 20)
+    while line := buffer.readline(MAX_LINE_BYTES):
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        while (rest := buffer.readline(1 << 20)) and not rest.endswith(b"\n"):
+            pass
+        yield None
 
 
 def _reason(error: Exception) -> str:
@@ -104,9 +129,8 @@ def _json_values(line: bytes) -> dict[str, Any]:
 
 
 def _csv_rows(uri: str, stream) -> Iterator[Raw]:
-    csv.field_size_limit(MAX_CELL_BYTES)
-    text = io.TextIOWrapper(io.BufferedReader(_Readable(stream)), "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.DictReader(text, strict=True)
+    csv.field_size_limit(MAX_LINE_BYTES)
+    reader = csv.DictReader(_CsvText(stream), strict=True)
     if reader.fieldnames and any("\0" in name for name in reader.fieldnames):
         raise ValueError(f"{uri}: not UTF-8 text; save the table as UTF-8")
     number = 0
@@ -119,25 +143,51 @@ def _csv_rows(uri: str, stream) -> Iterator[Raw]:
         except csv.Error as error:
             if "unexpected end" in str(error):
                 raise ValueError(f"{uri}: a quote opened in row {number} is never closed; close it") from error
-            yield Raw(number=number, values={}, error=f"badly quoted: {error}")
+            reason = str(error) if _TOO_LONG in str(error) else f"badly quoted: {error}"
+            yield Raw(number=number, values={}, error=reason)
             continue
         extra = values.pop(None, None)
         error = f"{len(extra)} more cells than the header has columns; quote commas" if extra else None
         yield Raw(number=number, values=dict(values), error=error)
 
 
-def _parquet_rows(uri: str, stream) -> Iterator[Raw]:
+class _CsvText:
+    """The text of a csv file, line by line; a line that is too long is an error of its row."""
+
+    def __init__(self, stream) -> None:
+        self._lines = _bounded_lines(stream)
+        self._first = True
+
+    def __iter__(self) -> _CsvText:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        if line is None:
+            raise csv.Error(_TOO_LONG)
+        line = line.removeprefix(codecs.BOM_UTF8) if self._first else line
+        self._first = False
+        return line.decode("utf-8", "surrogateescape")
+
+
+def _parquet_rows(uri: str, stream, wanted: Sequence[str] | None) -> Iterator[Raw]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream, buffer_size=1 << 20)
+        names = file.schema_arrow.names
+        known = [name for name in names if wanted is None or name in wanted]
         number = 0
-        for batch in file.iter_batches(batch_size=256):
-            columns = {name: _binary(batch.column(i)) for i, name in enumerate(batch.schema.names)}
-            for row in range(batch.num_rows):
-                number += 1
-                yield _parquet_row(number, columns, row)
+        for group in range(file.num_row_groups):
+            about = file.metadata.row_group(group)
+            rows = BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)
+            size = min(max(1, rows), BATCH_ROWS)
+            for batch in file.iter_batches(size, row_groups=[group], columns=known or names, use_threads=False):
+                columns = {name: _binary(batch.column(i)) for i, name in enumerate(batch.schema.names)}
+                for row in range(batch.num_rows):
+                    number += 1
+                    yield _parquet_row(number, columns, row)
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{uri}: not a readable parquet file: {error}") from error
 

@@ -87,12 +87,14 @@ RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("
 def assets_schema(score_columns: list[str]) -> pa.Schema:
     """The schema of finished assets; a score's column carries the name of the model that judged."""
     files = [(name, FILE) for name in ("ply", "turntable", "generated", "transforms", "mesh")]
+    cost = [(name, pa.float64()) for name in ("actor_seconds", "cpu_seconds", "gpu_seconds", "cost_dollars")]
     cameras = [("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())]
     fields = [
         *_IDENTITY,
         ("image", IMAGE),
         *files,
         *_MADE,
+        *cost,
         *cameras,
         *[(name, pa.float64()) for name in score_columns],
         *[(name, pa.string()) for name in ("fingerprint", "config_fingerprint")],

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from factory.config import FactoryConfig, fingerprint
+from factory.reporter import Reporter
 from factory.schema import DEAD_LETTERS, LINE
 from factory.secrets import scrub
 
 Row = dict[str, Any]
-BOARD_SECONDS = 5.0
 
 
 class Stage:
@@ -28,16 +28,22 @@ class Stage:
     Args:
         config: the resolved settings (`FactoryConfig`, or the line's own).
         threads: how many threads numerical libraries may use.
-        board: where progress is told (`progress.Board`, a Ray actor), or None.
+        board: where progress is told (`board.Board`, a Ray actor), or None.
     """
 
     name: ClassVar[str]
     config: Any
 
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
-        self.config, self.board = config, board
+        self.config, self.reporter = config, Reporter(self.name, board)
         use_threads(threads)
-        self.load()
+        with self.reporter.loading():
+            self.load()
+
+    def __del__(self) -> None:
+        """Ray lets go of its actors' objects when it takes a pool apart."""
+        if hasattr(self, "reporter"):
+            self.reporter.gone()
 
     def load(self) -> None:
         """Bring models into memory; called once an actor."""
@@ -71,15 +77,7 @@ class Stage:
             row["host"] = socket.gethostname()
 
     def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
-        """Tell the board; a start is waited for, so that it is known where a row was when its process died."""
-        if self.board is None:
-            return
-        failed = sum(row["error_stage"] is not None for row in rows)
-        told = self.board.record.remote(self.name, event, [next(iter(row.values())) for row in rows], failed, seconds)
-        if event == "start":
-            import ray
-
-            ray.wait([told], timeout=BOARD_SECONDS)
+        self.reporter.tell(event, rows, seconds)
 
 
 def use_threads(count: int) -> None:

@@ -109,3 +109,21 @@ def test_object_is_centred_and_fills_its_share(centre: tuple[int, int], radius: 
 def test_picture_without_object_is_refused() -> None:
     with pytest.raises(ValueError, match="no object"):
         frame_object(np.zeros((32, 32, 4), np.uint8), 32)
+
+
+def test_long_strip_is_shrunk_before_it_is_padded_to_a_square() -> None:
+    """60,000 x 16 pixels are few, their square would be 14 GB."""
+    strip = encoded(np.full((16, 60_000, 3), 7, np.uint8))
+    square = read_picture(strip, 64)
+    assert square.shape == (64, 64, 3)
+    assert (square[:31] == 255).all()
+    assert read_picture(strip).shape == (2048, 2048, 3)
+
+
+def test_decoder_that_stumbles_is_an_unreadable_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(Image.Image, "convert", stumble)
+    with pytest.raises(ValueError, match="unreadable image: AssertionError"):
+        read_picture(encoded(np.zeros((16, 16, 3), np.uint8)))

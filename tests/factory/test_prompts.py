@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory.prompts import ID_PATTERN, MAX_PROMPT_BYTES, read_prompts
+from factory import readers
+from factory.prompts import ID_PATTERN, MAX_PROMPT_BYTES, _name_apart, read_prompts
 
 GOOD = [("a red cup", 1), ("ein grüner Stuhl", 2), ('一把椅子, "quoted"', 3)]
 
@@ -209,3 +211,49 @@ def test_unusable_row_leaves_its_id_to_a_good_one(tmp_path: Path) -> None:
 def test_utf16_csv_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not UTF-8"):
         read_prompts(saved(tmp_path / "p.csv", "prompt\na car\n".encode("utf-16")))
+
+
+def test_line_beyond_the_limit_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
+    long = "y" * 5000
+    table = saved(tmp_path / "p.jsonl", f'{{"prompt":"a"}}\n{{"prompt":"{long}"}}\n{{"prompt":"b"}}\n'.encode())
+    assert [prompt.prompt for prompt in read_prompts(table).prompts] == ["a", "b"]
+    assert "MiB; shorten it" in read_prompts(table).rejected[0].error_message
+    table = saved(tmp_path / "p.csv", f"prompt\na\n{long}\nb\n".encode())
+    assert [prompt.prompt for prompt in read_prompts(table).prompts] == ["a", "b"]
+
+
+def test_only_known_columns_of_parquet_are_decoded(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["a cup"], "other": [b"\xff" * 100], "seed": [3]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    rows = list(readers.read_rows(str(tmp_path / "p.parquet"), columns=("prompt", "seed")))
+    assert [row.values for row in rows] == [{"prompt": "a cup", "seed": 3}]
+
+
+def test_pictures_wait_on_disk(tmp_path: Path) -> None:
+    images = [bytes([n]) * (1 << 20) for n in range(40)]
+    pq.write_table(pa.table({"prompt": ["x"] * 40, "seed": range(40), "image": images}), tmp_path / "p.parquet")
+    tracemalloc.start()
+    read = read_prompts(str(tmp_path / "p.parquet"))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 4 << 20
+    assert [prompt.image for prompt in read.prompts] == images
+
+
+def test_many_rows_with_the_same_fault_are_named_in_linear_time(tmp_path: Path) -> None:
+    table = saved(tmp_path / "p.jsonl", b'{"prompt":""}\n' * 3000)
+    looked_up = 0
+
+    class Seen(dict):
+        def __contains__(self, key: object) -> bool:
+            nonlocal looked_up
+            looked_up += 1
+            return super().__contains__(key)
+
+    rejected = read_prompts(table).rejected
+    assert len({row.prompt_id for row in rejected}) == 3000
+    for row in rejected:
+        row.prompt_id = "same"
+    _name_apart(rejected, Seen())
+    assert looked_up < 3 * len(rejected)

@@ -1,0 +1,162 @@
+"""What every stage is doing, in one tiny Ray actor: workers tell it and never wait for it, the driver reads it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory.schema import STAGES
+
+MAX_STARTED = 10_000
+MAX_NOTES = 1_000
+STATES = ("loading", "idle", "busy")
+
+
+@dataclass(kw_only=True, slots=True)
+class StageCount:
+    """One stage in this run: rows, network evaluations, and the time of its actors."""
+
+    running: int = 0
+    finished: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """In model code, over all rows."""
+    steps: int = 0
+    """Sampler steps, each of them one network evaluation."""
+    forwards: int = 0
+    """Forward passes; guidance doubles them."""
+    restarts: int = 0
+    actors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    """How many are in each state now."""
+    actor_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STATES, 0.0))
+    """What they spent in each state, added up."""
+
+    @property
+    def busy_share(self) -> float | None:
+        """Share of the time of loaded actors in which they had rows, in [0, 1]; None before there was any."""
+        ready = self.actor_seconds["idle"] + self.actor_seconds["busy"]
+        return self.actor_seconds["busy"] / ready if ready > 0 else None
+
+
+@dataclass(kw_only=True, slots=True)
+class Snapshot:
+    """The board at one moment: counts by stage in order, and what has happened since the last reading."""
+
+    stages: dict[str, StageCount] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+    """Events as for `events.EventLog`: {"event": "stage_ready" | "actor_restarted" | "row_failed", ...}."""
+
+    def queued(self, total: int) -> dict[str, int]:
+        """Rows that wait before each stage, of `total` rows that the first one gets."""
+        waiting, before = {}, total
+        for name, count in self.stages.items():
+            waiting[name] = max(0, before - count.finished - count.running)
+            before = count.finished
+        return waiting
+
+
+@dataclass(slots=True)
+class _Actor:
+    stage: str
+    state: str
+    since: float
+
+
+class Board:
+    """Counts rows and actors by stage.
+
+    Args:
+        stages: their names, in order.
+        metrics: told of every report too (`metrics.Metrics`), or None. A function, since it is made in the actor.
+    """
+
+    def __init__(self, stages: Iterable[str] = STAGES, metrics: Callable[[], Any] | None = None) -> None:
+        self.stages = {name: StageCount() for name in stages}
+        self.metrics = metrics() if metrics else None
+        self._started: dict[str, tuple[str, str]] = {}
+        self._actors: dict[str, _Actor] = {}
+        self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
+
+    def record(
+        self,
+        stage: str,
+        event: str,
+        prompt_ids: Sequence[str] = (),
+        failed: int = 0,
+        seconds: float = 0.0,
+        actor: str = "",
+        evaluations: tuple[int, int] = (0, 0),
+        notes: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Note what an actor tells.
+
+        Args:
+            stage: its stage.
+            event: "loading", "ready" or "gone" of the actor, "start" or "end" of rows in it.
+            prompt_ids: of these rows.
+            failed: how many of them are dead letters now.
+            seconds: in model code, or loading.
+            actor: the same after a restart of its process.
+            evaluations: sampler steps and forwards.
+            notes: see `Snapshot.notes`.
+        """
+        count = self.stages[stage]
+        self._notes.extend(notes)
+        if event == "loading" and actor in self._actors:
+            count.restarts += 1
+            self._notes.append({"event": "actor_restarted", "stage": stage})
+        if event == "start":
+            self._started.update(dict.fromkeys(prompt_ids, (stage, "running")))
+            while len(self._started) > MAX_STARTED:
+                del self._started[next(iter(self._started))]
+        elif event == "end":
+            count.finished += len(prompt_ids)
+            count.failed += failed
+            count.seconds += seconds
+            count.steps += evaluations[0]
+            count.forwards += evaluations[1]
+            self._started.update(dict.fromkeys(prompt_ids, (stage, "left")))
+        if actor:
+            self._move(actor, stage, {"loading": "loading", "start": "busy", "gone": ""}.get(event, "idle"))
+        if self.metrics:
+            self.metrics.record(stage, event, len(prompt_ids), failed, seconds, evaluations)
+
+    def renew(self) -> None:
+        """Forget the actors, as those of a pass that has ended."""
+        for actor in list(self._actors):
+            self._move(actor, self._actors[actor].stage, "")
+
+    def read(self) -> Snapshot:
+        """The counts now, and the notes since the last reading."""
+        now = time.monotonic()
+        for name, count in self.stages.items():
+            count.running = sum(place == (name, "running") for place in self._started.values())
+            count.actors = dict.fromkeys(STATES, 0)
+        for known in self._actors.values():
+            self._spend(known, now)
+            self.stages[known.stage].actors[known.state] += 1
+        notes, self._notes = list(self._notes), deque(maxlen=MAX_NOTES)
+        snapshot = Snapshot(stages=self.stages, notes=notes)
+        if self.metrics:
+            self.metrics.gauge(snapshot)
+        return snapshot
+
+    def last_stage(self, prompt_id: str) -> str | None:
+        """The stage that a prompt was in when last heard of."""
+        return self._started.get(prompt_id, (None, ""))[0]
+
+    def _move(self, actor: str, stage: str, state: str) -> None:
+        now = time.monotonic()
+        if actor in self._actors:
+            self._spend(self._actors[actor], now)
+        if state:
+            self._actors[actor] = _Actor(stage, state, now)
+        else:
+            self._actors.pop(actor, None)
+
+    def _spend(self, known: _Actor, now: float) -> None:
+        self.stages[known.stage].actor_seconds[known.state] += now - known.since
+        known.since = now

@@ -1,0 +1,131 @@
+"""How an actor tells what it does: to the board, and as JSON lines with prompt_id in its own log.
+
+Ray keeps what a worker prints in its session's logs (`ray logs`, the dashboard, or a log shipper).
+IM3D_LOG_LEVEL=DEBUG adds the start of every row, WARNING leaves failures only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from factory.secrets import scrub
+
+BOARD_SECONDS = 5.0
+EVALUATED = {"image": "image", "video": "video", "reconstruct": "refine"}
+"""By stage, the part whose columns `steps_` and `forwards_` hold its network evaluations."""
+
+
+class Reporter:
+    """Tells on behalf of one actor.
+
+    Args:
+        stage: its stage's name.
+        board: `board.Board` as a Ray actor, or None.
+    """
+
+    def __init__(self, stage: str, board: Any) -> None:
+        self.stage, self.board, self.host = stage, board, socket.gethostname()
+        self.actor = _actor_id() if board is not None else ""
+        self.log = json_logger() if board is not None else logging.getLogger("factory")
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Around the loading of models."""
+        started = time.perf_counter()
+        self._send("loading")
+        yield
+        seconds = time.perf_counter() - started
+        note = {"event": "stage_ready", "stage": self.stage, "seconds": round(seconds, 3), "host": self.host}
+        self._send("ready", seconds=seconds, notes=[note])
+        self.log.info("ready", extra={"fields": note})
+
+    def tell(self, event: str, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        """Tell that rows of work start or end. A start is waited for, so that it is known where a row was when its
+        process died. The first column is the row's id."""
+        if self.board is None:
+            return
+        ids = [next(iter(row.values())) for row in rows]
+        if event == "start":
+            told = self._send("start", prompt_ids=ids)
+            import ray
+
+            ray.wait([told], timeout=BOARD_SECONDS)
+            for identity in ids:
+                self.log.debug("start", extra={"fields": {"stage": self.stage, "prompt_id": identity}})
+            return
+        failures = [_failure(identity, row) for identity, row in zip(ids, rows) if row["error_stage"] == self.stage]
+        failed = sum(row["error_stage"] is not None for row in rows)
+        self._send(
+            "end",
+            prompt_ids=ids,
+            failed=failed,
+            seconds=seconds,
+            evaluations=self._evaluations(rows),
+            notes=[{"event": "row_failed"} | failure for failure in failures],
+        )
+        self._log_ends(ids, rows, seconds)
+
+    def gone(self) -> None:
+        """The actor ends."""
+        self._send("gone")
+
+    def _send(self, event: str, **what: Any) -> Any:
+        if self.board is not None:
+            return self.board.record.remote(self.stage, event, actor=self.actor, **what)
+
+    def _evaluations(self, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+        part = EVALUATED.get(self.stage)
+        steps, forwards = (sum(row.get(f"{kind}_{part}") or 0 for row in rows) for kind in ("steps", "forwards"))
+        return steps, forwards
+
+    def _log_ends(self, ids: Sequence[str], rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        for identity, row in zip(ids, rows):
+            if row["error_stage"] == self.stage:
+                self.log.warning("failed", extra={"fields": _failure(identity, row)})
+            elif row["error_stage"] is None:
+                fields = {"stage": self.stage, "prompt_id": identity, "seconds": round(seconds / len(rows), 3)}
+                self.log.info("end", extra={"fields": fields})
+
+
+def _failure(identity: str, row: dict[str, Any]) -> dict[str, Any]:
+    names = {"stage": "error_stage", "error_type": "error_type", "error_message": "error_message"}
+    known = {name: row[column] for name, column in names.items()}
+    return {"prompt_id": identity} | known | {"attempt": row.get("attempt")}
+
+
+def _actor_id() -> str:
+    import ray
+
+    return ray.get_runtime_context().get_actor_id() or f"{socket.gethostname()}:{os.getpid()}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, message as `event`, and the record's `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment, "level": record.levelname.lower(), "event": record.getMessage()}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return scrub(json.dumps(line | {"host": socket.gethostname()} | getattr(record, "fields", {}), default=str))
+
+
+def json_logger() -> logging.Logger:
+    """The logger of this process, set up once."""
+    logger = logging.getLogger("factory")
+    if not any(isinstance(handler.formatter, JsonFormatter) for handler in logger.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(os.environ.get("IM3D_LOG_LEVEL", "INFO").upper())
+    return logger
