@@ -1,6 +1,7 @@
 """Fit Gaussians to true renders of assets and judge them on views between those they were fitted to.
 
     python -m benchmarks.reconstruction --assets DIR [--split val] [--limit N] [--fit.iterations 1200]
+    nice python -m benchmarks.reconstruction --assets DIR --threads 1 --progress FILE.jsonl   # goes on where it stopped
 
 Prints a table, then one line of JSON: ``psnr`` (dB, over white), ``iou`` (masks at half coverage),
 ``lpips`` (the network named in ``lpips_network``), ``seconds_per_fit`` (wall), ``cpu_seconds_per_fit``
@@ -42,6 +43,8 @@ class Options:
     """Of elevations and fits."""
     threads: int = 2
     """CPU threads of a fit."""
+    progress: Path | None = None
+    """Append every asset's figures here as a line of JSON, and leave out assets that have one already."""
     sheet: Path | None = None
     """Write a PNG here: for every asset the unseen views, true above fitted."""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -80,14 +83,15 @@ def judge(truth: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, perceptual: Any
 
 def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, float], np.ndarray]:
     """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
-    from factory.meshes import load_mesh, render_turntable
+    from benchmarks.assets import true_turntable
+    from factory.meshes import load_mesh
     from recon.cameras import OrbitConfig, turntable
     from recon.fit import fit
     from recon.gaussians import render
 
     mesh, between = load_mesh(path), math.pi / options.views
-    frames = render_turntable(mesh, elevation, options.size, options.views)
-    truth = render_turntable(mesh, elevation, options.size, UNSEEN_VIEWS, between)
+    frames = true_turntable(mesh, elevation, options.size, options.views)
+    truth = true_turntable(mesh, elevation, options.size, UNSEEN_VIEWS, between)
     started, cpu_started = time.perf_counter(), time.process_time()
     result = fit(frames, None, turntable(elevation, options.size, OrbitConfig(num_views=options.views)),
                  options.fit, options.seed)  # fmt: skip
@@ -100,6 +104,28 @@ def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -
     return figures, np.concatenate(rows)
 
 
+def done_before(progress: Path | None) -> dict[str, dict[str, Any]]:
+    """Figures by asset id of an earlier, unfinished run."""
+    if progress is None or not progress.is_file():
+        return {}
+    return {row["id"]: row for row in map(json.loads, progress.read_text().splitlines())}
+
+
+def summary_of(rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
+    """The JSON's content: means, and how many assets reach the goals of 31 dB and IoU 0.98."""
+    names = ("psnr", "iou", "lpips", "seconds_per_fit", "cpu_seconds_per_fit", "gaussians")
+    found: dict[str, Any] = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in names}
+    found |= {
+        "psnr_min": round(min(row["psnr"] for row in rows), 2),
+        "iou_min": round(min(row["iou"] for row in rows), 4),
+        "share_psnr_31": round(float(np.mean([row["psnr"] >= 31 for row in rows])), 3),
+        "share_iou_98": round(float(np.mean([row["iou"] >= 0.98 for row in rows])), 3),
+    }
+    return found | {
+        "assets": len(rows), "size": options.size, "threads": options.threads, "lpips_network": "pocket",
+    }  # fmt: skip
+
+
 def main(options: Options) -> dict[str, Any]:
     """Run the benchmark and print it; returns the JSON's content."""
     os.environ["NUMBA_NUM_THREADS"] = str(options.threads)
@@ -109,25 +135,30 @@ def main(options: Options) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     perceptual, random = load_perceptual("pocket"), np.random.default_rng(options.seed)
-    rows, sheets = [], []
+    rows, sheets, known = [], [], done_before(options.progress)
     print(f"{'asset':<40} {'elev':>5} {'psnr':>6} {'iou':>6} {'lpips':>6} {'points':>6} {'wall s':>7} {'cpu s':>6}")
     for asset in chosen_assets(options):
         elevation = float(random.uniform(0, math.pi / 4))
-        figures, sheet = fit_asset(options.assets / asset["path"], elevation, options, perceptual)
-        rows.append(figures)
-        sheets.append(sheet)
+        row = known.get(asset["id"])
+        if row is None:
+            figures, sheet = fit_asset(options.assets / asset["path"], elevation, options, perceptual)
+            row = {"id": asset["id"], "elevation": elevation, **figures}
+            sheets.append(sheet)
+            if options.progress:
+                with options.progress.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        rows.append(row)
         print(
-            f"{asset['id'][:40]:<40} {math.degrees(elevation):5.1f} {figures['psnr']:6.2f} {figures['iou']:6.4f} "
-            f"{figures['lpips']:6.4f} {figures['gaussians']:6.0f} {figures['seconds_per_fit']:7.1f} "
-            f"{figures['cpu_seconds_per_fit']:6.1f}",
+            f"{asset['id'][:40]:<40} {math.degrees(elevation):5.1f} {row['psnr']:6.2f} {row['iou']:6.4f} "
+            f"{row['lpips']:6.4f} {row['gaussians']:6.0f} {row['seconds_per_fit']:7.1f} "
+            f"{row['cpu_seconds_per_fit']:6.1f}",
             flush=True,
         )
-    if options.sheet:
+    if options.sheet and sheets:
         from PIL import Image
 
         Image.fromarray(np.concatenate(sheets)).save(options.sheet)
-    summary = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
-    summary |= {"assets": len(rows), "size": options.size, "threads": options.threads, "lpips_network": "pocket"}
+    summary = summary_of(rows, options)
     print(json.dumps(summary))
     return summary
 

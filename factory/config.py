@@ -128,6 +128,7 @@ def preset(name: Preset) -> FactoryConfig:
         return FactoryConfig(
             image=ImageConfig(steps=20, guidance_scale=3.0, size=128),
             video=VideoConfig(steps=4, guidance_scale=1.0, refine_strength=0.3),
+            refine=RefineConfig(mix=0.5),
         )
     if name == "paper":
         stages = ("image", "video", "views", "reconstruct", "score")

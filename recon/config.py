@@ -37,26 +37,36 @@ class LossConfig:
     mask: float = 1.0
     """Weight of the mean squared error of the opacity image against the mask (A.1: 1)."""
     rgb: float = 0.0
-    """Weight of the mean squared colour error; 0 in the paper, whose Table 2 finds it harmful."""
+    """Weight of the mean squared colour error (L2); 0 in the paper, whose Table 2 finds it harmful."""
+    rgb_l1: float = 0.0
+    """Weight of the mean absolute colour error (L1)."""
     perceptual: str = "pocket"
     """Network of the LPIPS term: "pocket" (embedded), "vgg", "alex", "squeeze", or a folder."""
+    perceptual_weights: str = ""
+    """File with the ImageNet weights of "vgg", "alex" or "squeeze" as torchvision publishes them (.pth or
+    .safetensors); empty looks into torch's own cache. Nothing is ever downloaded."""
 
     def __post_init__(self) -> None:
         negative = {name: weight for name, weight in self.weights().items() if not 0 <= weight < float("inf")}
         if negative:
             raise ValueError(f"loss weights must be finite and >= 0; got {negative}")
         if not any(self.weights().values()):
-            raise ValueError("every loss weight is 0; give at least one of lpips, ms_ssim, mask, rgb a positive weight")
+            raise ValueError(
+                f"every loss weight is 0; give at least one of {', '.join(self.weights())} a positive weight"
+            )
 
     def weights(self) -> dict[str, float]:
         """Name and weight of every term."""
-        return {name: value for name, value in asdict(self).items() if name != "perceptual"}
+        return {name: value for name, value in asdict(self).items() if not name.startswith("perceptual")}
 
 
 @dataclass(kw_only=True, slots=True)
 class DensifyConfig:
     """Where Gaussians are added and removed during the fit (A.1: "densify and prune every 50 iterations")."""
 
+    method: Literal["paper", "mcmc"] = "paper"
+    """"paper" clones, splits and prunes by gradient (Kerbl et al. 2023); "mcmc" moves faint Gaussians to opaque ones,
+    adds by opacity and lets all wander (Kheradmand et al. 2024)."""
     every: int = 50
     """Iterations between two rounds, >= 1 (A.1: 50)."""
     until: float = 0.75
@@ -75,6 +85,12 @@ class DensifyConfig:
     """Gaussians longer than this are removed; scene units (the object's radius is 1), > 0."""
     prune_hidden: bool = True
     """Remove Gaussians that no view saw since the last round: a hidden inside costs time and shows nothing."""
+    noise: float = 4e4
+    """"mcmc": the wandering's step as a multiple of the positions' learning rate and a Gaussian's covariance, >= 0."""
+    opacity_cost: float = 0.01
+    """"mcmc": weight of the mean opacity in the loss, >= 0; what is not needed fades and is moved."""
+    scale_cost: float = 0.01
+    """"mcmc": weight of the mean standard deviation (scene units) in the loss, >= 0."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.max_gaussians < 1:
@@ -85,6 +101,10 @@ class DensifyConfig:
             raise ValueError(f"densify: {wrong} must lie in [0, 1]")
         if self.split_scale <= 0 or self.prune_scale <= 0 or self.grow_gradient < 0:
             raise ValueError("densify: split_scale and prune_scale must be positive, grow_gradient >= 0")
+        if self.method not in ("paper", "mcmc"):
+            raise ValueError(f"densify.method is {self.method!r}; available: paper, mcmc")
+        if not min(self.noise, self.opacity_cost, self.scale_cost) >= 0:
+            raise ValueError("densify: noise, opacity_cost and scale_cost must be >= 0")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,6 +133,36 @@ class LearningRates:
 
 
 @dataclass(kw_only=True, slots=True)
+class PoseConfig:
+    """Cameras and exposure that are optimised along with the Gaussians, since generated views miss their places."""
+
+    elevation: bool = False
+    """Correct the turntable's one elevation."""
+    views: bool = False
+    """Correct every view's azimuth, elevation and shift in the image."""
+    exposure: bool = False
+    """Correct every view's brightness by a gain for each colour."""
+    trial_iterations: int = 250
+    """Length of the two trial fits, with and without correction, at a quarter of the pixels; it is kept only if it
+    lowers the loss. >= 1."""
+    rate: float = 2e-3
+    """Adam's step size of angles (radians) and shifts (in distances to the origin), > 0."""
+    limit_degrees: float = 15.0
+    """The elevation moves no farther than this from the estimate, and the views a quarter of it, in (0, 45]."""
+
+    def __post_init__(self) -> None:
+        if self.trial_iterations < 1 or not 0 < self.rate < float("inf"):
+            raise ValueError(f"pose.trial_iterations is {self.trial_iterations}, rate {self.rate}; give >= 1 and > 0")
+        if not 0 < self.limit_degrees <= 45:
+            raise ValueError(f"pose.limit_degrees is {self.limit_degrees}; it must lie in (0, 45]")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is optimised."""
+        return self.elevation or self.views or self.exposure
+
+
+@dataclass(kw_only=True, slots=True)
 class FitConfig:
     """Gaussians to frames (3.3, A.1)."""
 
@@ -128,20 +178,26 @@ class FitConfig:
     """Views an iteration, >= 1."""
     coarse_iterations: int = 0
     """Iterations at half the resolution before the full one, >= 0."""
+    coarse_views: int = 1
+    """Views an iteration during those, >= 1."""
+    robust: float = 0.0
+    """Views whose loss lies more than this many deviations (1.48 median absolute ones) above the median view count
+    less, so that one bad frame does not smear the asset; 0 counts all alike."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; "auto" is the GPU where there is one."""
     loss: LossConfig = field(default_factory=LossConfig)
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     rates: LearningRates = field(default_factory=LearningRates)
+    pose: PoseConfig = field(default_factory=PoseConfig)
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "num_points", "views"):
+        for name in ("iterations", "num_points", "views", "coarse_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.sh_degree <= 3:
             raise ValueError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
-        if self.coarse_iterations < 0 or self.init_radius <= 0:
-            raise ValueError("fit.coarse_iterations must be >= 0 and fit.init_radius positive")
+        if self.coarse_iterations < 0 or self.init_radius <= 0 or not self.robust >= 0:
+            raise ValueError("fit.coarse_iterations and fit.robust must be >= 0 and fit.init_radius positive")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -150,8 +206,13 @@ class RefineConfig:
 
     rounds_at: tuple[int, ...] = (500, 1000)
     """Fit iterations after which the targets are re-denoised, rising; empty for no refinement (A.1: 500 and 1000)."""
+    mix: float = 1.0
+    """Share of the re-denoised frames in the new targets, in (0, 1]; the rest is the targets before. 1 is the
+    paper's. A weak generator's errors differ from round to round, so that 0.5 averages some of them away."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.mix <= 1:
+            raise ValueError(f"refine.mix is {self.mix}; it must lie in (0, 1]: leave refine.rounds_at empty for none")
         if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
             raise ValueError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
 

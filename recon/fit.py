@@ -10,26 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn import functional as F
 
+from recon import mcmc
 from recon.cameras import Cameras
 from recon.config import FitConfig
 from recon.densify import accumulate, densify, new_statistics
 from recon.gaussians import Gaussians, init_ball
-from recon.losses import FitLoss
-from recon.masks import masks_of
-from recon.perceptual import load_perceptual
+from recon.losses import FitLoss, network_of
+from recon.pose import Pose
 from recon.rasterize import rasterize
-
-MIN_SIZE = 16
+from recon.robust import ViewWeights
+from recon.targets import MIN_SIZE, checked_targets, halved
 
 
 @dataclass(slots=True)
 class FitResult:
-    """What a fit gives: the Gaussians, and a record of losses, count and seconds for every round of densification."""
+    """What a fit gives: the Gaussians, a record of losses, count and seconds for every round of densification, and
+    the turntable's cameras, whose elevation may have been corrected."""
 
     gaussians: Gaussians
     history: list[dict[str, Any]]
+    cameras: Cameras
 
 
 class Fitter:
@@ -41,13 +42,14 @@ class Fitter:
         cameras: one a target frame, in their order.
         config: see `FitConfig`.
         seed: of the initial points, the order of the views and the densification.
+        pose: corrections of the cameras that are optimised along; `recon.trial.choose_pose` finds whether they pay.
     """
 
-    def __init__(self, cameras: Cameras, config: FitConfig | None = None, seed: int = 0):
+    def __init__(self, cameras: Cameras, config: FitConfig | None = None, seed: int = 0, pose: Pose | None = None):
         self.config = config or FitConfig()
         self.device = _device(self.config.device)
         self.generator = torch.Generator().manual_seed(seed)
-        self.cameras, self.size, self.iteration = cameras, cameras.size, 0
+        self.size, self.iteration, self.pose = cameras.size, 0, pose
         self.viewmats, self.Ks = cameras.viewmats.to(self.device), cameras.Ks.to(self.device)
         start = init_ball(
             self.config.num_points,
@@ -65,6 +67,7 @@ class Fitter:
         self._steps, self._started = 0, 0.0
         self._queue: list[int] = []
         self._losses: dict[int, FitLoss] = {}
+        self._weights = ViewWeights(len(cameras), self.config.robust, self.device)
 
     def set_targets(self, frames: np.ndarray, masks: np.ndarray | None = None) -> None:
         """Fit to these views from now on.
@@ -77,13 +80,13 @@ class Fitter:
             ValueError: if shapes or dtypes do not match the cameras, the size is under 16 pixels, or no mask
                 holds an object.
         """
-        rgb, alpha = _checked(frames, masks, len(self.viewmats), self.size)
+        rgb, alpha = checked_targets(frames, masks, len(self.viewmats), self.size)
         rgb, alpha = rgb.to(self.device), alpha.to(self.device)
-        network = load_perceptual(self.config.loss.perceptual, self.device) if self.config.loss.lpips else None
+        network = network_of(self.config.loss, self.device) if self.config.loss.lpips else None
         self._losses = {1: FitLoss(self.config.loss, rgb, alpha, network)}
         if self.config.coarse_iterations > self.iteration and self.size >= 2 * MIN_SIZE and self.size % 2 == 0:
-            half = F.avg_pool2d(torch.cat([rgb, alpha[..., None]], -1).permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-            self._losses[2] = FitLoss(self.config.loss, half[..., :3], half[..., 3], network)
+            self._losses[2] = FitLoss(self.config.loss, *halved(rgb, alpha), network)
+        self._weights.reset()
 
     def run(self, iterations: int) -> list[dict[str, Any]]:
         """Take `iterations` optimiser steps; returns the records that this call adds to the history.
@@ -110,22 +113,53 @@ class Fitter:
         fields.setdefault("shN", fields["sh0"].new_zeros(len(fields["means"]), 0, 3))
         return Gaussians(**fields)
 
+    @property
+    def cameras(self) -> Cameras:
+        """The turntable's cameras, at the elevation as it is corrected by now."""
+        viewmats = self.viewmats if self.pose is None else self.pose.viewmats().detach()
+        return Cameras(viewmats=viewmats, Ks=self.Ks, size=self.size)
+
+    @torch.no_grad()
+    def view_losses(self) -> Tensor:
+        """The weighted loss [V] of every target view, at the targets' full size."""
+        if not self._losses:
+            raise ValueError("the fit has no targets; call set_targets(frames, masks) first")
+        found = []
+        for views in torch.arange(len(self.viewmats), device=self.device).split(4):
+            rgb, alpha, _ = self._render(views, self.size)
+            found.append(self._losses[1].total(self._losses[1].terms(rgb, alpha, views)))
+        return torch.cat(found)
+
     def _step(self) -> None:
         coarse = self.iteration < self.config.coarse_iterations and 2 in self._losses
-        reduction = 2 if coarse else 1
-        loss, views = self._losses[reduction], self._next_views()
+        reduction, count = (2, self.config.coarse_views) if coarse else (1, self.config.views)
+        loss, views = self._losses[reduction], self._next_views(count)
         self._set_rates()
         rgb, alpha, meta = self._render(views, self.size // reduction)
+        meta["means2d"].retain_grad()
         terms = loss.terms(rgb, alpha, views)
-        loss.total(terms).backward()
+        total = loss.total(terms)
+        target = (self._weights.of(views, total.detach()) * total).mean()
+        if self.config.densify.method == "mcmc":
+            target = target + mcmc.cost(self.params, self.config.densify)
+        target.backward()
         if self.iteration < self.config.densify.until * self.config.iterations or self.config.densify.prune_hidden:
             accumulate(self.statistics, meta["means2d"].grad, self.size // reduction)
+        self._advance()
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().mean()
+
+    def _advance(self) -> None:
+        """One step of every optimiser."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.pose is not None:
+            self.pose.step()
+        if self.config.densify.method == "mcmc":
+            rate = next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "means")
+            mcmc.wander(self.params, rate * self.config.densify.noise, self.generator)
         self.iteration += 1
         self._steps += 1
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
 
     def _render(self, views: Tensor, size: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
         p, Ks = self.params, self.Ks[views].clone()
@@ -136,21 +170,20 @@ class Fitter:
             p["scales"].exp(),
             p["opacities"].sigmoid(),
             torch.cat([p["sh0"], p["shN"]], 1) if "shN" in p else p["sh0"],
-            self.viewmats[views],
+            self.viewmats[views] if self.pose is None else self.pose.viewmats(views),
             Ks,
             size,
             size,
             sh_degree=self.config.sh_degree,
             backgrounds=torch.ones(len(views), 3, device=self.device),
         )
-        meta["means2d"].retain_grad()
-        return rgb, alpha, meta
+        return rgb if self.pose is None else self.pose.expose(rgb, alpha, views), alpha, meta
 
-    def _next_views(self) -> Tensor:
-        count = len(self.viewmats)
-        while len(self._queue) < min(self.config.views, count):
-            self._queue += torch.randperm(count, generator=self.generator).tolist()
-        views, self._queue = self._queue[: self.config.views], self._queue[self.config.views :]
+    def _next_views(self, wanted: int) -> Tensor:
+        wanted = min(wanted, len(self.viewmats))
+        while len(self._queue) < wanted:
+            self._queue += torch.randperm(len(self.viewmats), generator=self.generator).tolist()
+        views, self._queue = self._queue[:wanted], self._queue[wanted:]
         return torch.tensor(views, device=self.device)
 
     def _set_rates(self) -> None:
@@ -160,7 +193,11 @@ class Fitter:
 
     def _densify(self) -> dict[str, int]:
         grow = self.iteration < self.config.densify.until * self.config.iterations
-        counts = densify(self.params, self.optimizer, self.statistics, self.config.densify, self.generator, grow)
+        settings = self.config.densify
+        if settings.method == "mcmc":
+            counts = mcmc.populate(self.params, self.optimizer, settings, self.generator, grow)
+        else:
+            counts = densify(self.params, self.optimizer, self.statistics, settings, self.generator, grow)
         self.statistics = new_statistics(len(self.params["means"]), self.device)
         return counts
 
@@ -198,10 +235,13 @@ def fit(
     seed: int = 0,
 ) -> FitResult:
     """Fit Gaussians to frames uint8 [V,S,S,3|4]; arguments and errors as for `Fitter`."""
-    fitter = Fitter(cameras, config, seed)
+    from recon.trial import choose_pose
+
+    config = config or FitConfig()
+    fitter = Fitter(cameras, config, seed, choose_pose(frames, masks, cameras, config, seed))
     fitter.set_targets(frames, masks)
-    fitter.run(fitter.config.iterations)
-    return FitResult(fitter.gaussians, fitter.history)
+    fitter.run(config.iterations)
+    return FitResult(fitter.gaussians, fitter.history, fitter.cameras)
 
 
 def _device(name: str) -> torch.device:
@@ -211,21 +251,3 @@ def _device(name: str) -> torch.device:
 def _optimizer(params: dict[str, Parameter], config: FitConfig) -> torch.optim.Adam:
     groups = [{"name": name, "params": [value], "lr": getattr(config.rates, name)} for name, value in params.items()]
     return torch.optim.Adam(groups, eps=1e-15, fused=True)
-
-
-def _checked(frames: np.ndarray, masks: np.ndarray | None, views: int, size: int) -> tuple[Tensor, Tensor]:
-    wanted = f"uint8 [{views},{size},{size},3|4]"
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4):
-        raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; the fit wants {wanted} with values 0..255")
-    if frames.shape[:3] != (views, size, size):
-        raise ValueError(f"frames are {list(frames.shape)} but the cameras want {wanted}; pad or resize to square")
-    if size < MIN_SIZE:
-        raise ValueError(f"frames are {size} pixels a side; the losses need at least {MIN_SIZE}, so render larger")
-    masks = masks_of(frames) if masks is None else masks
-    if masks.dtype != np.uint8 or masks.shape != frames.shape[:3]:
-        raise ValueError(f"masks are {masks.dtype} {list(masks.shape)}; the fit wants uint8 {list(frames.shape[:3])}")
-    if masks.max() < 128:
-        raise ValueError(
-            "no mask holds an object (no pixel covered by half); the frames are empty or the masker failed"
-        )
-    return torch.from_numpy(frames[..., :3].astype(np.float32) / 255), torch.from_numpy(masks.astype(np.float32) / 255)

@@ -27,11 +27,11 @@ class FitLoss:
             if "ms_ssim" in self.weights:
                 self.moments = SsimTarget.of(self.rgb)
             if "lpips" in self.weights:
-                self.network = perceptual or load_perceptual(config.perceptual, rgb.device)
+                self.network = perceptual or network_of(config, rgb.device)
                 self.features = self.network.features(self.rgb)
 
     def terms(self, rgb: Tensor, alpha: Tensor, views: Tensor) -> dict[str, Tensor]:
-        """Unweighted scalar terms, averaged over the views.
+        """Unweighted terms [B], one value a view.
 
         Args:
             rgb: renders [B,H,W,3] over white.
@@ -42,21 +42,29 @@ class FitLoss:
         return {name: getattr(self, f"_{name}")(images, alpha, views) for name in self.weights}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of `terms`, a scalar."""
-        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        """The weighted sum of `terms`, [B]."""
+        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(0)
 
     def _lpips(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
         target = [layer[views] for layer in self.features]
-        return self.network.distance(self.network.features(images), target).mean()
+        return self.network.distance(self.network.features(images), target)
 
     def _ms_ssim(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return 1 - ms_ssim(images, self.moments, views).mean()
+        return 1 - ms_ssim(images, self.moments, views)
 
     def _mask(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return (alpha[..., 0] - self.alpha[views]).square().mean()
+        return (alpha[..., 0] - self.alpha[views]).square().mean((1, 2))
 
     def _rgb(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return (images - self.rgb[views]).square().mean()
+        return (images - self.rgb[views]).square().mean((1, 2, 3))
+
+    def _rgb_l1(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
+        return (images - self.rgb[views]).abs().mean((1, 2, 3))
+
+
+def network_of(config: LossConfig, device: torch.device) -> PerceptualNetwork:
+    """The network that the LPIPS term of `config` asks for."""
+    return load_perceptual(config.perceptual, device, config.perceptual_weights)
 
 
 def _channels_first(images: Tensor) -> Tensor:

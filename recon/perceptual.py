@@ -3,7 +3,8 @@
     d(x, y) = sum_q mean_hw sum_c w_qc (f_q(x) - f_q(y))_c^2,    f_q = Phi_q / |Phi_q|_c
 
 ``load_perceptual("pocket")`` is a small ImageNet trunk that lies in this repository;
-``load_perceptual("vgg" | "alex" | "squeeze")`` are the calibrated networks of the `lpips` package.
+``load_perceptual("vgg" | "alex" | "squeeze")`` are the networks of the `lpips` package with its calibrated
+heads; their ImageNet trunks come from a file that the user names, and are never downloaded.
 Both offer the same two calls, so that a target's features are computed once and kept.
 """
 
@@ -13,13 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recon.checkpoint import load_parameters, read_config
 
 POCKET_WEIGHTS = Path(__file__).parent / "weights" / "perceptual"
-LPIPS_NETWORKS = ("vgg", "alex", "squeeze")
+TRUNK_FILES = {
+    "vgg": "vgg16-397923af.pth",
+    "alex": "alexnet-owt-7be5be79.pth",
+    "squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+"""What torchvision calls the ImageNet weights of each network of the `lpips` package."""
 
 
 class PerceptualNetwork(Protocol):
@@ -82,22 +89,32 @@ class MobileTrunk(nn.Module):
 
 
 class LpipsNetwork(nn.Module):
-    """The `lpips` package's network and calibrated heads, split so that targets can be kept."""
+    """The `lpips` package's network and calibrated heads, split so that targets can be kept.
 
-    def __init__(self, name: str, pretrained: bool = True):
+    Args:
+        name: "vgg", "alex" or "squeeze".
+        trunk: the trunk's parameters as torchvision names them; random without, which only tests want.
+    """
+
+    def __init__(self, name: str, trunk: dict[str, Tensor] | None = None):
         super().__init__()
         from recon.torchvision_shim import import_torchvision
 
         import_torchvision()
         import lpips
 
-        try:
-            self.metric = lpips.LPIPS(net=name, pnet_rand=not pretrained, verbose=False)
-        except OSError as error:
-            raise ValueError(
-                f"the ImageNet weights of LPIPS '{name}' can be neither found nor downloaded ({error}); "
-                'connect once, put them under torch.hub.get_dir(), or set the perceptual network to "pocket"'
-            ) from error
+        self.metric = lpips.LPIPS(net=name, pnet_rand=True, verbose=False)
+        if trunk is not None:
+            self._load_trunk(name, trunk)
+
+    def _load_trunk(self, name: str, trunk: dict[str, Tensor]) -> None:
+        """`lpips` cuts torchvision's ``features.K`` into ``sliceN.K``."""
+        wanted = {key: f"features.{key.split('.', 1)[1]}" for key in self.metric.net.state_dict()}
+        missing = sorted(set(wanted.values()) - set(trunk))
+        if missing:
+            raise ValueError(f"these are no ImageNet weights of {name!r}: {missing[0]} is missing; give torchvision's "
+                             f"{TRUNK_FILES[name]}")  # fmt: skip
+        self.metric.net.load_state_dict({key: trunk[source].float() for key, source in wanted.items()})
 
     def features(self, images: Tensor) -> list[Tensor]:
         x = self.metric.scaling_layer(2 * images - 1).contiguous(memory_format=torch.channels_last)
@@ -108,25 +125,40 @@ class LpipsNetwork(nn.Module):
         return torch.stack([head((a - b).square()).mean((1, 2, 3)) for head, a, b in pairs]).sum(0)
 
 
-def load_perceptual(name: str = "pocket", device: torch.device | str = "cpu") -> PerceptualNetwork:
+def load_perceptual(
+    name: str = "pocket", device: torch.device | str = "cpu", weights: str | Path = ""
+) -> PerceptualNetwork:
     """Load a frozen perceptual network.
 
     Args:
         name: "pocket", "vgg", "alex" or "squeeze", or the path of a folder like the pocket one.
+        weights: of the last three, the file of the trunk's ImageNet weights (.pth or .safetensors); torch's cache
+            is looked into if none is given.
 
     Raises:
-        ValueError: if `name` is none of these, or its weights cannot be had.
+        ValueError: if `name` is none of these, or its weights are missing or another network's.
     """
-    if name in LPIPS_NETWORKS:
-        network: LpipsNetwork | MobileTrunk = LpipsNetwork(name)
+    if name in TRUNK_FILES:
+        network: LpipsNetwork | MobileTrunk = LpipsNetwork(name, _read_trunk(name, weights))
     else:
         folder = POCKET_WEIGHTS if name == "pocket" else Path(name)
         if not folder.is_dir():
-            available = ", ".join(("pocket", *LPIPS_NETWORKS))
+            available = ", ".join(("pocket", *TRUNK_FILES))
             raise ValueError(f"no perceptual network {name!r}; available: {available}, or a folder")
         network = MobileTrunk(read_config(folder, "perceptual network"))
         load_parameters(network, folder)
     return network.eval().requires_grad_(False).to(device)
+
+
+def _read_trunk(name: str, weights: str | Path) -> dict[str, Tensor]:
+    path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints", TRUNK_FILES[name])
+    if not path.is_file():
+        raise ValueError(f"the ImageNet weights of LPIPS {name!r} are not at {path}; put torchvision's "
+                         f"{TRUNK_FILES[name]} there, name its path in fit.loss.perceptual_weights, or set "
+                         'fit.loss.perceptual to "pocket"')  # fmt: skip
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unit(features: Tensor) -> Tensor:

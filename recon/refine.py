@@ -14,6 +14,7 @@ from recon.config import FitConfig, RefineConfig
 from recon.fit import Fitter
 from recon.gaussians import Gaussians, render
 from recon.masks import Masker, masks_of
+from recon.trial import choose_pose
 
 
 class Refiner(Protocol):
@@ -53,8 +54,8 @@ def reconstruct(
 
     Returns:
         The Gaussians, and one record a stage: ``stage`` ("fit" or "refine"), ``iteration`` at its end,
-        ``losses`` (unweighted terms; empty for "refine"), ``num_gaussians``, ``seconds``, and for
-        "refine" the new ``targets`` uint8 [V,S,S,3|4].
+        ``losses`` (unweighted terms; empty for "refine"), ``num_gaussians``, ``seconds``, ``elevation``
+        (radians, as corrected by then), and for "refine" the new ``targets`` uint8 [V,S,S,3|4].
 
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
@@ -62,9 +63,10 @@ def reconstruct(
     fit_config, refine_config = fit_config or FitConfig(), refine_config or RefineConfig()
     masks = masks_of(frames, masker) if masks is None else masks
     orbit = replace(orbit or OrbitConfig(), num_views=len(frames))
-    fitter = Fitter(turntable(elevation, frames.shape[2], orbit), fit_config, seed)
+    cameras = turntable(elevation, frames.shape[2], orbit)
+    fitter = Fitter(cameras, fit_config, seed, choose_pose(frames, masks, cameras, fit_config, seed))
     fitter.set_targets(frames, masks)
-    reference = frames[0] if image is None else image
+    reference, current = frames[0] if image is None else image, (frames, masks)
     history: list[dict[str, Any]] = []
     for number, at in enumerate(refine_config.rounds_at, start=1):
         if refiner is None or at >= fit_config.iterations:
@@ -72,10 +74,13 @@ def reconstruct(
         history.append(_fit_until(fitter, at))
         started = time.perf_counter()
         views = views_of(fitter.gaussians, fitter.cameras, frames.shape[-1])
-        targets = refiner.refine(views, reference, prompt, seed + number)
-        _exchange(fitter, targets, masker, frames.shape)
-        history.append(_record("refine", fitter, {}, started) | {"targets": targets})
+        refined = refiner.refine(views, reference, prompt, seed + number)
+        current = mixed_targets(current, refined, masker, refine_config.mix)
+        fitter.set_targets(*current)
+        history.append(_record("refine", fitter, {}, started) | {"targets": current[0]})
     history.append(_fit_until(fitter, fit_config.iterations))
+    for part in history:
+        part["elevation"] += elevation
     return fitter.gaussians, history
 
 
@@ -86,16 +91,28 @@ def views_of(gaussians: Gaussians, cameras: Cameras, channels: int) -> np.ndarra
     return (stacked * 255).round().byte().cpu().numpy()
 
 
+def mixed_targets(
+    before: tuple[np.ndarray, np.ndarray], refined: np.ndarray, masker: Masker | None, mix: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The next targets, frames and masks, from those `before` and `refined` frames uint8 [V,S,S,3|4].
+
+    Raises:
+        ValueError: if the refined frames have another shape.
+    """
+    frames, masks = before
+    if refined.shape != frames.shape:
+        raise ValueError(
+            f"the refiner returned frames {list(refined.shape)} for {list(frames.shape)}; it must keep the shape"
+        )
+    pairs = ((refined, frames), (masks_of(refined, masker), masks))
+    mixed = [np.rint(mix * new + (1 - mix) * old.astype(np.float32)).astype(np.uint8) for new, old in pairs]
+    return mixed[0], mixed[1]
+
+
 def _fit_until(fitter: Fitter, iteration: int) -> dict[str, Any]:
     started = time.perf_counter()
     records = fitter.run(iteration - fitter.iteration)
     return _record("fit", fitter, records[-1]["losses"] if records else {}, started)
-
-
-def _exchange(fitter: Fitter, targets: np.ndarray, masker: Masker | None, shape: tuple[int, ...]) -> None:
-    if targets.shape != shape:
-        raise ValueError(f"the refiner returned frames {list(targets.shape)} for {list(shape)}; it must keep the shape")
-    fitter.set_targets(targets, masks_of(targets, masker))
 
 
 def _record(stage: str, fitter: Fitter, losses: dict[str, float], started: float) -> dict[str, Any]:
@@ -104,5 +121,6 @@ def _record(stage: str, fitter: Fitter, losses: dict[str, float], started: float
         "iteration": fitter.iteration,
         "losses": losses,
         "num_gaussians": len(fitter.params["means"]),
+        "elevation": fitter.pose.elevation if fitter.pose else 0.0,
         "seconds": time.perf_counter() - started,
     }

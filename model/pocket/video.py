@@ -57,7 +57,11 @@ class PocketVideoModel:
     def refine(
         self, frames: np.ndarray, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]
     ) -> np.ndarray:
-        """Frames uint8 [B,16,S,S,4] noised part of the way and denoised again; see `VideoModel.refine`."""
+        """Frames uint8 [B,16,S,S,4] noised part of the way and denoised again; see `VideoModel.refine`.
+
+        What the autoencoder cannot hold of the given frames (over a decibel) is added to the result, or every
+        refinement would pay for it.
+        """
         check_batch(prompts, frames=frames, images=images, seeds=seeds)
         first, clean = self._encode(images), self._encode(frames)
         noise = sampling.seeded_noise(clean.shape[1:], seeds)
@@ -65,7 +69,10 @@ class PocketVideoModel:
         strength, steps = self.config.refine_strength or REFINE_STRENGTH, self.config.refine_steps
         with counted(self.unet, len(prompts), steps) as self.num_evaluations:
             latents = sampling.restart(model_fn, clean, noise, sampling.dpm_solver(SCHEDULE), steps, strength)
-        return self._decode(latents, images)
+        lost = frames.astype(np.int16) - self.autoencoder.decode_frames(clean).numpy()
+        refined = (self.autoencoder.decode_frames(latents).numpy() + lost).clip(0, 255).astype(np.uint8)
+        refined[:, 0] = images
+        return refined
 
     def _encode(self, images: np.ndarray) -> Tensor:
         size = self.unet.config["latent_size"] * PATCH

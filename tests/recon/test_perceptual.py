@@ -3,10 +3,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from recon.perceptual import POCKET_WEIGHTS, LpipsNetwork, load_perceptual
 from recon.perceptual_export import BLOCKS, REFERENCE_DISTANCE, calibrated_weights, folded_state, reference_pairs
+from recon.torchvision_shim import import_torchvision
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +83,47 @@ def test_trunk_equals_the_original_package_inside_the_border(pocket):
 
 
 def test_lpips_split_equals_the_package():
-    network = LpipsNetwork("squeeze", pretrained=False).eval()
+    network = LpipsNetwork("squeeze").eval()
     images, blurred = reference_pairs(count=2, size=64)
     with torch.no_grad():
         wanted = network.metric(2 * images - 1, 2 * blurred - 1).flatten()
         assert torch.allclose(distance(network, images, blurred), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def squeezenet():
+    import_torchvision()
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(5)
+    return squeezenet1_1(weights=None).eval()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_lpips_trunk_is_read_from_torchvisions_file(tmp_path, squeezenet, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    (torch.save if suffix == "pth" else save_file)(squeezenet.state_dict(), path)
+    network = load_perceptual("squeeze", weights=path)
+    images, _ = reference_pairs(count=1, size=64)
+    with torch.no_grad():
+        theirs = squeezenet.features[:2](network.metric.scaling_layer(2 * images - 1))
+        assert torch.allclose(network.features(images)[0], F.normalize(theirs, dim=1), atol=1e-5)
+        assert distance(network, images, images).abs().max() < 1e-6
+        assert distance(network, images, 1 - images).min() > 0
+
+
+def test_another_networks_weights_are_refused(tmp_path, squeezenet):
+    save_file(squeezenet.state_dict(), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"no ImageNet weights of 'alex': features.* is missing; give .*alexnet"):
+        load_perceptual("alex", weights=tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", ["vgg", "alex", "squeeze"])
+def test_missing_weights_are_never_downloaded(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ValueError, match=rf"{name}.*{tmp_path}.*perceptual_weights"):
+        load_perceptual(name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_network_names_the_available():

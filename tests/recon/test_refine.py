@@ -5,7 +5,7 @@ import torch
 from recon.cameras import turntable
 from recon.config import FitConfig, LearningRates, RefineConfig
 from recon.gaussians import render
-from recon.refine import reconstruct
+from recon.refine import mixed_targets, reconstruct
 
 SIZE, VIEWS, ELEVATION = 32, 16, 0.3
 FIT = FitConfig(iterations=60, num_points=400, rates=LearningRates(sh0=0.1))
@@ -102,3 +102,26 @@ def test_a_refiner_that_changes_the_shape_is_refused():
         reconstruct(
             red, None, ELEVATION, refiner=Painter(red[:4]), fit_config=FIT, refine_config=RefineConfig(rounds_at=(1,))
         )
+
+
+def test_mixed_targets_lie_between_the_old_and_the_refined():
+    old, new = disc((100, 0, 40)), disc((200, 100, 40))
+    new[0, ..., 3] = 0
+    frames, masks = mixed_targets((old, old[..., 3]), new, None, 0.25)
+    assert frames[1, 16, 16].tolist() == [125, 25, 40, 255]
+    assert masks.max(axis=(1, 2)).tolist() == [191] + [255] * 15
+    assert np.array_equal(mixed_targets((old, old[..., 3]), new, None, 1.0)[0], new)
+
+
+def test_rounds_mix_with_the_targets_before_them():
+    dark, light = disc((0, 0, 0)), disc((200, 200, 200))
+    config = RefineConfig(rounds_at=(10, 20), mix=0.5)
+    _, history = reconstruct(dark, None, ELEVATION, refiner=Painter(light), fit_config=FIT, refine_config=config)
+    targets = [part["targets"][3, 16, 16, 0] for part in history if part["stage"] == "refine"]
+    assert targets == [100, 150]
+
+
+@pytest.mark.parametrize("mix", [0.0, 1.1, float("nan")])
+def test_a_mix_out_of_range_is_refused(mix):
+    with pytest.raises(ValueError, match=r"refine\.mix"):
+        RefineConfig(mix=mix)
