@@ -20,7 +20,7 @@ from eval.config import ClipConfig
 from factory.cost import CostConfig
 from factory.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
-from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig
+from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
@@ -110,6 +110,7 @@ class FactoryConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    yields: YieldConfig = field(default_factory=YieldConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     files: FilesConfig = field(default_factory=FilesConfig)

@@ -33,6 +33,8 @@ _MADE = [
     ("device", pa.string()),  # of the reconstruction
     *[(f"{kind}_{stage}", pa.int32()) for stage in ("image", "video", "refine") for kind in ("steps", "forwards")],
     *[(f"{model}_{what}", pa.string()) for model in ("image", "video") for what in ("revision", "license")],
+    ("yield_score", pa.float64()),  # probability that the turntable makes no usable asset, where it was judged
+    ("yield_reasons", pa.list_(pa.string())),
     ("num_gaussians", pa.int32()),
     ("losses", pa.list_(_LOSS)),  # at the end of each part of the fit
 ]

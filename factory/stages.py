@@ -106,8 +106,43 @@ class Reconstruct(Stage):
     def load(self) -> None:
         from model.video import load_video_model
 
-        self.refiner = CountingRefiner(load_video_model(self.config.video)) if self.config.refine.rounds_at else None
+        wanted = self.config.refine.rounds_at or self.config.yields.retries
+        self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
         self.masker = Masker(self.config.views.masks)
+        if self.config.yields.enabled:
+            from recon.elevation import load_elevation
+            from recon.yield_gate import load_yield_model
+
+            self.judge, self.estimator = load_yield_model(), load_elevation()
+
+    def _choose_turntable(self, row: Row) -> None:
+        """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
+        from recon.masks import masks_of
+        from recon.yield_gate import measure
+
+        candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
+        for attempt in range(1, self.config.yields.retries + 2):
+            features = measure(
+                unpack(candidate["frames"]), unpack(candidate["masks"]), candidate["elevation"], self.config.orbit
+            )
+            score = self.judge.probability(features)
+            if row["yield_score"] is None or score < row["yield_score"]:
+                row.update(candidate, yield_score=score, yield_reasons=self.judge.reasons(features))
+            if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
+                return
+            model = self.refiner.model if self.refiner else None
+            assert model is not None, "load() brings the model along wherever there are retries"
+            seed = row["seed"] + 7919 * attempt
+            frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
+            for kind, count in model.num_evaluations.items():
+                row[f"{kind}_video"] = (row[f"{kind}_video"] or 0) + count
+            fixed = self.config.views.elevation
+            elevation = self.estimator.estimate(frames) if fixed is None else fixed
+            candidate = {
+                "frames": pack(frames),
+                "masks": pack(masks_of(frames, self.masker)),
+                "elevation": elevation,
+            }
 
     def process(self, rows: list[Row]) -> None:
         from factory.export import ply_bytes
@@ -117,6 +152,8 @@ class Reconstruct(Stage):
         for row in rows:
             if self.refiner:
                 self.refiner.reset()
+            if self.config.yields.enabled:
+                self._choose_turntable(row)
             gaussians, history = reconstruct(
                 unpack(row["frames"]),
                 unpack(row["masks"]),
@@ -131,7 +168,7 @@ class Reconstruct(Stage):
                 seed=row["seed"],
             )
             row["gaussians"] = ply_bytes(gaussians)
-            row["num_gaussians"] = len(gaussians)
+            row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
             row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
             row["losses"] = [
                 {"step": part["iteration"], "name": name, "value": float(value)}

@@ -218,6 +218,25 @@ class RefineConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class YieldConfig:
+    """Turntables that no fit can make an asset of are found before the fit (`recon.yield_gate`)."""
+
+    enabled: bool = False
+    """Judge every turntable by a short fit: `yield_score` and `yield_reasons` in its row."""
+    retries: int = 0
+    """Turntables generated anew, with other seeds, while the score is over the threshold; the best one is kept.
+    Needs `enabled`, in [0, 10]."""
+    threshold: float = 0.5
+    """Probability of an unusable asset over which a turntable is tried again, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.retries <= 10 or not 0 < self.threshold < 1:
+            raise ValueError(f"yields.retries is {self.retries}, threshold {self.threshold}; give 0..10 and (0, 1)")
+        if self.retries and not self.enabled:
+            raise ValueError(f"yields.retries is {self.retries} but nothing is judged; set yields.enabled")
+
+
+@dataclass(kw_only=True, slots=True)
 class MeshConfig:
     """Gaussians to a triangle mesh (A.7)."""
 

@@ -1,0 +1,163 @@
+"""Is this turntable worth a fit? The probability that its asset would be unusable (Figure 8: an object that moves).
+
+A short fit of few Gaussians at 64 pixels cannot follow views that contradict each other. What it leaves, and how
+the frames change from one to the next, go into a logistic model, calibrated on generated failures
+(`benchmarks.yield_gate`): deforming objects, frozen, dropped and shuffled frames, colour flicker.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from recon.cameras import OrbitConfig, turntable
+from recon.config import DensifyConfig, FitConfig, LossConfig
+from recon.fit import fit
+from recon.gaussians import render
+from recon.perceptual import load_perceptual
+
+WEIGHTS = Path(__file__).parent / "weights" / "yield"
+MIN_FRAMES = 4
+PROBE_SIZE = 64
+PROBE = FitConfig(
+    iterations=250,
+    num_points=1500,
+    loss=LossConfig(lpips=0.0, ms_ssim=0.2, mask=1.0, rgb=1.0),
+    densify=DensifyConfig(max_gaussians=2500),
+    device="cpu",
+)
+"""No LPIPS, which costs most: the residual is measured with it afterwards."""
+
+FEATURES = {
+    "colour_residual": "views disagree in colour",
+    "worst_colour_residual": "single views disagree in colour",
+    "perceptual_residual": "views disagree in detail",
+    "worst_perceptual_residual": "single views disagree in detail",
+    "shape_residual": "the silhouettes fit no one shape",
+    "worst_shape_residual": "single silhouettes fit no one shape",
+    "slowest_step": "frames repeat",
+    "fastest_step": "the turn jumps",
+    "colour_flicker": "the colours flicker",
+    "area_flicker": "the size flickers",
+}
+"""What is measured, and how it is said in an asset's row."""
+
+
+@dataclass(slots=True)
+class YieldModel:
+    """Logistic regression over the logarithms of the features, in the order of `names`.
+
+    ``p = sigmoid(bias + sum_i weights_i (log(x_i + 1e-3) - means_i) / stds_i)``
+    """
+
+    names: list[str]
+    means: list[float]
+    stds: list[float]
+    weights: list[float]
+    bias: float
+
+    def parts(self, features: dict[str, float]) -> np.ndarray:
+        """What each feature adds to the log odds."""
+        values = np.log(np.array([features[name] for name in self.names]) + 1e-3)
+        return (values - self.means) / self.stds * self.weights
+
+    def probability(self, features: dict[str, float]) -> float:
+        """That the asset is unusable, in [0, 1]."""
+        return float(1 / (1 + np.exp(-(self.parts(features).sum() + self.bias))))
+
+    def reasons(self, features: dict[str, float], count: int = 2) -> list[str]:
+        """At most `count` features that speak most against the asset, in words; none that speak for it."""
+        parts = self.parts(features)
+        return [FEATURES[self.names[i]] for i in np.argsort(-parts)[:count] if parts[i] > 0.5]
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json` to `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def load_yield_model(folder: Path = WEIGHTS) -> YieldModel:
+    """The model that `YieldModel.save` wrote; a ValueError says if there is none."""
+    path = folder / "model.json"
+    if not path.is_file():
+        raise ValueError(
+            f"no yield model in {folder}: model.json is missing; python -m benchmarks.yield_gate writes it"
+        )
+    return YieldModel(**json.loads(path.read_text()))
+
+
+def measure(frames: np.ndarray, masks: np.ndarray, elevation: float, orbit: OrbitConfig | None = None) -> dict:
+    """The `FEATURES` of a turntable, each >= 0, by a short fit on the CPU (a few seconds).
+
+    Args:
+        frames: uint8 [V,S,S,3|4] on white, V >= 4, at uniform azimuths; masks: uint8 [V,S,S].
+        elevation: radians.
+
+    Raises:
+        ValueError: for fewer than four frames, or what a fit refuses.
+    """
+    if len(frames) < MIN_FRAMES:
+        raise ValueError(f"a turntable of {len(frames)} frames cannot be judged; give at least {MIN_FRAMES}")
+    small = _small(np.concatenate([frames[..., :3], masks[..., None]], -1))
+    settings = orbit or OrbitConfig()
+    cameras = turntable(elevation, small.shape[1], OrbitConfig(
+        num_views=len(small), fov_degrees=settings.fov_degrees, distance=settings.distance))  # fmt: skip
+    with torch.no_grad():
+        result = fit_probe(small, cameras)
+    return residuals(small, result) | motion(small)
+
+
+def fit_probe(frames: np.ndarray, cameras) -> np.ndarray:
+    """Re-renders float32 [V,S,S,4] of the short fit of frames uint8 [V,S,S,4]."""
+    with torch.enable_grad():
+        gaussians = fit(frames, frames[..., 3], cameras, PROBE).gaussians
+    rgb, alpha = render(gaussians, cameras)
+    return torch.cat([rgb, alpha], -1).clamp(0, 1).numpy()
+
+
+def residuals(frames: np.ndarray, renders: np.ndarray) -> dict[str, float]:
+    """What a fit leaves: frames uint8 and renders float32 in [0,1], both [V,S,S,4]."""
+    wanted = frames.astype(np.float32) / 255
+    area = np.maximum(wanted[..., 3].sum((1, 2)), 1)
+    colour = np.sqrt(np.square(renders[..., :3] - wanted[..., :3]).mean(-1).sum((1, 2)) / area)
+    shape = np.abs(renders[..., 3] - wanted[..., 3]).sum((1, 2)) / area
+    network = load_perceptual("pocket")
+    pairs = [network.features(torch.from_numpy(x[..., :3]).permute(0, 3, 1, 2)) for x in (renders, wanted)]
+    detail = network.distance(*pairs).numpy() * wanted[..., 3].size / len(wanted) / area
+    found = {}
+    for name, values in (("colour", colour), ("perceptual", detail), ("shape", shape)):
+        found |= {f"{name}_residual": float(values.mean()), f"worst_{name}_residual": float(values.max())}
+    return found
+
+
+def motion(frames: np.ndarray) -> dict[str, float]:
+    """How frames uint8 [V,S,S,4] change around the circle; steps as shares of the median step."""
+    pixels = frames.astype(np.float32) / 255
+    area = np.maximum(pixels[..., 3].sum((1, 2)), 1)
+    steps = np.sqrt(np.square(pixels - np.roll(pixels, -1, 0)).mean(-1).sum((1, 2)) / area)
+    typical = np.median(steps) + 1e-2
+    colours = ((pixels[..., :3] - 1 + pixels[..., 3:]).sum((1, 2)) / area[:, None]).mean(-1)
+    return {
+        "slowest_step": float(1 - min(steps.min() / typical, 1)),
+        "fastest_step": float(steps.max() / typical),
+        "colour_flicker": float(_bend(colours)),
+        "area_flicker": float(_bend(np.log(area))),
+    }
+
+
+def _bend(values: np.ndarray) -> float:
+    """Root mean square of the second differences around the circle."""
+    return float(np.sqrt(np.square(np.roll(values, 1) - 2 * values + np.roll(values, -1)).mean()))
+
+
+def _small(frames: np.ndarray) -> np.ndarray:
+    """uint8 [V,S,S,C] averaged down to at most `PROBE_SIZE` pixels a side."""
+    if frames.shape[1] <= PROBE_SIZE:
+        return frames
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    return F.adaptive_avg_pool2d(images, PROBE_SIZE).round().byte().permute(0, 2, 3, 1).numpy()
