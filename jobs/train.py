@@ -18,8 +18,13 @@ from jobs.settings import guarded
 from model.config import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from model.pocket.data import TurntableSet
 
+CLIP_VIEWS, CLIP_BATCH = 20480, 256
+"""Pictures that the judge is trained on, and pictures a step."""
 Target = Literal["autoencoder", "image", "video", "temporal", "elevation", "mask", "clip"]
 
 
@@ -90,41 +95,60 @@ def train_mask(turntables: TurntableSet, config: TrainConfig, weights: Path, run
 
 
 def train_clip(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Contrast pictures with captions (Radford et al. 2021); the judge shares nothing with the generators."""
+    """Contrast pictures with captions (Radford et al. 2021); the judge shares nothing with the generators.
+
+    The trunk is ImageNet's and stays as it is, so its features of `CLIP_VIEWS` augmented views are computed
+    once; the projection and the text tower learn on them in batches of `CLIP_BATCH`.
+    """
     import torch
     from torch.nn import functional
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
+    from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, load_imagenet_trunk, save_clip
     from model.pocket.data import COLORS
-    from model.pocket.losses import draw_batch
-    from model.training import autocast, train
+    from model.training import train
 
     torch.manual_seed(config.seed)
-    folder = weights / "clip"
-    size = DEFAULT_CONFIG["preprocess_cfg"]["size"]
-    captions = [*turntables.captions, *(f"a {color} thing" for color in COLORS)]
-    tokenizer = build_tokenizer(captions, DEFAULT_CONFIG, folder)
     model = build_clip(DEFAULT_CONFIG)
+    load_imagenet_trunk(model)
+    captions = [*turntables.captions, *(f"a {color} thing" for color in COLORS)]
+    tokenizer = build_tokenizer(captions, DEFAULT_CONFIG, weights / "clip")
+    features, texts = clip_features(model.visual.trunk, turntables, config.seed)
+    tokens = tokenizer(texts)
 
     def loss_fn(step: int, generator: torch.Generator):
-        samples = draw_batch(turntables, 64, generator, lambda: torch.randint(16, (1,), generator=generator))
-        x = torch.cat([s.video for s in samples]) / 2 + 0.5
-        rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
-        pixels = functional.interpolate(rgb, size=(size, size), mode="area") * 2 - 1
-        texts = [s.caption for s in samples]
-        with autocast(), sdpa_kernel(SDPBackend.MATH):
-            images, words = model.encode_image(pixels), model.encode_text(tokenizer(texts))
-        images, words = (functional.normalize(x.float(), dim=-1) for x in (images, words))
+        picks = torch.randint(len(texts), (CLIP_BATCH,), generator=generator)
+        images = functional.normalize(model.visual.head(features[picks].float()), dim=-1)
+        words = functional.normalize(model.encode_text(tokens[picks]), dim=-1)
         logits = model.logit_scale.exp().clamp(max=100) * images @ words.T
-        same = torch.tensor([[a == b for b in texts] for a in texts]).float()
+        names = [texts[i] for i in picks.tolist()]
+        same = torch.tensor([[a == b for b in names] for a in names]).float()
         target = same / same.sum(1, keepdim=True)
         loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
-        hit = same[torch.arange(len(texts)), logits.argmax(1)].mean().item()
-        return loss, {"r_at_1_of_64": hit}
+        hit = same[torch.arange(len(names)), logits.argmax(1)].mean().item()
+        return loss, {f"r_at_1_of_{CLIP_BATCH}": hit}
 
     train(model, loss_fn, config, runs)
-    save_clip(folder, model, DEFAULT_CONFIG)
+    save_clip(weights / "clip", model, DEFAULT_CONFIG)
+
+
+def clip_features(trunk: nn.Module, turntables: TurntableSet, seed: int) -> tuple[torch.Tensor, list[str]]:
+    """Pooled trunk features float16 [CLIP_VIEWS,D] of augmented views from all sides, and their captions."""
+    import torch
+    from torch.nn import functional
+
+    from eval.small_clip import DEFAULT_CONFIG
+    from model.pocket.losses import draw_batch
+
+    size, generator = DEFAULT_CONFIG["preprocess_cfg"]["size"], torch.Generator().manual_seed(seed)
+    rows, texts = [], []
+    with torch.inference_mode():
+        while len(texts) < CLIP_VIEWS:
+            samples = draw_batch(turntables, 64, generator, lambda: torch.randint(16, (1,), generator=generator))
+            x = torch.cat([sample.video for sample in samples]) / 2 + 0.5
+            rgb = (x[:, :3] + 1 - x[:, 3:]).clamp(0, 1)
+            rows.append(trunk(functional.interpolate(rgb, size=(size, size), mode="area") * 2 - 1).half())
+            texts += [sample.caption for sample in samples]
+    return torch.cat(rows).clone(), texts
 
 
 def recipes() -> dict[str, Callable[..., None]]:
