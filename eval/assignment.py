@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 Side = Literal["left", "right"]
 Kind = Literal["question", "broken", "repeat"]
@@ -165,7 +165,7 @@ def read_assignment(text: str) -> list[Task]:
         ValueError: for another table.
     """
     try:
-        rows: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(text))
+        rows = cast(Iterable[dict[str, Any]], csv.DictReader(io.StringIO(text)))
         return [Task(**row) for row in rows]
     except TypeError as error:
         raise ValueError(f"the assignment is not as im3d study make writes it: {error}") from error
