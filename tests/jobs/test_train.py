@@ -78,7 +78,9 @@ def test_generators_build_on_each_other(tmp_path, shards, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
-def test_judges_and_estimators_learn(tmp_path, shards, target):
+def test_judges_and_estimators_learn(tmp_path, shards, target, monkeypatch):
+    monkeypatch.setattr("jobs.train.CLIP_VIEWS", 64)
+    monkeypatch.setattr("jobs.train.CLIP_BATCH", 16)
     steps = {"elevation": 60, "mask": 30, "clip": 6}[target]
     config = TrainConfig(num_steps=steps, save_every=100, log_every=1, warmup_steps=10)
     run(Train(target=target, shards=shards, weights=tmp_path, runs=tmp_path / "runs", train=config))
