@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from factory import ledger as ledger_module
 from factory.lease import Lease
 from factory.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, key_of
 from factory.schema import DEAD_LETTERS, assets_schema
@@ -108,10 +107,9 @@ def test_late_commit_of_a_published_prompt_is_void(tmp_path: Path) -> None:
     assert (ids(tmp_path, DEAD), ledger.is_dead("a")) == ([], False)
 
 
-def test_parts_gather_many_commits_and_restore_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "ROWS_PER_PART", 8)
+def test_parts_gather_many_commits_and_restore_without_them(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    ledger = Ledger(store)
+    ledger = Ledger(store, rows_per_part=8)
     for n in range(20):
         commit(store, asset(f"p{n}", clip_text_renders_small=float(n)), SCHEMA)
         ledger.refresh()

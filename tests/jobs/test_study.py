@@ -91,7 +91,7 @@ def test_twenty_answers_by_click_and_by_key_are_exported_and_scored(browser: Any
     page.wait_for_selector("#left:enabled")
     widths = page.evaluate("['left','right'].map((s) => document.getElementById(`${s}-video`).videoWidth)")
     assert widths == [64, 64]
-    page.wait_for_function("document.getElementById('left-video').currentTime > 0.2")
+    page.wait_for_function("() => document.getElementById('left-video').currentTime > 0.2")
     answer(page, tasks, press)
     text = downloaded(page)
     rows = list(csv.DictReader(text.splitlines()))
@@ -143,7 +143,7 @@ def test_page_on_a_phone_with_reduced_motion(browser: Any, folder: Path) -> None
     assert min(size for size in sizes if size) >= 44
     assert page.evaluate("[...document.querySelectorAll('video')].every((v) => v.paused)")
     page.tap("#play")
-    page.wait_for_function("document.getElementById('right-video').currentTime > 0")
+    page.wait_for_function("() => document.getElementById('right-video').currentTime > 0")
 
 
 def test_focus_goes_in_reading_order_and_is_seen(browser: Any, folder: Path) -> None:
