@@ -11,10 +11,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.gltf_limits import MAX_FACES, check_gltf
 from recon.cameras import OrbitConfig, turntable
 
 MAX_FILE_BYTES = 256 << 20
-MAX_FACES = 2_000_000
 MAX_TEXTURE_PIXELS = 64 << 20
 FILE_TYPES = ("glb", "gltf", "obj")
 
@@ -53,7 +53,7 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
 
     Raises:
         ValueError: when the file is unreadable, has no faces, holds non-finite vertices, or passes a limit
-            (256 MiB, 2 million faces, 64 million texture pixels).
+            (256 MiB, 2 million faces with all instances, 64 million texture pixels; see `check_gltf`).
     """
     import trimesh
 
@@ -63,6 +63,8 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     num_bytes = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if num_bytes > MAX_FILE_BYTES:
         raise ValueError(f"asset has {num_bytes} bytes; the limit is {MAX_FILE_BYTES}: decimate it first")
+    if file_type != "obj":
+        check_gltf(source if isinstance(source, bytes) else Path(source))
     stream = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
         geometries = trimesh.load_scene(stream, file_type=file_type).dump()

@@ -105,7 +105,7 @@ def test_obj_files_load(tmp_path):
 
 @pytest.mark.parametrize(
     ("data", "message"),
-    [(b"glTF broken", "cannot read this glb"), (b"", "cannot read this glb")],
+    [(b"glTF broken", "cannot read this glTF"), (b"", "cannot read this glTF")],
 )
 def test_broken_files_say_so(data, message):
     with pytest.raises(ValueError, match=message):
