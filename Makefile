@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LIMIT ?= 4
+ASSETS ?=
 DEMO ?= runs/demo
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -l '__main__' benchmarks/*.py)))
@@ -35,5 +36,12 @@ lint: venv ## Check style, types and the direction of imports
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: venv ## Run every benchmark: LIMIT=4 assets each
-	@for name in $(BENCHMARKS); do echo "== benchmarks.$$name"; $(BIN)/python -m benchmarks.$$name --limit $(LIMIT) || exit 1; done
+bench: venv ## Run the benchmarks: LIMIT=4 cases each; ASSETS=DIR (assets.jsonl, glb/) for those that read assets
+	@for name in $(BENCHMARKS); do \
+	  echo "== benchmarks.$$name"; set -- --limit $(LIMIT); \
+	  if grep -q '^    assets: Path' benchmarks/$$name.py; then \
+	    if [ -z "$(ASSETS)" ]; then echo "left out: it reads assets, make bench ASSETS=DIR"; continue; fi; \
+	    set -- "$$@" --assets "$(ASSETS)"; \
+	  fi; \
+	  $(BIN)/python -m benchmarks.$$name "$$@" || exit 1; \
+	done
