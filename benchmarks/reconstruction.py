@@ -67,24 +67,10 @@ def chosen_assets(options: Options) -> list[dict[str, Any]]:
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def judge(truth: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, perceptual: Any) -> dict[str, float]:
-    """Mean figures of renders `rgb` [V,H,W,3], `alpha` [V,H,W] in [0,1] against `truth` uint8 [V,H,W,4]."""
-    import torch
-
-    wanted = truth[..., :3].astype(np.float32) / 255
-    error = ((rgb.clip(0, 1) - wanted) ** 2).mean((1, 2, 3))
-    ours, theirs = alpha > 0.5, truth[..., 3] > 127
-    overlap = (ours & theirs).sum((1, 2)) / np.maximum((ours | theirs).sum((1, 2)), 1)
-    with torch.no_grad():
-        features = [perceptual.features(torch.from_numpy(x).permute(0, 3, 1, 2)) for x in (rgb.clip(0, 1), wanted)]
-        lpips = perceptual.distance(*features).mean()
-    return {"psnr": float((-10 * np.log10(error + 1e-10)).mean()), "iou": float(overlap.mean()), "lpips": float(lpips)}
-
-
 def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, float], np.ndarray]:
     """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
-    from benchmarks.assets import true_turntable
     from factory.meshes import load_mesh
+    from factory.truth import judge, true_turntable
     from recon.cameras import OrbitConfig, turntable
     from recon.fit import fit
     from recon.gaussians import render

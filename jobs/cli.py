@@ -13,6 +13,7 @@ JOBS = {
     "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
     "view": "3D assets in, a page in the browser out: orbit them",
     "study": "two or more runs in, a page for human raters and their win rates out",
+    "ablate": "3D assets in, the paper's ablations out: tables and a picture sheet",
     "train": "turntable renders in, weights of the embedded models out",
 }
 

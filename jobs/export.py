@@ -6,7 +6,6 @@ Exit code: 0 when every asset is exported, 1 when some are dead letters, 2 when 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import uuid
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.export_config import CONVERTED, ExportConfig
-from jobs.settings import guarded
+from jobs.settings import guarded, settle
 
 if TYPE_CHECKING:
     from factory.store import Store
@@ -65,7 +64,7 @@ def run(job: ExportJob) -> int:
     store = open_store(f"{job.out.rstrip('/')}/{config.format}")
     with Lease(store):
         store.sweep()
-        settle(store, config)
+        describe(store, config)
         ledger = Ledger(store, results_of(config), config.shard_assets)
         ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
         _export(assets, config, ledger)
@@ -74,16 +73,11 @@ def run(job: ExportJob) -> int:
     return _report(assets, ledger)
 
 
-def settle(store: Store, config: ExportConfig) -> None:
-    """Write down the settings; ValueError where the folder holds files of others."""
+def describe(store: Store, config: ExportConfig) -> None:
+    """Write down the settings, and the card of a dataset; ValueError where the folder holds files of others."""
     from factory.datasets import CARD
 
-    wanted = json.dumps(config.identity(), indent=2).encode()
-    if not store.create("settings.json", wanted):
-        found: Any = json.loads(store.get("settings.json"))
-        if found != json.loads(wanted):
-            changed = [f"{k} {found.get(k)}, now {v}" for k, v in json.loads(wanted).items() if found.get(k) != v]
-            raise ValueError(f"{store.root} was exported with {'; '.join(changed)}: choose another --out")
+    settle(store, config.identity())
     if config.format == "hf":
         store.put("README.md", CARD.format(num_views=config.num_views, size=config.size).encode())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import tyro
 
 from factory.config import PRESETS, FactoryConfig, preset, read_yaml
 from factory.secrets import scrub
-from factory.store import StorageError
+from factory.store import StorageError, Store
 
 Job = TypeVar("Job")
 
@@ -34,6 +35,16 @@ def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
     missing: Any = tyro.MISSING
     default = kind(settings=base, prompts=missing, out=missing)  # type: ignore[call-arg]
     return tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}")
+
+
+def settle(store: Store, settings: dict[str, Any]) -> None:
+    """Write down what the folder's files depend on; ValueError, naming the differences, where they were others."""
+    wanted = json.dumps(settings, indent=2).encode()
+    if not store.create("settings.json", wanted):
+        found: Any = json.loads(store.get("settings.json"))
+        changed = [f"{k} {found.get(k)}, now {v}" for k, v in json.loads(wanted).items() if found.get(k) != v]
+        if changed:
+            raise ValueError(f"{store.root} was made with {'; '.join(changed)}: choose another --out")
 
 
 def guarded(run: Callable[[], int]) -> int:

@@ -15,6 +15,7 @@ from recon import mcmc
 from recon.cameras import Cameras
 from recon.config import FitConfig
 from recon.densify import accumulate, densify, new_statistics
+from recon.device import device_of
 from recon.gaussians import Gaussians, init_ball
 from recon.losses import FitLoss, network_of
 from recon.pose import Pose
@@ -47,7 +48,7 @@ class Fitter:
 
     def __init__(self, cameras: Cameras, config: FitConfig | None = None, seed: int = 0, pose: Pose | None = None):
         self.config = config or FitConfig()
-        self.device = _device(self.config.device)
+        self.device = device_of(self.config.device)
         self.generator = torch.Generator().manual_seed(seed)
         self.size, self.iteration, self.pose = cameras.size, 0, pose
         self.viewmats, self.Ks = cameras.viewmats.to(self.device), cameras.Ks.to(self.device)
@@ -242,10 +243,6 @@ def fit(
     fitter.set_targets(frames, masks)
     fitter.run(config.iterations)
     return FitResult(fitter.gaussians, fitter.history, fitter.cameras)
-
-
-def _device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def _optimizer(params: dict[str, Parameter], config: FitConfig) -> torch.optim.Adam:

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 from torch.nn import functional as F
 
 from recon.cameras import Cameras
+from recon.device import device_of
 from recon.losses import FitLoss, network_of
 from recon.memory import PeakMemory
 from recon.nerf_config import NerfConfig
@@ -58,9 +59,7 @@ def fit_nerf(
         FloatingPointError: if the field is no longer finite.
     """
     config = config or NerfConfig()
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = device_of(config.device)
     started = time.perf_counter()
     with PeakMemory(device) as memory:
         fitter = _Fitter(frames, masks, cameras, config, seed, device)

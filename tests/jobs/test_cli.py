@@ -15,7 +15,7 @@ from jobs.settings import parse
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("job", ["generate", "render"])
+@pytest.mark.parametrize("job", ["generate", "render", "ablate"])
 def test_help_lists_flags_and_imports_nothing_heavy(job: str) -> None:
     code = (
         "import sys; from jobs.cli import main\n"
@@ -27,6 +27,7 @@ def test_help_lists_flags_and_imports_nothing_heavy(job: str) -> None:
     flags = {
         "generate": ["--prompts", "--out", "--fit.iterations", "--refine.rounds-at"],
         "render": ["--assets", "--size"],
+        "ablate": ["--assets", "--variants", "--fit.iterations", "--nerf.iterations"],
     }
     assert all(flag in result.stdout for flag in flags[job])
 

@@ -158,7 +158,7 @@ def test_job_resumes_names_bad_assets_and_refuses_other_settings(run: Path, tmp_
 
 def test_parquet_is_ready_for_datasets(run: Path, tmp_path: Path) -> None:
     config = ExportConfig(format="hf", size=48, num_views=3)
-    export.settle(open_store(str(tmp_path / "hf")), config)
+    export.describe(open_store(str(tmp_path / "hf")), config)
     exported(assets_of_run(str(run)), tmp_path / "hf", format="hf")
     (part,) = (tmp_path / "hf/data").glob("*.parquet")
     rows = {row["prompt_id"]: row for row in pq.read_table(part).to_pylist()}

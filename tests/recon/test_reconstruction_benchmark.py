@@ -6,7 +6,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from benchmarks.reconstruction import Options, chosen_assets, judge, main
+from benchmarks.reconstruction import Options, chosen_assets, main
+from factory.truth import judge
 from recon.config import FitConfig
 from recon.perceptual import load_perceptual
 

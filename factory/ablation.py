@@ -1,0 +1,254 @@
+"""The fifth line: real assets in, fits by every variant of the method out, judged against the truth.
+
+assets x variants ── Fit ──▶ fits/part-*.parquet, or a row in dead_letters/
+                     targets (kept for the asset's next variant), reconstruct, judge, commit
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from factory.ablation_config import NUM_FRAMES, AblationConfig, Plan
+from factory.config import LineConfig
+from factory.ledger import commit
+from factory.pipeline import Step
+from factory.prompts import digest
+from factory.schema import IMAGE, OUTCOME
+from factory.stage import Row, Stage, fail
+from factory.store import open_store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recon.cameras import Cameras
+
+FITS, STAGE = "fits", "fit"
+UNSEEN_VIEWS, SHOWN_VIEWS = 8, 4
+MAX_ELEVATION_DEGREES = 40.0
+FIT_LINE = pa.schema(
+    [
+        pa.field("fit_id", pa.string(), False),
+        *[(name, pa.string()) for name in ("asset_id", "variant", "path", "caption", "error")],
+        ("attempt", pa.int32()),
+    ]
+)
+FIT_DEAD_LETTERS = pa.schema(
+    [
+        *FIT_LINE,
+        *[(name, pa.string()) for name in ("error_stage", "error_type", "error_message", "host", "run_id")],
+    ]
+)
+
+
+def fits_schema(judge: str) -> pa.Schema:
+    """The table of fits; scores of CLIP end in the name of the model that judged."""
+    numbers = ["psnr", "iou", "lpips", f"clip_text_{judge}", f"clip_image_{judge}", "seconds", "elevation"]
+    return pa.schema(
+        [
+            *[field for field in FIT_LINE if field.name != "error"],
+            *[(name, pa.float64()) for name in [*numbers, "elevation_told"]],
+            *[(name, pa.int64()) for name in ("peak_bytes", "num_gaussians", "forwards")],
+            ("picture", IMAGE),  # true views above those of the fit
+            *[(name, pa.string()) for name in ("host", "run_id")],
+        ]
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class FitWork:
+    """Assets by variants as `pipeline.Work`, an asset's variants one after the other."""
+
+    assets: Sequence[Row]
+    variants: Sequence[str]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [f"{asset['asset_id']}.{variant}" for asset in self.assets for variant in self.variants]
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=FIT_LINE)
+
+    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        return _dead(self._row(row, error["attempt"]) | error), FIT_DEAD_LETTERS
+
+    def _row(self, row: int, attempt: int) -> Row:
+        asset, variant = self.assets[row // len(self.variants)], self.variants[row % len(self.variants)]
+        known = {"fit_id": f"{asset['asset_id']}.{variant}", "variant": variant, "attempt": attempt}
+        return known | {name: asset[name] for name in ("asset_id", "path", "caption", "error")}
+
+
+def steps(config: AblationConfig, root: str, out: str, run_id: str) -> list[Step]:
+    """The chain: one stage. `root`: the folder, local or s3://, that the assets' paths are relative to."""
+    arguments = {"config": config, "root": root, "out": out, "run_id": run_id}
+    return [Step(actor=Fit, pool=config.pool, arguments=arguments)]
+
+
+def line_config(config: AblationConfig) -> LineConfig:
+    """How the line runs: one block a batch."""
+    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Targets:
+    """What an asset's variants are fitted to and judged by."""
+
+    asset_id: str
+    frames: NDArray[np.uint8]
+    """[16,S,S,4]: true or generated."""
+    image: NDArray[np.uint8]
+    """[S,S,4]: the true first view."""
+    unseen: NDArray[np.uint8]
+    """[8,S,S,4]: true views half a step beside the frames'."""
+    elevation: float
+    """Of all true views, radians."""
+    told: float
+    """What the fit takes it for, radians."""
+
+
+class Fit(Stage):
+    """One asset by one variant, committed as a row of fits or as a dead letter."""
+
+    name = STAGE
+
+    def __init__(
+        self, config: AblationConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
+    ) -> None:
+        self.root, self.run_id, self.store = root, run_id, open_store(out)
+        self.known: Targets | None = None
+        super().__init__(config, threads, board)
+
+    def load(self) -> None:
+        from eval.clip import Scorer
+        from factory.stages import CountingRefiner, Masker
+        from model.video import load_video_model
+        from recon.elevation import load_elevation
+        from recon.perceptual import load_perceptual
+
+        config = self.config
+        self.scorer, self.perceptual = Scorer.load(config.clip), load_perceptual("pocket")
+        self.schema, self.masker, self.refiner = fits_schema(self.scorer.name), Masker("pocket"), None
+        if config.targets == "generated" or any(config.plan(name).rounds for name in config.chosen()):
+            self.refiner = CountingRefiner(load_video_model(config.video))
+        self.estimator = load_elevation() if config.targets == "generated" else None
+        warm_up()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in table.to_pylist():
+            self._tell("start", [row | {"error_stage": None}], 0.0)
+            started = time.perf_counter()
+            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
+            outcomes.append({"prompt_id": row["fit_id"], "status": self._finish(row)})
+            self._tell("end", [row], time.perf_counter() - started)
+        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+
+    def _finish(self, row: Row) -> str:
+        try:
+            finished = row | self.fit(row)
+        except Exception as error:
+            fail(row, self.name, error)
+            commit(self.store, _dead(row), FIT_DEAD_LETTERS)
+            return "failed"
+        commit(self.store, {name: finished.get(name) for name in self.schema.names}, self.schema)
+        return "done"
+
+    def fit(self, row: Row) -> Row:
+        """Reconstruct and judge; ValueError for an asset that cannot be used."""
+        from eval.similarity import score_views
+        from factory.export import png
+        from factory.truth import judge
+        from recon.cameras import OrbitConfig, turntable
+
+        if self.known is None or self.known.asset_id != row["asset_id"]:
+            self.known = self.targets(row)
+        targets, orbit = self.known, OrbitConfig(num_views=UNSEEN_VIEWS)
+        cameras = turntable(targets.elevation, self.config.size, orbit, math.pi / NUM_FRAMES)
+        (rgb, alpha), costs = self.reconstruct(targets, self.config.plan(row["variant"]), row["caption"], cameras)
+        rgb, alpha = (image.clamp(0, 1).cpu().numpy() for image in (rgb, alpha[..., 0]))
+        views = np.rint(255 * rgb).astype(np.uint8)
+        found = judge(targets.unseen, rgb, alpha, self.perceptual)
+        scores = score_views(self.scorer, "renders", views, row["caption"] or "", targets.image[..., :3], {})
+        name = self.scorer.name
+        found |= {f"clip_{against}_{name}": scores[f"clip_{against}_renders_{name}"] for against in ("text", "image")}
+        step = UNSEEN_VIEWS // SHOWN_VIEWS
+        sheet = np.concatenate([np.hstack(list(part[::step])) for part in (targets.unseen[..., :3], views)])
+        picture = {"bytes": png(sheet), "path": f"{row['fit_id']}.png"}
+        return found | costs | {"elevation": targets.elevation, "elevation_told": targets.told, "picture": picture}
+
+    def targets(self, row: Row) -> Targets:
+        """Render, and generate where generated targets are wanted."""
+        from factory.meshes import load_mesh
+        from factory.truth import true_turntable
+        from factory.turntables import read_asset
+
+        if row["error"]:
+            raise ValueError(row["error"])
+        random = np.random.default_rng(int(digest("ablation", row["asset_id"], str(self.config.seed)), 16))
+        elevation = math.radians(random.uniform(0, MAX_ELEVATION_DEGREES))
+        suffix = PurePosixPath(row["path"]).suffix.lower().lstrip(".")
+        mesh, size = load_mesh(read_asset(row["path"], self.root), suffix), self.config.size
+        frames, told = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
+        unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
+        if self.refiner and self.estimator:
+            frames = self.refiner.model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
+            told = self.estimator.estimate(frames)
+        told += math.radians(self.config.elevation_error_degrees)
+        return Targets(
+            asset_id=row["asset_id"], frames=frames, image=image, unseen=unseen, elevation=elevation, told=told
+        )
+
+    def reconstruct(
+        self, targets: Targets, plan: Plan, caption: str | None, cameras: Cameras
+    ) -> tuple[tuple[Tensor, Tensor], Row]:
+        """Renders (rgb [V,S,S,3], alpha [V,S,S,1]) of the fit by `cameras`, and what it cost."""
+        from recon.cameras import OrbitConfig, turntable
+        from recon.config import RefineConfig
+        from recon.device import device_of
+        from recon.gaussians import render
+        from recon.masks import masks_of
+        from recon.memory import PeakMemory
+        from recon.nerf import fit_nerf
+        from recon.refine import reconstruct
+
+        step, config = NUM_FRAMES // plan.frames, self.config
+        frames, masks = targets.frames[::step], masks_of(targets.frames, self.masker)[::step]
+        if plan.nerf:
+            given = turntable(targets.told, config.size, OrbitConfig(num_views=plan.frames))
+            result = fit_nerf(frames, masks, given, replace(config.nerf, loss=plan.fit.loss), config.seed)
+            costs = {"seconds": result.seconds, "peak_bytes": result.peak_bytes, "forwards": 0}
+            return result.field.render(cameras, config.nerf.rays), costs
+        if self.refiner:
+            self.refiner.reset()
+        started = time.perf_counter()
+        with PeakMemory(device_of(plan.fit.device)) as memory:
+            gaussians, _ = reconstruct(
+                frames, masks, targets.told, image=targets.image, prompt=caption or "", refiner=self.refiner,
+                masker=self.masker, fit_config=plan.fit, seed=config.seed,
+                refine_config=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix),
+            )  # fmt: skip
+        costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
+        costs["forwards"] = self.refiner.counts["forwards_refine"] if self.refiner else 0
+        return render(gaussians, cameras), costs
+
+
+def warm_up() -> None:
+    """Have the rasteriser's kernels compiled, so that the first fit's seconds are those of a fit."""
+    from recon.config import FitConfig
+    from recon.refine import reconstruct
+
+    frames = np.full((1, 32, 32, 4), 128, np.uint8)
+    reconstruct(frames, None, 0.0, fit_config=FitConfig(iterations=2, num_points=50))
+
+
+def _dead(row: Row) -> Row:
+    return {name: row.get(name) for name in FIT_DEAD_LETTERS.names}
