@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -59,8 +58,8 @@ _COLOURS = ("#8b7cf6", "#3b82f6", "#14b8a6", "#f59e0b", "#ef6a6a")
 
 def write_gallery(store: Store, ledger: Ledger, config: FactoryConfig) -> None:
     """Write `index.html` of everything published in an output folder."""
-    assets, dead = deque(ledger.rows(ASSETS), MAX_CARDS), deque(ledger.rows(DEAD), MAX_CARDS)
-    page = _page(list(assets), list(dead), len(ledger.done), len(ledger.dead), config)
+    assets, dead = (list(ledger.rows(folder, newest=MAX_CARDS)) for folder in (ASSETS, DEAD))
+    page = _page(assets, dead, len(ledger.done), len(ledger.dead), config)
     store.put("index.html", page.encode())
 
 

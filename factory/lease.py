@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import socket
@@ -16,21 +17,35 @@ HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 
 
+class LeaseLost(RuntimeError):
+    """Another run has taken over the folder; this one must not write tables any more."""
+
+
 class Lease:
     """Context manager. Leases are numbered; whoever creates the next number owns the folder.
 
     A lease is free when it was given back, when its process on this very host is gone, or when its last
-    heartbeat is older than `stale_seconds`.
+    heartbeat is older than `stale_seconds`. A holder whose heartbeat finds a higher number, or that could not beat
+    for so long, has lost it: the main thread is interrupted, and leaving raises LeaseLost.
+
+    Args:
+        store: the folder.
+        stale_seconds: after how long without heartbeat others may take over.
+        beat_seconds: between heartbeats.
 
     Raises:
         ValueError: on entering, while another writer holds the folder.
+        LeaseLost: on leaving, when another took it over.
     """
 
-    def __init__(self, store: Store, stale_seconds: float = STALE_SECONDS) -> None:
+    def __init__(
+        self, store: Store, stale_seconds: float = STALE_SECONDS, beat_seconds: float = HEARTBEAT_SECONDS
+    ) -> None:
         self.store = store
-        self.stale_seconds = stale_seconds
+        self.stale_seconds, self.beat_seconds = stale_seconds, beat_seconds
         self.owner = uuid.uuid4().hex
         self.key = ""
+        self.lost = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -48,10 +63,22 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self.lost:
+            if kind is None or issubclass(kind, KeyboardInterrupt):
+                raise LeaseLost(self.lost) from None
+            return
         self.store.put(self.key, self._record(released=True))
+
+    def check(self) -> None:
+        """Raises LeaseLost unless the folder is still ours; asks the storage."""
+        newer = [key for key in self.store.keys("lease/") if key > self.key]
+        if newer:
+            self.lost = f"{self.store.root}: another run took this folder over ({newer[-1]}); this one stops"
+        if self.lost:
+            raise LeaseLost(self.lost)
 
     def _refuse_if_alive(self, key: str) -> None:
         try:
@@ -71,8 +98,20 @@ class Lease:
         return json.dumps(record | {"started": _start_time(os.getpid()), "time": time.time()}).encode()
 
     def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            self.store.put(self.key, self._record())
+        last = time.monotonic()
+        while not self._stop.wait(self.beat_seconds) and not self.lost:
+            try:
+                self.check()
+                self.store.put(self.key, self._record())
+                last = time.monotonic()
+            except LeaseLost:
+                return _thread.interrupt_main()
+            except OSError as error:
+                if time.monotonic() - last > self.stale_seconds:
+                    self.lost = (
+                        f"{self.store.root}: no heartbeat could be written for {self.stale_seconds:.0f} s ({error})"
+                    )
+                    return _thread.interrupt_main()
 
 
 def _start_time(pid: int) -> float | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from factory import stages
 from factory.board import Board
 from factory.config import FactoryConfig, LineConfig, Pool
+from factory.identity import Weights, weights_of
 from factory.ledger import Ledger
 from factory.metrics import Metrics
 from factory.progress import Display, Tally
@@ -35,6 +37,8 @@ from factory.stage import Stage, dead_letter
 
 ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
+REFRESH_SECONDS = 1.0
+"""Between looks at the commit records: each look lists them."""
 LOCAL_STORE_BYTES = 1 << 30
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
@@ -138,6 +142,20 @@ def preflight(config: FactoryConfig) -> None:
             )
 
 
+def find_weights(config: FactoryConfig) -> Weights:
+    """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of the image stage has them.
+
+    Raises:
+        RuntimeError: if something is missing.
+    """
+    preflight(config)
+    if config.line.address == "local":
+        return weights_of(config)
+    start_ray(config.line.address)
+    pool = config.line.image
+    return ray.get(ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(weights_of).remote(config))
+
+
 def configure_data() -> None:
     """How Ray Data treats failures: a lost block never stops the line, the ledger finds what it held."""
     context = DataContext.get_current()
@@ -238,7 +256,7 @@ def start_board(chain: Sequence[Step]) -> Any:
 
 
 def _missing(work: Work, ledger: Ledger) -> list[int]:
-    return [row for row, work_id in enumerate(work.ids) if work_id not in ledger]
+    return ledger.missing(work.ids)
 
 
 def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
@@ -254,12 +272,15 @@ def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
 
 def _drain(dataset: Dataset, tally: Tally, ledger: Ledger, max_failed_share: float) -> None:
     """Run one pass to its end, counting outcomes as they come in."""
+    looked = 0.0
     tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for table in tables:
-        for status in table["status"].to_pylist():
-            tally.done += status == "done"
-            tally.failed += status == "failed"
-        ledger.refresh()
+        statuses = table["status"].to_pylist()
+        tally.done += statuses.count("done")
+        tally.failed += statuses.count("failed")
+        if time.monotonic() - looked > REFRESH_SECONDS:
+            ledger.refresh()
+            looked = time.monotonic()
         _judge(tally, max_failed_share)
     ledger.refresh()
 
@@ -269,5 +290,5 @@ def _judge(tally: Tally, limit: float) -> None:
     if finished >= MIN_ROWS_TO_JUDGE and tally.failed > limit * finished:
         raise TooManyFailures(
             f"{tally.failed} of {finished} rows failed, more than line.max_failed_share = {limit}: "
-            "look into dead_letters/, mend the cause and run again with --retry-dead-letters"
+            "look into dead_letters/, mend the cause, then `im3d retry`"
         )

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from factory.secrets import scrub
-from factory.store import StorageConfig, StorageError, checked
+from factory.store import StorageConfig, StorageError, Stored, checked
 
 Answer = TypeVar("Answer")
 CHUNK = 1 << 16
@@ -83,12 +83,16 @@ class S3Store:
             raise KeyError(key) from error
 
     def keys(self, prefix: str) -> Iterator[str]:
+        return (item.key for item in self.objects(prefix))
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
         start = len(self.prefix) + 1 if self.prefix else 0
         place = {"Bucket": self.bucket, "Prefix": f"{self._name(prefix.rstrip('/'))}/"}
         more: dict[str, Any] = {}
         while True:
             page = self._tried(prefix, lambda more=more: self.client.list_objects_v2(**place, **more))
-            yield from (item["Key"][start:] for item in page.get("Contents", []))
+            for item in page.get("Contents", []):
+                yield Stored(key=item["Key"][start:], size=item["Size"], modified=item["LastModified"].timestamp())
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}

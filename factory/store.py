@@ -5,6 +5,7 @@ A key is seen wholly or not at all. `create` is the only way two writers may mee
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -48,6 +49,17 @@ class StorageConfig:
             raise ValueError(f"storage.attempts is {self.attempts}; it must lie in [1, 100]")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """One object as a listing shows it."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: float
+    """Seconds since the epoch."""
+
+
 class StorageError(OSError):
     """The storage did not do what was asked, and trying again did not help; holds no credentials."""
 
@@ -75,6 +87,10 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Keys below a folder, sorted; `prefix` ends in a slash."""
+        ...
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        """What lies below a folder, in any order; `prefix` ends in a slash."""
         ...
 
     def delete(self, key: str) -> None:
@@ -167,6 +183,12 @@ class LocalStore:
         folder = Path(self.root, checked(prefix.rstrip("/")))
         found = (Path(base, name) for base, _, names in os.walk(folder) for name in names)
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        for key in self.keys(prefix):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(Path(self.root, key))
+                yield Stored(key=key, size=status.st_size, modified=status.st_mtime)
 
     def delete(self, key: str) -> None:
         Path(self.root, checked(key)).unlink(missing_ok=True)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 JOBS = {
     "generate": "prompts in, 3D assets out",
+    "retry": "dead letters of a run in, 3D assets out",
+    "sweep": "files that no row of a run names are removed",
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",
     "export": "3D assets in, spz, sog, splat, html, GLB or training data out",

@@ -62,10 +62,10 @@ def run(job: ExportJob) -> int:
         config = dataclasses.replace(config, splat_transform=locate(config.splat_transform))
     assets = (assets_of_run(job.run) if job.run else assets_of_files(job.ply))[: job.limit]
     store = open_store(f"{job.out.rstrip('/')}/{config.format}")
-    with Lease(store):
+    with Lease(store) as lease:
         store.sweep()
         describe(store, config)
-        ledger = Ledger(store, results_of(config), config.shard_assets)
+        ledger = Ledger(store, results_of(config), config.shard_assets, lease)
         ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
         _export(assets, config, ledger)
         if config.format == "webdataset":

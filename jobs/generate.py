@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from factory.config import FactoryConfig, Preset
 from jobs import settings
+
+MAX_REPORTED = 10_000
+"""The tables at the end are about so many newest rows."""
 
 if TYPE_CHECKING:
     from factory.ledger import Ledger
@@ -40,10 +43,11 @@ class Generate:
     """Only the first rows of the table."""
     image_root: str | None = None
     """Folder that image paths in the table may not leave; the table's own by default."""
-    retry_dead_letters: bool = False
-    """Run the table's dead letters again."""
+    new_run: bool = False
+    """Where the folder's outcomes were made with other settings or weights, make everything anew in
+    OUT/runs/<hash of both>, and resume there the next time."""
     accept_changes: bool = False
-    """Go on in a folder whose finished assets were made with other settings."""
+    """Go on in a folder whose outcomes were made with other settings or weights, and mix."""
     settings: Annotated[FactoryConfig, tyro.conf.arg(name="")] = field(default_factory=FactoryConfig)
 
 
@@ -54,61 +58,76 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Generate) -> int:
     """Make what the output folder lacks; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.config import to_yaml
+    from factory.identity import add_input
     from factory.lease import Lease
     from factory.ledger import Ledger
     from factory.prompts import read_prompts
     from factory.store import open_store
 
     table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
+    job = _placed(job)
     store = open_store(job.out, job.settings.storage)
-    with Lease(store):
+    with Lease(store) as lease:
         store.sweep()
-        ledger = Ledger(store)
-        _guard_settings(job, store, ledger)
-        if job.retry_dead_letters:
-            ledger.revive({prompt.prompt_id for prompt in table.prompts})
-        missing = [prompt for prompt in table.prompts if prompt.prompt_id not in ledger]
-        if missing:
-            from factory.pipeline import preflight
-
-            preflight(job.settings)
-        store.put("config.yaml", to_yaml(job.settings).encode())
+        ledger = Ledger(store, lease=lease)
+        check_changes(job, store, ledger, bool(ledger.missing([prompt.prompt_id for prompt in table.prompts])))
+        add_input(store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
         _bury_rejected(job, table, ledger)
-        if missing:
-            settled = len(table.prompts) - len(missing)
-            print(f"{len(missing)} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
-            _make(job, table, ledger)
-        else:
-            ledger.publish()
-            print(f"Nothing to do: all {len(table)} prompts of {job.prompts} are settled in {job.out}")
-        return _report(job, table, store, ledger)
+        return make(job, table, store, ledger)
 
 
-def _make(job: Generate, table: PromptTable, ledger: Ledger) -> None:
+def _placed(job: Generate) -> Generate:
+    """The job, with its folder below OUT where --new-run asks for that."""
+    from factory import identity
+    from factory.pipeline import find_weights
+    from factory.store import open_store
+
+    if not job.new_run:
+        return job
+    if job.accept_changes:
+        raise ValueError("--new-run and --accept-changes exclude each other; give one of them")
+    weights = find_weights(job.settings)
+    if not identity.changes(open_store(job.out, job.settings.storage), job.settings, weights):
+        return job
+    return replace(job, out=identity.folder_of_new_run(job.out, job.settings, weights), new_run=False)
+
+
+def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bool) -> None:
+    """Refuse to mix outcomes of different settings or weights, else write down what is used now.
+
+    Args:
+        needs_weights: rows will be made, so that the weights must be there.
+    """
+    from factory import identity
+    from factory.pipeline import find_weights
+
+    settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
+    identity.refuse_changes(store, job.settings, None, settled)
+    weights = find_weights(job.settings) if needs_weights else None
+    identity.refuse_changes(store, job.settings, weights, settled)
+    identity.write(store, job.settings, weights)
+
+
+def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
+    """Make what the ledger lacks of a table, and report; returns the exit code."""
+    missing = len(ledger.missing([prompt.prompt_id for prompt in table.prompts]))
+    if missing:
+        settled = len(table.prompts) - missing
+        print(f"{missing} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
+        _run_line(job, table, ledger)
+    else:
+        ledger.publish()
+        print(f"Nothing to do: all {len(table)} prompts of {job.prompts} are settled in {job.out}")
+    return _report(job, table, store, ledger)
+
+
+def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
     from factory.pipeline import PromptWork, run_line, steps
     from factory.progress import Display
 
     chain = steps(job.settings, job.out, uuid.uuid4().hex[:12])
     work = PromptWork(prompts=table.prompts, config=job.settings)
     run_line(work, chain, job.settings.line, ledger, Display())
-
-
-def _guard_settings(job: Generate, store: Store, ledger: Ledger) -> None:
-    """Refuse to mix assets of different settings in a folder unless told to."""
-    from factory.config import difference, from_yaml
-
-    try:
-        before = store.get("config.yaml").decode()
-    except KeyError:
-        before = None
-    if before and ledger.done and not job.accept_changes:
-        changes = difference(from_yaml(before, FactoryConfig(), f"{job.out}/config.yaml"), job.settings)
-        if changes:
-            raise ValueError(
-                f"{job.out} holds {len(ledger.done)} assets made with other settings ({'; '.join(changes)}): "
-                "give another --out, or --accept-changes"
-            )
 
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
@@ -130,16 +149,16 @@ def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> 
     from factory.progress import SUMMARY_COLUMNS, dead_table, make_console, summary_table
 
     write_gallery(store, ledger, job.settings)
-    ids = {prompt.prompt_id for prompt in table.prompts} | {row.prompt_id for row in table.rejected}
-    made = [row for row in ledger.rows(ASSETS, SUMMARY_COLUMNS) if row["prompt_id"] in ids]
-    dead = [row for row in ledger.rows(DEAD) if row["prompt_id"] in ids]
+    ids = [row.prompt_id for row in (*table.prompts, *table.rejected)]
+    known, made, dead = set(ids), int(ledger.done.holds(ids).sum()), int(ledger.dead.holds(ids).sum())
     console = make_console()
     if made:
-        console.print(summary_table(made))
+        newest = ledger.rows(ASSETS, SUMMARY_COLUMNS, newest=MAX_REPORTED)
+        console.print(summary_table([row for row in newest if row["prompt_id"] in known]))
     if dead:
-        console.print(dead_table(dead))
-    print(f"{len(made)} of {len(ids)} prompts have an asset, {len(dead)} are dead letters: {job.out}/index.html")
-    return 0 if len(made) == len(ids) else 1
+        console.print(dead_table([row for row in ledger.rows(DEAD, newest=MAX_REPORTED) if row["prompt_id"] in known]))
+    print(f"{made} of {len(ids)} prompts have an asset, {dead} are dead letters: {job.out}/index.html")
+    return 0 if made == len(ids) else 1
 
 
 if __name__ == "__main__":

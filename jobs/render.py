@@ -54,9 +54,9 @@ def run(job: Render) -> int:
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split), config=job.settings)
     root = job.asset_root or job.assets.rpartition("/")[0] or "."
     store = open_store(job.out)
-    with Lease(store):
+    with Lease(store) as lease:
         store.sweep()
-        ledger = Ledger(store, RENDERS)
+        ledger = Ledger(store, RENDERS, lease=lease)
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         ids = work.ids
         missing = sum(work_id not in ledger for work_id in ids)

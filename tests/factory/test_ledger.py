@@ -8,15 +8,19 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory.lease import Lease
-from factory.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, key_of
+from factory.keys import KeySet, key_of
+from factory.lease import Lease, LeaseLost
+from factory.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, commit_block
 from factory.schema import DEAD_LETTERS, assets_schema
 from factory.store import LocalStore
 
@@ -189,3 +193,146 @@ def test_lease_of_another_host_goes_stale(tmp_path: Path) -> None:
         Lease(store, stale_seconds=60).__enter__()
     with Lease(store, stale_seconds=20) as lease:
         assert lease.key == "lease/00000008.json"
+
+
+def many(count: int) -> list[str]:
+    return [f"p{n}" for n in range(count)]
+
+
+def test_two_hundred_thousand_rows_resume_from_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts in plenty and a few records: every id is known again, from a few objects."""
+    store, count, size = LocalStore(str(tmp_path)), 200_000, 4_000
+    ledger = Ledger(store, rows_per_part=size)
+    thin = pa.schema([("prompt_id", pa.string()), ("prompt", pa.string())])
+    dead = pa.schema([*thin, ("error_stage", pa.string())])
+    for start in range(0, count, size):
+        rows = [{"prompt_id": i, "prompt": "x", "error_stage": "video"} for i in many(count)[start : start + size]]
+        assert commit_block(store, rows[100:], thin)
+        assert commit_block(store, rows[:100], dead)
+        ledger.refresh()
+    commit(store, {"prompt_id": "late", "prompt": "x"}, thin)
+    opened: list[str] = []
+    for name in ("get", "open"):
+        plain = getattr(LocalStore, name)
+        monkeypatch.setattr(
+            LocalStore, name, lambda self, key, plain=plain: opened.append(key) or plain(self, key), raising=True
+        )
+    again = Ledger(LocalStore(str(tmp_path)))
+    assert len(opened) < 50 < len(list((tmp_path / ASSETS).iterdir())) + len(list((tmp_path / DEAD).iterdir()))
+    assert (len(again.done), len(again.dead)) == (count * 39 // 40 + 1, count // 40)
+    assert again.missing([*many(count), "late", "new", "p200000"]) == [count + 1, count + 2]
+    assert [again.is_dead(f"p{n}") for n in (99, 100, 4_000, 4_100)] == [True, False, True, False]
+
+
+def test_records_of_a_block_retried_in_other_sizes_count_once(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    rows = {i: asset(i, run_id="first") for i in "abcd"}
+    assert commit_block(store, [rows["a"], rows["b"]], SCHEMA)
+    assert not commit_block(store, [asset("b", run_id="again"), asset("a", run_id="again")], SCHEMA)
+    ledger = Ledger(store)
+    assert commit_block(store, [asset("b", run_id="alone")], SCHEMA)
+    assert commit_block(store, [asset(i, run_id="second") for i in "abcd"], SCHEMA)
+    assert commit_block(store, [letter("c"), letter("a")], DEAD_LETTERS)
+    ledger.publish()
+    later = Ledger(store)
+    commit_block(store, [asset(i, run_id="third") for i in "de"], SCHEMA)
+    later.publish()
+    runs = {row["prompt_id"]: row["run_id"] for row in later.rows(ASSETS)}
+    settled = sorted(ids(tmp_path, ASSETS) + ids(tmp_path, DEAD))
+    assert settled == list("abcde")
+    assert (runs["a"], runs["b"], runs["e"]) == ("first", "first", "third")
+    assert list((tmp_path / COMMITS).iterdir()) == []
+
+
+def test_snapshots_are_only_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factory.snapshots.PARTS_PER_SNAPSHOT", 2)
+    monkeypatch.setattr("factory.snapshots.MAX_SNAPSHOTS", 3)
+    store = LocalStore(str(tmp_path))
+    for n in range(30):
+        ledger = Ledger(store, rows_per_part=1)
+        commit(store, asset(f"p{n}") if n % 3 else letter(f"p{n}"), SCHEMA if n % 3 else DEAD_LETTERS)
+        ledger.refresh()
+        assert len(list((tmp_path / "snapshots" / ASSETS).glob("*"))) <= 3 if n > 3 else True
+    assert Ledger(store).missing(many(31)) == [30]
+    next((tmp_path / "snapshots" / ASSETS).iterdir()).unlink()
+    assert Ledger(store).missing(many(31)) == [30]
+    assert Ledger(store).revive({"p3", "p9"}) == 2
+    assert Ledger(store).missing(many(31)) == [3, 9, 30]
+
+
+def test_keys_that_share_their_upper_half_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 4, (300, 2)).astype(np.uint64)
+    known = KeySet(keys[:5])
+    known.add(keys[5:150])
+    truth = {tuple(key) for key in keys[:150].tolist()}
+    assert len(known) == len(truth)
+    assert known.find(keys).tolist() == [tuple(key) in truth for key in keys.tolist()]
+    known.remove(keys[:3])
+    truth -= {tuple(key) for key in keys[:3].tolist()}
+    assert known.find(keys).tolist() == [tuple(key) in truth for key in keys.tolist()]
+
+
+def test_newest_rows_come_from_the_last_parts(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    ledger = Ledger(store, rows_per_part=3)
+    for n in range(10):
+        commit(store, asset(f"p{n}"), SCHEMA)
+        ledger.refresh()
+    ledger.publish()
+    names = [row["prompt_id"] for row in ledger.rows(ASSETS, ["prompt_id"], newest=5)]
+    assert names == ["p5", "p6", "p7", "p8", "p9"]
+    assert len(list(ledger.rows(ASSETS, newest=99))) == 10
+
+
+def wait_forever(store: LocalStore, **settings: Any) -> None:
+    with Lease(store, beat_seconds=0.05, **settings):
+        while True:
+            time.sleep(0.05)
+
+
+def test_superseded_run_is_stopped(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    threading.Timer(0.5, lambda: store.create("lease/00000001.json", b"{}")).start()
+    with pytest.raises(LeaseLost, match="took this folder over"):
+        wait_forever(store)
+
+
+def test_superseded_run_publishes_nothing(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    lease = Lease(store)
+    with lease:
+        ledger = Ledger(store, lease=lease)
+        commit(store, asset("a"), SCHEMA)
+        store.create("lease/00000001.json", b"{}")
+        with pytest.raises(LeaseLost):
+            ledger.publish()
+        assert ids(tmp_path, ASSETS) == []
+        store.delete("lease/00000001.json")
+        lease.lost = ""
+
+
+def test_run_without_heartbeat_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(str(tmp_path))
+    beats = iter(range(5))
+    put = LocalStore.put
+
+    def failing(self: LocalStore, key: str, data: bytes) -> None:
+        if next(beats, None) is None:
+            raise OSError("the disk has gone")
+        put(self, key, data)
+
+    monkeypatch.setattr(LocalStore, "put", failing)
+    with pytest.raises(LeaseLost, match="no heartbeat"):
+        wait_forever(store, stale_seconds=0.2)
+
+
+def test_part_of_another_writer_is_never_replaced(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    first, second = Ledger(store), Ledger(store)
+    commit(store, asset("a"), SCHEMA)
+    first.publish()
+    commit(store, asset("b"), SCHEMA)
+    with pytest.raises(LeaseLost, match="written by another run"):
+        second.publish()
+    assert ids(tmp_path, ASSETS) == ["a"]

@@ -74,6 +74,6 @@ def test_mistakes_are_one_sentence_and_exit_2(
 
 def test_unknown_job_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generat"]) == 2
-    assert "Available: generate, render" in capsys.readouterr().err
+    assert "Available: generate, retry, sweep, render" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert "prompts in, 3D assets out" in capsys.readouterr().out

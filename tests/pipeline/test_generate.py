@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
-from jobs import generate
+from jobs import generate, retry
 from recon.cameras import turntable
 from recon.gaussians import render
 from recon.ply import read_ply
@@ -163,3 +163,17 @@ def test_other_settings_are_refused_with_the_difference(run, capsys: pytest.Capt
     _, flags, _ = run
     assert generate.main([*flags, "--fit.iterations", "31"]) == 2
     assert "fit.iterations: 30 -> 31" in capsys.readouterr().err
+
+
+def test_mended_dead_letters_are_retried_by_stage(run, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _, _ = run
+    (out.parent / "broken.png").write_bytes((out.parent / "box.png").read_bytes())
+    assert retry.main(["--out", str(out), "--stage", "video"]) == 0
+    assert "No dead letters to retry" in capsys.readouterr().out
+    assert retry.main(["--out", str(out), "--error", "EmptyPrompt"]) == 2
+    assert "none of the dead letters can run again" in capsys.readouterr().err
+    assert sorted(table(out, "dead_letters")) == ["../up", "broken", "empty"]
+    assert retry.main(["--out", str(out), "--stage", "image"]) == 0
+    ray.shutdown()
+    assert sorted(table(out, "assets")) == ["broken", "image", "text"]
+    assert sorted(table(out, "dead_letters")) == ["../up", "empty"]

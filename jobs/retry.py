@@ -1,0 +1,118 @@
+"""Run dead letters again: `im3d retry --out DIR`, all of them, or those of a stage or an error.
+
+Exit code: 0 when each has its asset now, 1 when some are dead letters again, 2 when nothing could run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from factory.config import FactoryConfig
+from jobs.generate import Generate, check_changes, make
+from jobs.settings import guarded
+
+if TYPE_CHECKING:
+    from factory.prompts import PromptTable
+    from factory.store import Store
+
+
+@dataclass(kw_only=True, slots=True)
+class Retry:
+    """Run the dead letters of an output folder again, with the folder's settings; flags change those of the line."""
+
+    out: str
+    """Output folder of `im3d generate`, a local path or s3:// address."""
+    stage: str | None = None
+    """Only those that failed in this stage, as reconstruct; `prompts` for rows that could not be used."""
+    error: str | None = None
+    """Only those with this error type, as worker_killed."""
+    prompts: str | None = None
+    """Table that holds their prompts; by default the tables that were run into the folder."""
+    image_root: str | None = None
+    """Folder that image paths in --prompts may not leave; the table's own by default."""
+    accept_changes: bool = False
+    """Go on although settings or weights have changed, and mix."""
+    settings: Annotated[FactoryConfig, tyro.conf.arg(name="")] = field(default_factory=FactoryConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, report; returns the exit code."""
+    return guarded(lambda: run(_parse(list(sys.argv[1:] if argv is None else argv))))
+
+
+def _parse(arguments: list[str]) -> Retry:
+    """The flags over the folder's own settings; the first look at them tells the folder and how to reach it."""
+    from factory.config import from_yaml
+    from factory.identity import SETTINGS
+    from factory.store import open_store
+
+    first = tyro.cli(Retry, args=arguments, prog="im3d retry")
+    try:
+        text = open_store(first.out, first.settings.storage).get(SETTINGS).decode()
+    except KeyError:
+        raise ValueError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
+    base: Any = from_yaml(text, FactoryConfig(), f"{first.out}/{SETTINGS}")
+    default = Retry(out=tyro.MISSING, settings=base)  # type: ignore[arg-type]
+    return tyro.cli(Retry, args=arguments, default=default, prog="im3d retry")
+
+
+def run(job: Retry) -> int:
+    """Run the chosen dead letters again; returns the exit code. Raises ValueError and RuntimeError for the user."""
+    from factory.lease import Lease
+    from factory.ledger import DEAD, Ledger
+    from factory.store import open_store
+
+    store = open_store(job.out, job.settings.storage)
+    with Lease(store) as lease:
+        store.sweep()
+        ledger = Ledger(store, lease=lease)
+        ledger.publish()
+        letters = ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type"])
+        chosen = {row["prompt_id"] for row in letters if _wanted(row, job)}
+        if not chosen:
+            print(f"No dead letters to retry in {job.out}")
+            return 0
+        table = _table(job, store, chosen)
+        as_generate = Generate(prompts=job.out, out=job.out, accept_changes=job.accept_changes, settings=job.settings)
+        check_changes(as_generate, store, ledger, needs_weights=True)
+        ledger.revive({prompt.prompt_id for prompt in table.prompts})
+        return make(as_generate, table, store, ledger)
+
+
+def _wanted(row: dict[str, Any], job: Retry) -> bool:
+    return job.stage in (None, row["error_stage"]) and job.error in (None, row["error_type"])
+
+
+def _table(job: Retry, store: Store, chosen: set[str]) -> PromptTable:
+    """The prompts of dead letters, from the tables that they come from.
+
+    Raises:
+        ValueError: when there is no such table, or it holds none of them as a usable row.
+    """
+    from factory.identity import inputs
+    from factory.prompts import PromptTable, read_prompts
+
+    sources = inputs(store)
+    if job.prompts:
+        sources = [{"prompts": job.prompts, "limit": None, "image_root": job.image_root}]
+    if not sources:
+        raise ValueError(f"{job.out} does not say which tables were run into it: give --prompts")
+    found: dict[str, Any] = {}
+    for source in sources:
+        table = read_prompts(source["prompts"], source["limit"], source["image_root"], job.settings.storage)
+        found |= {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in chosen}
+    left = len(chosen) - len(found)
+    if left:
+        print(f"{left} of {len(chosen)} dead letters stay: no usable row of {', '.join(s['prompts'] for s in sources)}")
+    if not found:
+        raise ValueError("none of the dead letters can run again: mend their rows in the table, or give --prompts")
+    return PromptTable(prompts=list(found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Settings and weights of an output folder: outcomes of two kinds are never mixed by accident."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from factory import identity
+from factory.config import FactoryConfig, fingerprint, preset, read_yaml
+from factory.ledger import Ledger, commit
+from factory.schema import DEAD_LETTERS
+from factory.store import LocalStore
+from jobs import generate
+from jobs.generate import Generate
+
+WEIGHTS = {"image": "sha256:1", "video": "sha256:2"}
+
+
+def changed() -> FactoryConfig:
+    config = preset("pocket")
+    return dataclasses.replace(config, fit=dataclasses.replace(config.fit, iterations=600))
+
+
+def test_difference_is_shown_and_refused(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    identity.write(store, preset("pocket"), WEIGHTS)
+    identity.refuse_changes(store, preset("pocket"), WEIGHTS, 5)
+    identity.refuse_changes(store, changed(), WEIGHTS, 0)
+    with pytest.raises(ValueError, match=r"5 outcomes .*fit\.iterations: 1200 -> 600.*--new-run.*--accept-changes"):
+        identity.refuse_changes(store, changed(), None, 5)
+    with pytest.raises(ValueError, match="video weights: sha256:2 -> sha256:3"):
+        identity.refuse_changes(store, preset("pocket"), WEIGHTS | {"video": "sha256:3"}, 5)
+
+
+def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    config = preset("pocket")
+    identity.write(store, config, WEIGHTS)
+    other = dataclasses.replace(config, line=dataclasses.replace(config.line, rows_per_block=9))
+    identity.refuse_changes(store, other, WEIGHTS, 5)
+    identity.write(store, changed(), None)
+    kept = {path.stem: read_yaml(path, FactoryConfig()) for path in (tmp_path / "configs").iterdir()}
+    assert {name: fingerprint(value) for name, value in kept.items()} == {name: name for name in kept}
+    assert len(kept) == 2
+
+
+def test_weights_of_the_embedded_models_are_named_by_content() -> None:
+    weights = identity.weights_of(preset("pocket"))
+    assert set(weights) == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
+    assert all(revision.startswith("sha256:") for revision in weights.values())
+    assert len(set(weights.values())) == 6
+
+
+def dead_folder(folder: Path) -> list[str]:
+    """An output folder with one dead letter and no asset; returns the flags of its run."""
+    (folder / "prompts.txt").write_text("a red car\n")
+    store = LocalStore(str(folder / "out"))
+    known = {"prompt_id": "x", "prompt": "x", "error_stage": "image", "error_type": "E"}
+    commit(store, dict.fromkeys(DEAD_LETTERS.names) | known, DEAD_LETTERS)
+    Ledger(store).publish()
+    identity.write(store, preset("pocket"), identity.weights_of(preset("pocket")))
+    return ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "out")]
+
+
+def test_folder_with_dead_letters_only_is_guarded_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = dead_folder(tmp_path)
+    before = (tmp_path / "out" / "config.yaml").read_bytes()
+    assert generate.main([*flags, "--fit.iterations", "31"]) == 2
+    assert "fit.iterations: 1200 -> 31" in capsys.readouterr().err
+    assert (tmp_path / "out" / "config.yaml").read_bytes() == before
+
+
+def test_new_run_goes_into_its_own_folder_and_back_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = dead_folder(tmp_path)
+    made: list[Generate] = []
+    monkeypatch.setattr(generate, "make", lambda job, *_: made.append(job) or 0)
+    assert generate.main([*flags, "--new-run"]) == 0
+    for _ in range(2):
+        assert generate.main([*flags, "--fit.iterations", "31", "--new-run"]) == 0
+    places = [job.out for job in made]
+    assert places[0] == str(tmp_path / "out")
+    assert places[1] == places[2] != places[0]
+    assert Path(places[1]).parent == tmp_path / "out" / "runs"
+    assert read_yaml(Path(places[1], "config.yaml"), FactoryConfig()).fit.iterations == 31
+
+
+def test_accepted_changes_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = dead_folder(tmp_path)
+    monkeypatch.setattr(generate, "make", lambda *_: 0)
+    assert generate.main([*flags, "--fit.iterations", "31", "--accept-changes"]) == 0
+    assert read_yaml(tmp_path / "out" / "config.yaml", FactoryConfig()).fit.iterations == 31
+    assert generate.main([*flags, "--accept-changes", "--new-run"]) == 2
