@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import typing
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -218,15 +219,16 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 def difference(old: FactoryConfig, new: FactoryConfig) -> list[str]:
     """One line for each setting that differs and changes results, as "fit.iterations: 1200 -> 600"."""
-    before, after = (dict(_flat(asdict(config), "")) for config in (old, new))
+    before, after = (dict(flat(asdict(config))) for config in (old, new))
     names = [name for name in before | after if name.split(".")[0] not in WITHOUT_EFFECT]
     return [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
 
 
-def _flat(values: dict[str, Any], where: str):
+def flat(values: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs ("fit.iterations", 1200), below the prefix `where`."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{where}{key}.")
+            yield from flat(value, f"{where}{key}.")
         else:
             yield f"{where}{key}", value
 

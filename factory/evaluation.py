@@ -25,7 +25,6 @@ from factory.schema import OUTCOME, STAGES
 from factory.stage import Row, Stage, fail
 from factory.store import Store, open_store
 
-SCORES = "scores"
 MODELS = (".ply", ".glb", ".gltf", ".obj")
 VIDEOS = (".mp4", ".webm", ".mov")
 SCORE_LINE = pa.schema(

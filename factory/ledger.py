@@ -27,7 +27,7 @@ from factory.schema import DEAD_LETTERS
 from factory.snapshots import Snapshots, part_names, read_each
 from factory.store import Store
 
-ASSETS, RENDERS, DEAD, COMMITS = "assets", "renders", "dead_letters", "commits"
+ASSETS, RENDERS, SCORES, DEAD, COMMITS = "assets", "renders", "scores", "dead_letters", "commits"
 ROWS_PER_PART = 256
 
 

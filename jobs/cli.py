@@ -13,6 +13,7 @@ JOBS = {
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",
     "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
+    "report": "a run in, a page about it out: scores, sheets, failures, cost, search",
     "view": "3D assets in, a page in the browser out: orbit them",
     "study": "two or more runs in, a page for human raters and their win rates out",
     "ablate": "3D assets in, the paper's ablations out: tables and a picture sheet",

@@ -76,9 +76,8 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
-    from factory.evaluation import SCORES
     from factory.lease import Lease
-    from factory.ledger import DEAD, Ledger
+    from factory.ledger import DEAD, SCORES, Ledger
     from factory.store import open_store
 
     protocol = Protocol(**asdict(job.view))
@@ -151,8 +150,7 @@ def _score(
 def _report(
     job: Evaluate, statement: dict[str, Any], ledger: Ledger, dead: list[dict[str, Any]], models: list[str]
 ) -> int:
-    from factory.evaluation import SCORES
-    from factory.ledger import DEAD
+    from factory.ledger import DEAD, SCORES
 
     rows = list(ledger.rows(SCORES))
     failed = list(ledger.rows(DEAD))
@@ -218,8 +216,7 @@ def _by_prompt(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
 def _compare(other: str, store: Store, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Paired comparisons over the prompts that both have; refuses another protocol with the difference."""
     from eval.statistics import compare
-    from factory.evaluation import SCORES
-    from factory.ledger import Ledger
+    from factory.ledger import SCORES, Ledger
     from factory.store import open_store
 
     there = list(Ledger(open_store(_same_protocol(other, store)), SCORES).rows(SCORES))

@@ -28,6 +28,13 @@ def test_bootstrap_agrees_with_scipy_and_repeats() -> None:
     assert bootstrap_interval(values) == bootstrap_interval(values)
 
 
+def test_interval_of_many_values_is_the_normal_one() -> None:
+    values = np.random.default_rng(4).exponential(5, 50_000)
+    expected = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert bootstrap_interval(values) == pytest.approx(expected, abs=1e-3)
+    assert bootstrap_interval(values[:20_000]) == pytest.approx(expected, abs=0.1)
+
+
 def test_paired_comparison_is_scipys() -> None:
     random = np.random.default_rng(3)
     b = random.normal(25, 4, 50)

@@ -15,7 +15,7 @@ from jobs.settings import parse
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("job", ["generate", "render", "ablate"])
+@pytest.mark.parametrize("job", ["generate", "render", "ablate", "report"])
 def test_help_lists_flags_and_imports_nothing_heavy(job: str) -> None:
     code = (
         "import sys; from jobs.cli import main\n"
@@ -28,6 +28,7 @@ def test_help_lists_flags_and_imports_nothing_heavy(job: str) -> None:
         "generate": ["--prompts", "--out", "--fit.iterations", "--refine.rounds-at"],
         "render": ["--assets", "--size"],
         "ablate": ["--assets", "--variants", "--fit.iterations", "--nerf.iterations"],
+        "report": ["--run", "--against"],
     }
     assert all(flag in result.stdout for flag in flags[job])
 

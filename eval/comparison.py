@@ -1,0 +1,143 @@
+"""Two runs prompt by prompt, as a section of the first one's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.charts import histogram
+from eval.page import escape, money, table
+from eval.scored_run import ScoredRun, title_of, why_not_comparable
+from eval.statistics import Comparison, by_prompt, compare
+
+PAIRS = 5
+"""Pairs of assets shown of the largest gains, and of the largest losses."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoreComparison:
+    """One score of two runs over the prompts that both have; `left_out` prompts have it in one run only."""
+
+    column: str
+    means: tuple[float, float]
+    result: Comparison
+    left_out: int
+
+
+def shared_columns(run: ScoredRun, other: ScoredRun) -> list[str]:
+    """Score columns that both have and that mean the same: of one protocol, or of settings that judge alike."""
+    alike = not why_not_comparable(run, other)
+    return [column for column in run.scores if column in other.scores and ("@" in column or alike)]
+
+
+def compare_scores(run: ScoredRun, other: ScoredRun) -> list[ScoreComparison]:
+    """Paired comparisons of every shared column with at least two prompts in both; seeds of a prompt are averaged."""
+    found = []
+    for column in shared_columns(run, other):
+        own, theirs = _means(run, column), _means(other, column)
+        both = sorted(own.keys() & theirs.keys())
+        if len(both) < 2:
+            continue
+        a, b = [own[name] for name in both], [theirs[name] for name in both]
+        found.append(
+            ScoreComparison(
+                column=column,
+                means=(float(np.mean(a)), float(np.mean(b))),
+                result=compare(a, b),
+                left_out=len(own) + len(theirs) - 2 * len(both),
+            )
+        )
+    return found
+
+
+def _means(run: ScoredRun, column: str) -> dict[str, float]:
+    known = np.flatnonzero(np.isfinite(run.scores[column]))
+    return by_prompt([run.prompts[row] for row in known], run.scores[column][known].tolist())
+
+
+def comparison_section(run: ScoredRun, other: ScoredRun, by: str | None) -> str:
+    """The tables, the distribution of differences, and the pairs that differ most by a score."""
+    different = why_not_comparable(run, other)
+    note = ""
+    if different:
+        said = f"The line's own scores are not compared, since they were judged otherwise: {'; '.join(different)}."
+        note = f'<p class="note">{escape(said)} Evaluate both runs by one protocol: im3d evaluate.</p>'
+    scores = compare_scores(run, other)
+    parts = [note, _effort(run, other), _scores(run, other, scores)]
+    if by in shared_columns(run, other):
+        parts.append(_pairs(run, other, str(by)))
+    return "".join(parts)
+
+
+def _effort(run: ScoredRun, other: ScoredRun) -> str:
+    """Yield, time and cost of both."""
+    rows = []
+    for one in (run, other):
+        wanted, count = len(one) + len(one.dead), max(len(one), 1)
+        sums = [float(np.nansum(one.numbers[name])) / count for name in ("seconds", "forwards", "cost_dollars")]
+        cells = (f"{len(one):,}", f"{len(one) / wanted:.1%}", f"{int(one.flagged.sum()):,}")
+        rows.append((one.label, *cells, f"{sums[0]:.1f}", f"{sums[1]:.1f}", money(sums[2])))
+    head = ("run", "assets", "yield", "flagged", "s an asset", "network evaluations", "cost an asset")
+    return table(f"{run.label} and {other.label}", head, rows)
+
+
+def _scores(run: ScoredRun, other: ScoredRun, scores: Sequence[ScoreComparison]) -> str:
+    if not scores:
+        return '<p class="soft">No score can be compared: the runs share fewer than 2 scored prompts.</p>'
+    rows = []
+    for one in scores:
+        found = one.result
+        means = (f"{one.means[0]:.2f}", f"{one.means[1]:.2f}")
+        difference = (f"{found.difference:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}")
+        tests = (f"{found.p_t:.3g}", f"{found.p_wilcoxon:.3g}", f"{found.effect:+.2f}")
+        rows.append((title_of(one.column), f"{found.count:,}", *means, *difference, *tests, f"{one.left_out:,}"))
+    head = ("score", "prompts in both", run.label, other.label, "difference", "95% interval", "p (t)", "p (Wilcoxon)")
+    return table(f"{run.label} minus {other.label}, prompt by prompt", (*head, "d_z", "left out"), rows)
+
+
+def _pairs(run: ScoredRun, other: ScoredRun, by: str) -> str:
+    """Assets of one prompt id in both runs, by the difference of a score."""
+    theirs = {name: row for row, name in enumerate(other.prompt_ids)}
+    pairs = [
+        (float(run.scores[by][row] - other.scores[by][theirs[name]]), row, theirs[name])
+        for row, name in enumerate(run.prompt_ids)
+        if name in theirs
+    ]
+    pairs = sorted((pair for pair in pairs if np.isfinite(pair[0])), key=lambda pair: -pair[0])
+    if not pairs:
+        return ""
+    differences = np.array([difference for difference, _, _ in pairs])
+    title = f"Difference by asset: {title_of(by)}"
+    wins = f"{run.label} is better in {int((differences > 0).sum()):,} of {len(pairs):,} assets of both"
+    gains = [pair for pair in pairs[:PAIRS] if pair[0] > 0]
+    losses = [pair for pair in pairs[::-1][:PAIRS] if pair[0] < 0]
+    sheets = "".join(
+        f'<h3>{name}</h3>\n<div class="sheet">' + "".join(_pair(run, other, by, *pair) for pair in shown) + "</div>"
+        for name, shown in (("Largest gains", gains), ("Largest losses", losses))
+        if shown
+    )
+    unseen = (
+        ""
+        if other.base is not None
+        else f"<p class='soft'>Files of {escape(other.label)} cannot be reached from here.</p>"
+    )
+    return (
+        f'<p>{escape(wins)}.</p><div class="charts"><figure><figcaption>{escape(title)}</figcaption>'
+        f"{histogram(title, differences)}</figure></div>{unseen}{sheets}"
+    )
+
+
+def _pair(run: ScoredRun, other: ScoredRun, by: str, difference: float, mine: int, theirs: int) -> str:
+    strips = "".join(
+        f'<div class="strip">{"".join(_picture(source) for source in one.pictures(row))}</div>'
+        f'<p class="small"><span class="soft">{escape(one.label)}</span> <b>{one.scores[by][row]:.2f}</b></p>'
+        for one, row in ((run, mine), (other, theirs))
+    )
+    prompt = escape(run.prompts[mine]) or escape(run.prompt_ids[mine])
+    return f'<div class="pair card"><p><b class="number">{difference:+.2f}</b> {prompt}</p>{strips}</div>\n'
+
+
+def _picture(source: str) -> str:
+    return f'<img src="{source}" alt="" loading="lazy">'

@@ -1,0 +1,202 @@
+"""The report of a run: one page with its figures, and the explorer of every asset that `web/report.js` runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from string import Template
+
+import numpy as np
+
+from eval.charts import histogram, share_bar
+from eval.comparison import comparison_section
+from eval.page import Markup, escape, money, table, web_file
+from eval.scored_run import STAGE_OF_TABLE, ScoredRun, title_of
+from eval.statistics import summarise
+from eval.words import WordCount, count_motion, count_words
+
+WEB_FILES = ("look.css", "report.css", "report.js")
+SHEET_ROWS = 6
+MAX_WORDS = 15
+
+
+def report_page(run: ScoredRun, other: ScoredRun | None, by: str | None, made: str) -> str:
+    """The page as HTML. It lies in the run's folder, with its other files in `report/`.
+
+    Args:
+        run: at least one asset or dead letter.
+        other: a run to compare with, or None.
+        by: the score that ranks, or None without scores.
+        made: when, as text.
+    """
+    sections = {
+        "Overview": _overview(run),
+        "Scores": _scores(run, other),
+        "Best, median, worst": _sheets(run, by),
+        "Comparison": comparison_section(run, other, by) if other else "",
+        "Failures": _failures(run, by),
+        "Cost and yield": _cost(run),
+    }
+    shown = {title: body for title, body in sections.items() if body}
+    places = {title: title.split(",")[0].split()[0].lower() for title in shown}
+    values = {
+        "label": escape(run.label),
+        "subtitle": escape(_subtitle(run, made)),
+        "links": "".join(f'<a href="#{places[title]}">{title}</a>' for title in shown),
+        "sections": "".join(
+            f'<section id="{places[title]}"><h2>{title}</h2>\n{body}</section>\n' for title, body in shown.items()
+        ),
+        "kinds": f'<option value="assets">{len(run):,} assets</option>'
+        + f'<option value="failed">{len(run.dead):,} dead letters</option>' * bool(run.dead),
+    }
+    return Template(web_file("report.html")).substitute(values)
+
+
+def _subtitle(run: ScoredRun, made: str) -> str:
+    names = ("image.model", "video.model", "fit.iterations")
+    known = [f"{name} {run.settings[name]}" for name in names if name in run.settings]
+    return " · ".join([f"{len(run):,} assets, {len(run.dead):,} dead letters", *known, f"report of {made}"])
+
+
+def _overview(run: ScoredRun) -> str:
+    finished, wanted = len(run), len(run) + len(run.dead)
+    dollars = np.nansum(run.numbers["cost_dollars"])
+    tiles = [("assets", f"{finished:,}"), ("dead letters", f"{len(run.dead):,}"), ("yield", f"{finished / wanted:.1%}")]
+    if np.isfinite(run.numbers["yield_score"]).any():
+        tiles.append(("flagged turntables", f"{int(run.flagged.sum()):,}"))
+    for name, what, unit in (("seconds", "stage time", " s"), ("forwards", "network evaluations", "")):
+        known = run.numbers[name][np.isfinite(run.numbers[name])]
+        if len(known):
+            tiles.append((f"{what} an asset, median", f"{np.median(known):.1f}{unit}"))
+    if dollars:
+        tiles += [("cost", money(dollars)), ("cost an asset", money(dollars / finished))]
+    return (
+        '<dl class="tiles">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles) + "</dl>"
+    )
+
+
+def _scores(run: ScoredRun, other: ScoredRun | None) -> str:
+    """The table of scores and a histogram of each; `other` as a line where it has the same column."""
+    if not run.scores:
+        return "" if not len(run) else '<p class="soft">No scores: im3d evaluate --run judges the assets.</p>'
+    rows, charts = [], []
+    for column, values in run.scores.items():
+        known, title = values[np.isfinite(values)], title_of(column)
+        if not len(known):
+            rows.append((title, "0", *("—",) * 5))
+            continue
+        found = summarise(known)
+        points = np.percentile(known, [5, 50, 95])
+        spread = f"{found.mean:.2f} ± {found.std:.2f}"
+        rows.append(
+            (title, f"{found.count:,}", spread, f"{found.low:.2f} to {found.high:.2f}", *(f"{p:.2f}" for p in points))
+        )
+        charts.append(_figure(title, histogram(title, known, other.scores.get(column) if other else None)))
+    head = ("score", "assets", "mean ± std", "95% interval of the mean", "5%", "median", "95%")
+    note = f"Line: {escape(other.label)}. " if other else ""
+    return (
+        table("100 × cosine", head, rows)
+        + f'<p class="soft small">{note}Dashed: median.</p><div class="charts">{"".join(charts)}</div>'
+    )
+
+
+def _figure(title: str, chart: str) -> str:
+    return f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>"
+
+
+def _sheets(run: ScoredRun, by: str | None) -> str:
+    """The best, the middle and the worst assets by a score: reference image, then views of the 3D asset."""
+    if by is None or not len(run):
+        return ""
+    known = [row for row in run.ranked(by) if np.isfinite(run.scores[by][row])]
+    count = min(SHEET_ROWS, max(1, len(known) // 3))
+    starts = {"Best": 0, "Median": (len(known) - count) // 2, "Worst": len(known) - count} if known else {}
+    sheets = "".join(
+        f'<h3>{name}</h3>\n<div class="sheet">'
+        + "".join(_sheet_row(run, known[place], place, by) for place in range(start, start + count))
+        + "</div>"
+        for name, start in starts.items()
+    )
+    note = f"By {escape(title_of(by))}. Reference image, then the 3D asset at four azimuths."
+    return f'<p class="soft">{note}</p>\n{sheets}'
+
+
+def _sheet_row(run: ScoredRun, row: int, place: int, by: str) -> str:
+    """One asset as a button that opens it; `place` is its rank."""
+    pictures = [f'<img src="{source}" alt="" loading="lazy">' for source in run.pictures(row)]
+    return (
+        f'<button type="button" class="sheet-row" data-place="{place}"><span class="strip">{"".join(pictures)}</span>'
+        f'<span class="said"><b class="number">{run.scores[by][row]:.2f}</b> '
+        f"{escape(run.prompts[row]) or escape(run.prompt_ids[row])}</span></button>\n"
+    )
+
+
+def _failures(run: ScoredRun, by: str | None) -> str:
+    """Dead letters by stage and reason, then what words the failed prompts have."""
+    counted = Counter((letter.stage, letter.kind) for letter in run.dead)
+    examples = {(letter.stage, letter.kind): letter.message for letter in reversed(run.dead)}
+    rows = [(stage, kind, examples[stage, kind][:120], f"{count:,}") for (stage, kind), count in counted.most_common()]
+    stages = (
+        table("Dead letters", ("stage", "reason", "for example", "rows"), rows, 3)
+        if rows
+        else "<p>No dead letters.</p>"
+    )
+    letters = [letter for letter in run.dead if letter.stage != STAGE_OF_TABLE and letter.prompt]
+    prompts = [*run.prompts, *(letter.prompt for letter in letters)]
+    failed = [*run.flagged.tolist(), *(True for _ in letters)]
+    scores = np.concatenate([run.scores[by] if by else np.full(len(run), np.nan), np.full(len(letters), np.nan)])
+    motion = _words("Prompts with verbs of motion, and without", "prompts", count_motion(prompts, failed, scores), by)
+    words = count_words(prompts, failed, scores)
+    overall = sum(failed) / max(len(failed), 1)
+    failing = [word for word in words if word.failed and word.share > overall][:MAX_WORDS]
+    poor = sorted((word for word in words if word.z < -2), key=lambda word: word.z)[:MAX_WORDS]
+    note = (
+        "Failed: a dead letter, or a turntable that the yield gate takes for unusable. "
+        "Rows of the table that are no prompts are left out."
+    )
+    return (
+        f'{stages}<p class="soft small">{note}</p>{motion}'
+        + _words(f"Words that fail more often than all prompts ({overall:.1%})", "word", failing, by)
+        + _words("Words whose assets score lower (2 standard errors and more)", "word", poor, by)
+    )
+
+
+def _words(caption: str, first: str, words: Sequence[WordCount], by: str | None) -> str:
+    if not words:
+        return ""
+    head = (first, "prompts", "failed", "share", "95% interval", *(("mean score", "standard errors") if by else ()))
+    rows = []
+    for word in words:
+        cells = (
+            word.word,
+            f"{word.prompts:,}",
+            f"{word.failed:,}",
+            f"{word.share:.1%}",
+            f"{word.low:.1%} to {word.high:.1%}",
+        )
+        score = ("—", "—") if np.isnan(word.mean_score) else (f"{word.mean_score:.2f}", f"{word.z:+.1f}")
+        rows.append((*cells, *(score if by else ())))
+    return table(caption, head, rows)
+
+
+def _cost(run: ScoredRun) -> str:
+    """Seconds by stage over all assets, and what the last run into the folder cost."""
+    sums = {stage: float(np.nansum(seconds)) for stage, seconds in run.stage_seconds.items()}
+    total = sum(sums.values())
+    if not total:
+        return run.last_run
+    rows = [
+        (stage, f"{spent / len(run):.2f}", f"{spent:,.0f}", f"{spent / total:.1%}", Markup(share_bar(spent / total)))
+        for stage, spent in sums.items()
+    ]
+    rows.append(("all", f"{total / len(run):.2f}", f"{total:,.0f}", "", Markup()))
+    gpu, dollars = (float(np.nansum(run.numbers[name])) for name in ("gpu_seconds", "cost_dollars"))
+    wanted, good = len(run) + len(run.dead), len(run) - int(run.flagged.sum())
+    words = [
+        f"{len(run):,} of {wanted:,} prompts have an asset, {good:,} of them not flagged",
+        f"{gpu:,.0f} GPU seconds",
+    ]
+    if dollars:
+        words.append(f"{money(dollars)}, {money(dollars / max(good, 1))} an asset that is not flagged")
+    stages = table("Time in model code", ("stage", "s an asset", "s", "share", ""), rows)
+    return f"<p>{escape('; '.join(words))}.</p>{stages}{run.last_run}"

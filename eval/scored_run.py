@@ -1,0 +1,114 @@
+"""A finished run as columns, one entry an asset: what its report is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.page import address
+
+STAGE_OF_TABLE = "prompts"
+"""The stage of dead letters that are no prompts at all: empty, double, unreadable."""
+SHEET_VIEWS = 4
+"""Views of an asset that a sheet shows beside its reference image."""
+_KINDS = {"text": "prompt", "image": "image prompt"}
+_VIEWS = {"frames": "generated frames", "renders": "re-renders"}
+COMPARABLE = ("clip.", "orbit.", "image.size", "files.turntable_frames")
+"""Settings that the line's own scores depend on beside the asset."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Letter:
+    """One dead letter."""
+
+    prompt_id: str
+    prompt: str
+    stage: str
+    kind: str
+    message: str
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoredRun:
+    """N assets and the dead letters of one run.
+
+    Columns of numbers are float64 [N], nan where an asset has none.
+    """
+
+    label: str
+    base: str | None
+    """Address of the run's folder from the page, "" or ending in a slash; None: it cannot be reached from there."""
+    prompt_ids: list[str]
+    prompts: list[str]
+    folders: list[str]
+    """Of each asset's files, relative to the run's folder."""
+    scores: dict[str, NDArray[np.float64]]
+    """100 x cosine by column; after an @ the protocol of the evaluation that judged."""
+    numbers: dict[str, NDArray[np.float64]]
+    """seed, seconds, forwards, cost_dollars, gpu_seconds, num_gaussians, yield_score."""
+    stage_seconds: dict[str, NDArray[np.float64]]
+    dead: list[Letter] = field(default_factory=list)
+    viewers: set[str] = field(default_factory=set)
+    """Ids of the assets that have been exported as a page with a viewer."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The run's settings as `fit.iterations: 1200`."""
+    num_views: int = 16
+    """Pictures in `views/` of an asset."""
+    last_run: str = ""
+    """Figures of the last run into the folder, as HTML."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def flagged(self) -> NDArray[np.bool_]:
+        """[N] assets whose turntable the yield gate took for unusable."""
+        return self.numbers["yield_score"] > float(self.settings.get("yields.threshold", 0.5))
+
+    def score(self, column: str | None) -> str | None:
+        """The column to rank by: the given one, else a text score of the re-renders, else any; None without scores.
+
+        Raises:
+            ValueError: for a column that the run does not have.
+        """
+        if column is not None and column not in self.scores:
+            raise ValueError(f"score {column!r} not found. Available: {', '.join(self.scores) or 'none'}")
+        return (
+            column
+            or next((name for name in self.scores if name.startswith("clip_text_renders")), None)
+            or next(iter(self.scores), None)
+        )
+
+    def pictures(self, row: int) -> list[str]:
+        """Addresses of an asset's reference image and of SHEET_VIEWS of its views; none where unreachable."""
+        if self.base is None:
+            return []
+        views = [f"views/{k * self.num_views // SHEET_VIEWS:02d}.png" for k in range(SHEET_VIEWS)]
+        return [self.base + address(self.folders[row], name) for name in ("image.png", *views)]
+
+    def ranked(self, column: str | None) -> list[int]:
+        """Assets from best to worst by a score, those without it last, equals by prompt id."""
+        if column is None:
+            return sorted(range(len(self)), key=self.prompt_ids.__getitem__)
+        values = np.nan_to_num(self.scores[column], nan=-np.inf)
+        return sorted(range(len(self)), key=lambda row: (-values[row], self.prompt_ids[row]))
+
+
+def title_of(column: str) -> str:
+    """A score column in words: "clip_text_renders_pocket" -> "re-renders to prompt, CLIP pocket"."""
+    name, _, protocol = column.partition("@")
+    parts = name.split("_", 3)
+    if len(parts) < 4 or parts[0] != "clip" or parts[1] not in _KINDS or parts[2] not in _VIEWS:
+        return column
+    judged = f", protocol {protocol}" if protocol else ""
+    return f"{_VIEWS[parts[2]]} to {_KINDS[parts[1]]}, CLIP {parts[3]}{judged}"
+
+
+def why_not_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:
+    """What differs between two runs of that which their own scores depend on, as "clip.model: pocket and big"."""
+    names = {name for run in (a, b) for name in run.settings if name.startswith(COMPARABLE)}
+    pairs = {name: (a.settings.get(name), b.settings.get(name)) for name in sorted(names)}
+    return [f"{name}: {mine} and {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs]
