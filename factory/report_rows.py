@@ -74,13 +74,15 @@ _FIELDS = ("prompt_id", "prompt", "stage", "kind", "message")
 def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:
     """Rows of one kind, one a prompt, with the wanted columns and every score; paths as `ply.path`.
 
-    Commits before parts: a record that moves meanwhile is seen at least once.
+    Commits are read before parts, so that a record that moves meanwhile is seen at least once; where both have a
+    prompt, the part's row counts.
     """
     dead = folder == DEAD
     tables = [
         table for table in _tables(store, (COMMITS, folder), columns) if dead == ("error_stage" in table.column_names)
     ]
-    joined = pa.concat_tables([pa.table({"prompt_id": pa.array([], pa.string())}), *tables], promote_options="default")
+    none = pa.table({"prompt_id": pa.array([], pa.string())})
+    joined = pa.concat_tables([none, *reversed(tables)], promote_options="default")
     places = pa.table({"id": joined["prompt_id"], "row": pa.array(np.arange(len(joined)))})
     first = places.group_by("id").aggregate([("row", "min")])["row_min"]
     return joined.take(pa.array(np.sort(first.to_numpy())))

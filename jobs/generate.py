@@ -48,6 +48,10 @@ class Generate:
     OUT/runs/<hash of both>, and resume there the next time."""
     accept_changes: bool = False
     """Go on in a folder whose outcomes were made with other settings or weights, and mix."""
+    dry_run: int | None = None
+    """Make only so many prompts, at least 2, in another folder, and estimate time, cost and storage of the table."""
+    dry_run_out: str | None = None
+    """Keep the sample of --dry-run in this empty folder, local or s3://; without it in one that goes again."""
     settings: Annotated[FactoryConfig, tyro.conf.arg(name="")] = field(default_factory=FactoryConfig)
 
 
@@ -65,6 +69,10 @@ def run(job: Generate) -> int:
     from factory.store import open_store
 
     table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
+    if job.dry_run is not None:
+        from jobs.dry_run import dry_run
+
+        return dry_run(job, table, job.dry_run)
     job = _placed(job)
     store = open_store(job.out, job.settings.storage)
     with Lease(store) as lease:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from factory.config import FactoryConfig, FilesConfig, to_yaml
-from factory.ledger import Ledger, commit
+from factory.ledger import Ledger, commit, commit_block
 from factory.report_rows import read_run
 from factory.schema import DEAD_LETTERS, assets_schema
 from factory.store import LocalStore
@@ -52,14 +52,22 @@ def test_reading_writes_nothing(tmp_path: Path) -> None:
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
-def test_a_row_that_moves_from_commits_to_a_part_is_one_row(tmp_path: Path) -> None:
+def test_a_row_of_a_part_counts_more_than_a_late_commit(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    put(store, "one")
-    (record,) = tmp_path.glob("commits/*")
-    data = record.read_bytes()
+    put(store, "one", seed=1)
     Ledger(store).publish()
-    record.write_bytes(data)
-    assert read_run(str(tmp_path)).prompt_ids == ["one"]
+    put(store, "one", seed=2)
+    run = read_run(str(tmp_path))
+    assert run.prompt_ids == ["one"]
+    assert run.numbers["seed"].tolist() == [1]
+
+
+def test_records_of_many_rows(tmp_path: Path) -> None:
+    store, schema = LocalStore(str(tmp_path)), assets_schema(["clip_text_renders_small"])
+    names = [f"p{number}" for number in range(5)]
+    rows = [dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": name, "ply": {"path": "f/a"}} for name in names]
+    commit_block(store, rows, schema)
+    assert sorted(read_run(str(tmp_path)).prompt_ids) == names
 
 
 def test_the_way_from_page_to_files(tmp_path: Path) -> None:
