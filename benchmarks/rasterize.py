@@ -1,11 +1,13 @@
-"""The CPU rasteriser beside a plain tiled torch implementation, forward and backward, one view.
+"""The CPU rasteriser beside a plain tiled torch implementation and the machine's arithmetic, forward and backward.
 
-    python -m benchmarks.rasterize [--limit N] [--repeats 5] [--threads 1]
+    python -m benchmarks.rasterize [--limit N] [--repeats 5] [--threads 1 2] [--views 1 4]
 
-Prints a table, then one line of JSON: ``speedup_over_tiled_torch`` (20,000 Gaussians, 128 px), ``ours_ms`` and
-``tiled_torch_ms`` of that case, ``image_difference`` (largest, between the two), ``cases`` with all rows.
-Times are CPU milliseconds of all threads, the least of the repeats, because other programs disturb them less
-than wall time; with one thread on a free machine both are the same. ``wall`` columns give wall time.
+Prints a table, then one line of JSON: ``speedup_over_tiled_torch`` (20,000 Gaussians, 128 px, one view, one thread),
+``ours_ms`` and ``tiled_torch_ms`` of that case, ``image_difference`` (largest, between the two), ``peak_gflops`` of a
+thread, ``parts_ms`` of that case, ``cases`` with all rows. Times are CPU milliseconds of all threads, the least of the
+repeats, because other programs disturb them less than wall time; ``wall`` columns give wall time. ``roofline_ms`` is
+what the additions and multiplications of the blended pixel-Gaussian pairs take at the peak, ``share`` that of the CPU
+time; ``useful_lanes`` the share of the computed lanes that held such a pair.
 """
 
 from __future__ import annotations
@@ -30,9 +32,19 @@ class Options:
     limit: int | None = None
     """At most this many cases."""
     repeats: int = 5
-    """Runs of each, after one to warm up; ours takes ten times as many."""
-    threads: int = 1
-    """Threads of numba and torch."""
+    """Runs of each, after one to warm up; ours takes four times as many."""
+    threads: tuple[int, ...] = (1, 2)
+    """Threads of numba and torch, each >= 1; the plain torch runs on one."""
+    views: tuple[int, ...] = (1, 4)
+    """Views in a call, each in [1, 16]."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}; it must be at least 1 case")
+        if not self.threads or min(self.threads) < 1:
+            raise ValueError(f"threads are {self.threads}; each must be at least 1")
+        if not self.views or not all(1 <= count <= 16 for count in self.views):
+            raise ValueError(f"views are {self.views}; each must lie in [1, 16]")
 
 
 def scene(count: int) -> dict[str, Any]:
@@ -64,75 +76,119 @@ def best_times(run: Callable[[], None], repeats: int) -> tuple[float, float]:
     return 1000 * min(cpu), 1000 * min(wall)
 
 
-def measure(count: int, size: int, repeats: int) -> dict[str, Any]:
-    """One row of the table: our times, and those of plain torch where the case is small enough."""
+class Case:
+    """Something to render, in one way or the other."""
+
+    def __init__(self, count: int, size: int, views: int):
+        import torch
+
+        from recon.cameras import turntable
+
+        self.leaves, cameras, self.size = scene(count), turntable(0.3, size), size
+        self.viewmats, self.Ks = cameras.viewmats[:views], cameras.Ks[:views]
+        self.background = torch.ones(views, 3)
+        self.weights = torch.rand(views, size, size, 3, generator=torch.Generator().manual_seed(1))
+
+    def ours(self) -> Any:
+        """[C,S,S,3] by the CPU engine."""
+        from recon.rasterize import rasterize
+
+        cameras = {"viewmats": self.viewmats, "Ks": self.Ks, "width": self.size, "height": self.size}
+        return rasterize(**self.leaves, **cameras, backgrounds=self.background, engine="cpu")[0]
+
+    def plain(self) -> Any:
+        """[1,S,S,3] of the first view by plain torch."""
+        from benchmarks.tiled_torch import rasterize_tiled
+
+        first = {"viewmat": self.viewmats[0], "K": self.Ks[0], "background": self.background[0]}
+        return rasterize_tiled(**self.leaves, **first, size=self.size)[None]
+
+    def forward(self) -> None:
+        """One render without gradients."""
+        import torch
+
+        with torch.no_grad():
+            self.ours()
+
+    def backward(self, render: Callable[[], Any]) -> None:
+        """One render and its gradients."""
+        for leaf in self.leaves.values():
+            leaf.grad = None
+        image = render()
+        (image * self.weights[: len(image)]).sum().backward()
+
+
+def measure(count: int, size: int, views: int, threads: int, repeats: int, peak: float) -> dict[str, Any]:
+    """One row of the table; plain torch only for one view on one thread, where the case is small enough."""
+    import numba
     import torch
 
-    from benchmarks.tiled_torch import rasterize_tiled
-    from recon.cameras import turntable
-    from recon.rasterize import rasterize
+    from benchmarks.roofline import BACKWARD_FLOPS, FORWARD_FLOPS, count_pairs, part_times
 
-    leaves, cameras = scene(count), turntable(0.3, size)
-    viewmats, Ks = cameras.viewmats[:1], cameras.Ks[:1]
-    background, weights = torch.ones(1, 3), torch.rand(size, size, 3, generator=torch.Generator().manual_seed(1))
-
-    def ours() -> Any:
-        return rasterize(
-            **leaves, viewmats=viewmats, Ks=Ks, width=size, height=size, backgrounds=background, engine="cpu"
-        )[0][0]
-
-    def torch_only() -> Any:
-        return rasterize_tiled(**leaves, viewmat=viewmats[0], K=Ks[0], size=size, background=background[0])
-
-    def with_backward(render: Callable[[], Any]) -> None:
-        for leaf in leaves.values():
-            leaf.grad = None
-        (render() * weights).sum().backward()
-
-    with torch.no_grad():
-        forward, _ = best_times(ours, 10 * repeats)
-    total, wall = best_times(lambda: with_backward(ours), 10 * repeats)
-    row = {"gaussians": count, "pixels": size, "ours_forward_ms": forward, "ours_ms": total, "ours_wall_ms": wall}
-    if count * size * size <= MAX_TORCH_CASE:
-        plain, plain_wall = best_times(lambda: with_backward(torch_only), repeats)
+    numba.set_num_threads(threads)
+    torch.set_num_threads(threads)
+    case = Case(count, size, views)
+    forward, _ = best_times(case.forward, 4 * repeats)
+    total, wall = best_times(lambda: case.backward(case.ours), 4 * repeats)
+    useful, lanes = count_pairs(case.forward)
+    least = useful * (FORWARD_FLOPS + BACKWARD_FLOPS) / peak / 1e6
+    row = {
+        "gaussians": count, "pixels": size, "views": views, "threads": threads, "ours_forward_ms": forward,
+        "ours_ms": total, "ours_wall_ms": wall, "roofline_ms": least, "share": least / total,
+        "useful_lanes": useful / max(lanes, 1), "pairs": useful,
+        "parts_ms": part_times(lambda: case.backward(case.ours), 4 * repeats),
+    }  # fmt: skip
+    if views == threads == 1 and count * size * size <= MAX_TORCH_CASE:
+        plain, plain_wall = best_times(lambda: case.backward(case.plain), repeats)
         with torch.no_grad():
-            difference = float((ours() - torch_only()).abs().max())
+            difference = float((case.ours() - case.plain()).abs().max())
         row |= {"tiled_torch_ms": plain, "tiled_torch_wall_ms": plain_wall, "speedup": plain / total}
         row["image_difference"] = difference
     return row
 
 
-def print_table(rows: list[dict[str, Any]], threads: int) -> None:
-    """The rows for people; the arithmetic is forward and backward of one view unless a column says otherwise."""
+COLUMNS = {
+    "gaussians": "d", "pixels": "d", "views": "d", "threads": "d", "ours_forward_ms": ".1f", "ours_ms": ".1f",
+    "ours_wall_ms": ".1f", "tiled_torch_ms": ".0f", "speedup": ".0f", "roofline_ms": ".2f", "share": ".1%",
+    "useful_lanes": ".0%",
+}  # fmt: skip
+
+
+def print_table(rows: list[dict[str, Any]], peak: float) -> None:
+    """The rows for people."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = ["gaussians", "pixels", "ours_forward_ms", "ours_ms", "ours_wall_ms", "tiled_torch_ms", "speedup"]
-    table = Table(*columns, title=f"Forward and backward of one view, {threads} thread(s), CPU milliseconds")
+    title = f"Forward and backward, CPU milliseconds; a thread's peak is {peak:.0f} GFLOP/s"
+    table = Table(*(name.replace("_", " ") for name in COLUMNS), title=title)
     for row in rows:
-        cells = [row.get(name, "-") for name in columns]
-        table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    Console(width=120).print(table)
+        table.add_row(*(format(row[name], form) if name in row else "-" for name, form in COLUMNS.items()))
+    Console(width=140).print(table)
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in rows[0]["parts_ms"].items())
+    print(f"Parts of the first row, ms: {parts}")
 
 
 def run(options: Options) -> dict[str, Any]:
     """Measures, prints the table and returns the figures of the JSON line."""
-    if options.limit is not None and options.limit < 1:
-        raise ValueError(f"limit is {options.limit}; it must be at least 1 case")
-    os.environ["NUMBA_NUM_THREADS"] = str(options.threads)
-    import torch
+    os.environ["NUMBA_NUM_THREADS"] = str(max(options.threads))
+    import numba
 
-    torch.set_num_threads(options.threads)
+    from benchmarks.roofline import peak_gflops
+
+    numba.set_num_threads(1)
+    peak = peak_gflops()
     cases = list(dict.fromkeys(CASES))[: options.limit]
-    rows = [measure(count, size, options.repeats) for count, size in cases]
-    print_table(rows, options.threads)
+    modes = [(views, threads) for threads in options.threads for views in options.views]
+    rows = [measure(*case, *mode, options.repeats, peak) for case in cases for mode in modes]
+    print_table(rows, peak)
     head = rows[0]
     return {
-        "speedup_over_tiled_torch": head["speedup"],
+        "speedup_over_tiled_torch": head.get("speedup"),
         "ours_ms": head["ours_ms"],
-        "tiled_torch_ms": head["tiled_torch_ms"],
+        "tiled_torch_ms": head.get("tiled_torch_ms"),
         "image_difference": max(row.get("image_difference", 0.0) for row in rows),
-        "threads": options.threads,
+        "peak_gflops": peak,
+        "parts_ms": head["parts_ms"],
         "cases": rows,
     }
 
