@@ -1,0 +1,73 @@
+"""A mesh of fitted Gaussians, beside the shape they were fitted to, and in the eyes of Khronos' own validator."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial import cKDTree
+
+from recon.cameras import turntable
+from recon.config import FitConfig, MeshConfig
+from recon.fit import fit
+from recon.mesh import glb_bytes, mesh_of
+
+VALIDATE = """
+const validator = require('gltf-validator'), fs = require('fs');
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(r => console.log(JSON.stringify(r)));
+"""
+
+
+@pytest.fixture(scope="module")
+def mesh() -> trimesh.Trimesh:
+    """Of Gaussians fitted to sixteen views of a box, red in front (z > 0) and blue behind."""
+    from factory.meshes import load_mesh, render_turntable
+
+    box = trimesh.creation.box((1.0, 0.7, 0.8))
+    box.visual.face_colors = np.where(box.triangles_center[:, 2:] > 0.0, [[220, 40, 40, 255]], [[40, 40, 220, 255]])
+    frames = render_turntable(load_mesh(box.export(file_type="glb"), "glb"), 0.3, 48)
+    config = FitConfig(iterations=200, num_points=1000, device="cpu")
+    return mesh_of(fit(frames, None, turntable(0.3, 48), config).gaussians, MeshConfig(resolution=48, faces=4000))
+
+
+def test_it_is_a_closed_surface_near_the_shape(mesh: trimesh.Trimesh) -> None:
+    size = np.array([1.0, 0.7, 0.8])
+    truth = trimesh.creation.box(2 * size / np.linalg.norm(size))  # in the unit sphere, as it was rendered
+    assert mesh.is_watertight
+    assert mesh.is_winding_consistent
+    assert 0.7 < mesh.volume / truth.volume < 1.5
+    ours, theirs = (np.asarray(trimesh.sample.sample_surface(m, 4000, seed=1)[0]) for m in (mesh, truth))
+    assert cKDTree(ours).query(theirs)[0].mean() < 0.1
+    assert cKDTree(theirs).query(ours)[0].mean() < 0.1
+
+
+def test_its_colours_lie_where_the_shapes_do(mesh: trimesh.Trimesh) -> None:
+    colours = np.asarray(mesh.visual.vertex_colors)[:, :3].astype(int)
+    front, back = mesh.vertices[:, 2] > 0.4, mesh.vertices[:, 2] < -0.4
+    assert (colours[front, 0] > colours[front, 2]).mean() > 0.8
+    assert (colours[back, 2] > colours[back, 0]).mean() > 0.8
+
+
+def test_khronos_validator_finds_no_error(mesh: trimesh.Trimesh, tmp_path: Path) -> None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not installed")
+    root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=True).stdout.strip()
+    if not Path(root, "gltf-validator").is_dir():
+        pytest.skip("gltf-validator is not installed (npm install -g gltf-validator)")
+    (tmp_path / "mesh.glb").write_bytes(glb_bytes(mesh))
+    (tmp_path / "validate.js").write_text(VALIDATE)
+    result = subprocess.run(
+        [node, tmp_path / "validate.js", tmp_path / "mesh.glb"], capture_output=True, text=True, check=True,
+        env=os.environ | {"NODE_PATH": root},
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert report["issues"]["numErrors"] == 0, report["issues"]["messages"]
+    assert report["issues"]["numWarnings"] == 0, report["issues"]["messages"]
+    assert report["info"]["totalTriangleCount"] == len(mesh.faces)
