@@ -45,6 +45,8 @@ class Options:
     seed: int = 0
     fits: tuple[str, ...] = ("full", "rgb", "robust", "elevation")
     """Ways to fit: these, and "all poses" (elevation, each view's place and exposure); "full" must be among them."""
+    flaws: tuple[str, ...] = tuple(LEVELS)
+    """What is wrong with the frames; "clean" must be among them."""
     strongest: bool = False
     """Only the stronger level of each flaw."""
     threads: int = 1
@@ -59,6 +61,8 @@ class Options:
         ways = fits_of(self.fit)
         if "full" not in self.fits or not set(self.fits) <= set(ways):
             raise ValueError(f"fits are {self.fits}; give full and others of {', '.join(ways)}")
+        if "clean" not in self.flaws or not set(self.flaws) <= set(LEVELS):
+            raise ValueError(f"flaws are {self.flaws}; give clean and others of {', '.join(LEVELS)}")
 
 
 def fits_of(config: FitConfig) -> dict[str, FitConfig]:
@@ -104,15 +108,15 @@ def measure(path: Path, asset: str, options: Options, known: dict[tuple, dict], 
     from recon.fit import fit
     from recon.gaussians import render
 
-    random, mesh = np.random.default_rng(options.seed + int.from_bytes(asset.encode()[-4:])), load_mesh(path)
-    elevation = float(random.uniform(0.1, math.pi / 4 - 0.1))
+    key, mesh = (options.seed, int.from_bytes(asset.encode()[-4:])), load_mesh(path)
+    elevation = float(np.random.default_rng(sum(key)).uniform(0.1, math.pi / 4 - 0.1))
     frames = true_turntable(mesh, elevation, options.size, VIEWS)
     truth = true_turntable(mesh, elevation, options.size, UNSEEN_VIEWS, math.pi / VIEWS)
     unseen = turntable(elevation, options.size, OrbitConfig(num_views=UNSEEN_VIEWS), math.pi / VIEWS)
     ways = {name: fits_of(options.fit)[name] for name in options.fits}
-    for flaw, levels in LEVELS.items():
-        for level in levels[-1:] if options.strongest else levels:
-            targets, error = spoilt(frames, flaw, level, random)
+    for flaw in options.flaws:
+        for level in LEVELS[flaw][-1:] if options.strongest else LEVELS[flaw]:
+            targets, error = spoilt(frames, flaw, level, np.random.default_rng((*key, len(flaw))))
             for name, config in ways.items():
                 if (asset, flaw, level, name) in known:
                     yield known[asset, flaw, level, name], None
@@ -154,10 +158,10 @@ def summary_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if len(assets) > 1 and "rgb" in names:
         by_fit = {flaw: [[found[flaw, n][a]["lpips"] for a in assets] for n in ("full", "rgb")] for flaw in flaws}
         summary["p_lpips_over_rgb"] = {flaw: round(compare(*pair).p_t, 4) for flaw, pair in by_fit.items()}
-    lost = {n: round(mean("clean", "full", "psnr") - mean("elevation 10", n, "psnr"), 2) for n in names}
-    return summary | {
-        "loss_of_10_degrees": {"without": lost["full"], "with": lost.get("elevation")}, "assets": len(assets)
-    }  # fmt: skip
+    if "elevation 10" in flaws:
+        lost = {n: round(mean("clean", "full", "psnr") - mean("elevation 10", n, "psnr"), 2) for n in names}
+        summary["loss_of_10_degrees"] = {"without": lost["full"], "with": lost.get("elevation")}
+    return summary | {"assets": len(assets)}
 
 
 def print_table(summary: dict[str, Any]) -> None:

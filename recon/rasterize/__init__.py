@@ -68,13 +68,20 @@ def rasterize(
     tensors = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     tensors |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
     check_inputs(tensors, width, height, sh_degree, render_mode, engine, options)
+    chosen: dict[str, Any] = {"sh_degree": sh_degree, "backgrounds": backgrounds, "render_mode": render_mode} | options
     if engine == "gsplat" or (engine == "auto" and means.is_cuda):
-        from recon.rasterize.gsplat_cuda import rasterize_gsplat
+        from recon.rasterize.gsplat_cuda import rasterize_gsplat as render
+    else:
+        render = _rasterize_cpu
+    return render(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **chosen)
 
-        return rasterize_gsplat(
-            means, quats, scales, opacities, colors, viewmats, Ks, width, height,
-            sh_degree=sh_degree, backgrounds=backgrounds, render_mode=render_mode, **options,
-        )  # fmt: skip
+
+def _rasterize_cpu(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
+    width: int, height: int, *, sh_degree: int | None, backgrounds: Tensor | None, render_mode: RenderMode,
+    near_plane: float, far_plane: float, eps2d: float, radius_clip: float,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:  # fmt: skip
+    """`rasterize` by the CPU engine, of checked inputs."""
     from recon.rasterize.cpu import blend_tiles, project
 
     settings = (width, height, eps2d, near_plane, far_plane, radius_clip)

@@ -7,7 +7,6 @@ import pytest
 import trimesh
 from PIL import Image
 
-from benchmarks import robustness
 from benchmarks.robustness import LEVELS, Options, main, spoilt
 from recon.config import FitConfig, PoseConfig
 
@@ -45,16 +44,22 @@ def test_flaws_keep_a_white_ground_and_do_what_they_say(flaw):
         assert np.array_equal(found[..., 3], clean[..., 3])
 
 
-def test_prints_a_table_and_json_last_and_goes_on_where_it_stopped(tmp_path: Path, capsys, monkeypatch):
+def test_prints_a_table_and_json_last_and_goes_on_where_it_stopped(tmp_path: Path, capsys):
     (tmp_path / "glb").mkdir()
     trimesh.creation.box((1.0, 0.7, 0.8)).export(tmp_path / "glb" / "box.glb")
     rows = [{"id": f"box-{k}", "path": "glb/box.glb", "caption": "a box", "split": "train"} for k in range(2)]
     (tmp_path / "assets.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setattr(robustness, "LEVELS", {"clean": (0,), "elevation": (10,)})
     fit = FitConfig(iterations=4, num_points=60, pose=PoseConfig(trial_iterations=2))
     every = ("full", "rgb", "robust", "elevation", "all poses")
     options = Options(
-        assets=tmp_path, fits=every, size=16, progress=tmp_path / "p.jsonl", sheet=tmp_path / "s.png", fit=fit
+        assets=tmp_path,
+        fits=every,
+        flaws=("clean", "elevation"),
+        strongest=True,
+        size=16,
+        progress=tmp_path / "p.jsonl",
+        sheet=tmp_path / "s.png",
+        fit=fit,
     )
     first = main(options)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == first
@@ -74,3 +79,5 @@ def test_prints_a_table_and_json_last_and_goes_on_where_it_stopped(tmp_path: Pat
 def test_ways_to_fit_are_checked(tmp_path: Path):
     with pytest.raises(ValueError, match="give full and others of"):
         Options(assets=tmp_path, fits=("rgb",))
+    with pytest.raises(ValueError, match="give clean and others of"):
+        Options(assets=tmp_path, flaws=("clean", "rain"))

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from recon.config import FitConfig
+from recon.cameras import OrbitConfig, turntable
+from recon.config import FitConfig, MeshConfig
+from recon.mesh import mesh_of
+from recon.nerf import fit_nerf
+from recon.nerf_config import NerfConfig
 from recon.ply import read_ply, write_ply
 from recon.refine import reconstruct
 
@@ -79,3 +83,31 @@ def test_parameters_that_leave_the_numbers_are_never_written(tmp_path):
     with pytest.raises(ValueError, match="opacity"):
         write_ply(tmp_path / "asset.ply", gaussians)
     assert not (tmp_path / "asset.ply").exists()
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("given", ["disc", "white under full masks", "one mask empty"])
+def test_a_voxel_field_of_odd_views_is_finite(views, given):
+    frames, masks = disc(views, 16)
+    if given == "white under full masks":
+        frames, masks = np.full_like(frames, 255), np.full_like(masks, 255)
+    if given == "one mask empty" and views > 1:
+        masks[1] = 0
+    cameras = turntable(0.3, 16, OrbitConfig(num_views=views))
+    field = fit_nerf(frames, masks, cameras, NerfConfig(iterations=5, size=16, resolution=8, samples=8)).field
+    assert torch.isfinite(field.logits).all()
+    assert all(torch.isfinite(image).all() for image in field.render(turntable(1.0, 16)))
+
+
+def test_the_mesh_of_a_fit_to_one_view_is_finite_and_closed():
+    gaussians, _ = reconstruct(*disc(1, 32), 0.3, fit_config=QUICK)
+    mesh = mesh_of(gaussians, MeshConfig(resolution=16))
+    assert np.isfinite(mesh.vertices).all()
+    assert mesh.is_watertight
+
+
+def test_a_fit_that_is_nowhere_dense_is_no_mesh_but_a_reason():
+    frames, masks = disc(4, 32)
+    gaussians, _ = reconstruct(np.full_like(frames, 255), np.full_like(masks, 255), 0.3, fit_config=QUICK)
+    with pytest.raises(ValueError, match=r"lower mesh\.density"):
+        mesh_of(gaussians, MeshConfig(resolution=16))
