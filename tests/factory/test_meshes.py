@@ -1,6 +1,7 @@
 """Turntable renders against geometry that is known in closed form."""
 
 import io
+import json
 import math
 
 import numpy as np
@@ -101,6 +102,23 @@ def test_obj_files_load(tmp_path):
     path.write_text(trimesh.creation.box((1, 2, 1)).export(file_type="obj"))
     assert isinstance(load_mesh(path), Mesh)
     assert (render_turntable(load_mesh(path), 0.0, 64, 1)[0][..., 3] > 127).mean() > 0.1
+
+
+@pytest.mark.parametrize("address", ["../buffer.bin", "{folder}/buffer.bin", "http://127.0.0.1:9/buffer.bin"])
+def test_files_outside_the_folder_of_a_gltf_are_not_read(tmp_path, address):
+    (tmp_path / "asset").mkdir()
+    for name, data in trimesh.exchange.gltf.export_gltf(
+        trimesh.Scene(trimesh.creation.box()), merge_buffers=True
+    ).items():
+        (tmp_path / "asset" / name).write_bytes(data)
+    path = tmp_path / "asset" / "model.gltf"
+    assert isinstance(load_mesh(path), Mesh)
+    document = json.loads(path.read_text())
+    (tmp_path / "asset" / document["buffers"][0]["uri"]).rename(tmp_path / "buffer.bin")
+    document["buffers"][0]["uri"] = address.format(folder=tmp_path)
+    path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="cannot read this gltf"):
+        load_mesh(path)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A line of one slow stage over N prompts, as a program to be killed: `python slow_line.py OUT N`."""
+"""A line of one slow stage over N prompts, as a program to be killed: `python slow_line.py OUT N [ADDRESS]`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from factory.config import FactoryConfig, Pool
+from factory.config import FactoryConfig, LineConfig, Pool
 from factory.lease import Lease
 from factory.ledger import Ledger
 from factory.pipeline import PromptWork, Step, run_line
@@ -40,8 +40,8 @@ class Keep(Commit):
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 
-def main(out: str, count: int) -> None:
-    config = FactoryConfig()
+def main(out: str, count: int, address: str = "local") -> None:
+    config = FactoryConfig(line=LineConfig(address=address))
     chain = [
         Step(actor=Think, pool=Pool(actors=2, cpus=0.1), arguments={"config": config}),
         Step(actor=Keep, pool=Pool(cpus=0.1), arguments={"config": config, "out": out, "run_id": "r"}),
@@ -55,4 +55,4 @@ def main(out: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
