@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory.health import Deaths
 from factory.schema import STAGES
 
 MAX_STARTED = 10_000
@@ -59,6 +60,17 @@ class Snapshot:
 
 
 @dataclass(slots=True)
+class _Place:
+    """Where a row is, or was when last heard of: its state is "running", "left" or "died"."""
+
+    stage: str
+    state: str
+    host: str | None = None
+    deaths: int = 0
+    timed_out: bool = False
+
+
+@dataclass(slots=True)
 class _Actor:
     stage: str
     state: str
@@ -76,7 +88,7 @@ class Board:
     def __init__(self, stages: Iterable[str] = STAGES, metrics: Callable[[], Any] | None = None) -> None:
         self.stages = {name: StageCount() for name in stages}
         self.metrics = metrics() if metrics else None
-        self._started: dict[str, tuple[str, str]] = {}
+        self._started: dict[str, _Place] = {}
         self._actors: dict[str, _Actor] = {}
         self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
 
@@ -90,18 +102,20 @@ class Board:
         actor: str = "",
         evaluations: tuple[int, int] = (0, 0),
         notes: Sequence[dict[str, Any]] = (),
+        host: str | None = None,
     ) -> None:
         """Note what an actor tells.
 
         Args:
             stage: its stage.
-            event: "loading", "ready" or "gone" of the actor, "start" or "end" of rows in it.
+            event: "loading", "ready" or "gone" of the actor; "start", "end" or "timeout" of rows in it; or "note".
             prompt_ids: of these rows.
             failed: how many of them are dead letters now.
             seconds: in model code, or loading.
             actor: the same after a restart of its process.
             evaluations: sampler steps and forwards.
             notes: see `Snapshot.notes`.
+            host: of the actor, where rows start.
         """
         count = self.stages[stage]
         self._notes.extend(notes)
@@ -109,20 +123,35 @@ class Board:
             count.restarts += 1
             self._notes.append({"event": "actor_restarted", "stage": stage})
         if event == "start":
-            self._started.update(dict.fromkeys(prompt_ids, (stage, "running")))
-            while len(self._started) > MAX_STARTED:
-                del self._started[next(iter(self._started))]
+            self._start(stage, prompt_ids, host)
+        elif event == "timeout":
+            for place in filter(None, map(self._started.get, prompt_ids)):
+                place.timed_out = True
         elif event == "end":
             count.finished += len(prompt_ids)
             count.failed += failed
             count.seconds += seconds
             count.steps += evaluations[0]
             count.forwards += evaluations[1]
-            self._started.update(dict.fromkeys(prompt_ids, (stage, "left")))
-        if actor:
+            for place in filter(None, map(self._started.get, prompt_ids)):
+                place.state = "left"
+        if actor and event not in ("timeout", "note"):
             self._move(actor, stage, {"loading": "loading", "start": "busy", "gone": ""}.get(event, "idle"))
         if self.metrics:
             self.metrics.record(stage, event, len(prompt_ids), failed, seconds, evaluations)
+
+    def deaths(self, stage: str, prompt_ids: Sequence[str]) -> list[Deaths]:
+        """How often a process of this stage died with each row. Rows that an actor asks for run nowhere else."""
+        found = []
+        for prompt_id in prompt_ids:
+            place = self._started.get(prompt_id)
+            if place is None or place.stage != stage:
+                found.append(Deaths())
+                continue
+            if place.state == "running":
+                place.state, place.deaths = "died", place.deaths + 1
+            found.append(Deaths(count=place.deaths, timed_out=place.timed_out, host=place.host))
+        return found
 
     def renew(self) -> None:
         """Forget the actors, as those of a pass that has ended."""
@@ -133,7 +162,7 @@ class Board:
         """The counts now, and the notes since the last reading."""
         now = time.monotonic()
         for name, count in self.stages.items():
-            count.running = sum(place == (name, "running") for place in self._started.values())
+            count.running = sum(p.stage == name and p.state == "running" for p in self._started.values())
             count.actors = dict.fromkeys(STATES, 0)
         for known in self._actors.values():
             self._spend(known, now)
@@ -144,9 +173,18 @@ class Board:
             self.metrics.gauge(snapshot)
         return snapshot
 
-    def last_stage(self, prompt_id: str) -> str | None:
-        """The stage that a prompt was in when last heard of."""
-        return self._started.get(prompt_id, (None, ""))[0]
+    def last_place(self, prompt_id: str) -> tuple[str | None, str | None]:
+        """The stage and host that a prompt was in when last heard of."""
+        place = self._started.get(prompt_id)
+        return (place.stage, place.host) if place else (None, None)
+
+    def _start(self, stage: str, prompt_ids: Sequence[str], host: str | None) -> None:
+        for prompt_id in prompt_ids:
+            before = self._started.pop(prompt_id, None)
+            same = before is not None and before.stage == stage
+            self._started[prompt_id] = _Place(stage, "running", host, before.deaths if same and before else 0)
+        while len(self._started) > MAX_STARTED:
+            del self._started[next(iter(self._started))]
 
     def _move(self, actor: str, stage: str, state: str) -> None:
         now = time.monotonic()

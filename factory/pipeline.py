@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -27,9 +27,11 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from factory import stages
 from factory.board import Board
 from factory.config import FactoryConfig, LineConfig, Pool
+from factory.health import MAX_DEATHS
 from factory.identity import Weights, weights_of
 from factory.ledger import Ledger
 from factory.metrics import Metrics
+from factory.placement import place
 from factory.progress import Display, Tally
 from factory.prompts import Prompt
 from factory.schema import DEAD_LETTERS, LINE, empty_row
@@ -73,7 +75,8 @@ def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, 
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         for step in chain:
             told = {"threads": step.pool.threads, "board": board} | step.arguments
-            dataset = dataset.map_batches(step.actor, fn_constructor_kwargs=told, **ray_arguments(step.pool, careful))
+            actor = type(step.actor.__name__, (step.actor,), {"pool": step.pool})
+            dataset = dataset.map_batches(actor, fn_constructor_kwargs=told, **ray_arguments(step.pool, careful))
     return dataset
 
 
@@ -81,16 +84,22 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
     """Every knob of Ray's that a stage turns, in one place.
 
     Ray's defaults retry a row that kills its process for ever, and `max_restarts=0` hangs the job. The
-    last two go through `**ray_remote_args`, which Ray 2.64 takes away.
+    last two go through `**ray_remote_args`, which Ray 2.64 takes away. Retries are as many as it takes to find a
+    killer in a batch by halves (see `health`), and two for processes that were replaced meanwhile.
     """
     return {
-        "compute": ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=1 if careful else 2),
+        "compute": ActorPoolStrategy(
+            min_size=pool.actors,
+            max_size=pool.max_actors or pool.actors,
+            max_tasks_in_flight_per_actor=1 if careful else pool.in_flight,
+        ),
         "batch_size": 1 if careful else pool.batch,
         "batch_format": "pyarrow",
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,
+        "label_selector": dict(label.split("=", 1) for label in pool.labels) or None,
         "max_restarts": -1,
-        "max_task_retries": 2,
+        "max_task_retries": pool.batch.bit_length() + MAX_DEATHS + 2,
     }
 
 
@@ -234,6 +243,7 @@ def run_line(
         with display.watching(tally) if display else nullcontext():
             start_ray(line.address)
             configure_data()
+            chain = place_steps(chain, line, display)
             board = start_board(chain)
             tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
             for attempt in (1, 2):
@@ -250,6 +260,18 @@ def run_line(
     return tally
 
 
+def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None) -> list[Step]:
+    """The chain with pools that fit the cluster; raises RuntimeError where none do."""
+    there = ray.cluster_resources()
+    pools = {step.actor.name: step.pool for step in chain}
+    placed, lines = place(
+        pools, there.get("CPU", 0), there.get("GPU", 0), local=line.address == "local", autoscaling=line.autoscaling
+    )
+    if display:
+        display.explain(lines)
+    return [replace(step, pool=placed[step.actor.name]) for step in chain]
+
+
 def start_board(chain: Sequence[Step]) -> Any:
     """The actor that stages tell what they do."""
     return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics)
@@ -262,9 +284,10 @@ def _missing(work: Work, ledger: Ledger) -> list[int]:
 def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
     """Dead letters for what has no outcome after both passes."""
     for row in _missing(work, ledger):
-        stage = ray.get(board.last_stage.remote(work.ids[row]))
+        stage, host = ray.get(board.last_place.remote(work.ids[row]))
         message = f"its process died in every attempt, last in stage {stage}: out of memory, or a crash in native code"
         error = {"error_stage": stage or "unknown", "error_type": "worker_killed", "error_message": message}
+        error |= {"host": host}
         letter, schema = work.killed(row, error | {"attempt": 2})
         ledger.bury([letter], schema)
         tally.failed += 1

@@ -229,6 +229,12 @@ class Display:
         """The run's cost so far."""
         return run_dollars(tally.last.stages, self.pools, self.prices) if self.pools else 0.0
 
+    def explain(self, lines: list[str]) -> None:
+        """Say how the line is laid out, once, and note it as an event."""
+        for text in lines:
+            self.console.print(text, markup=False, highlight=False)
+        self._note("line_placed", pools=lines)
+
     @contextmanager
     def watching(self, tally: Tally) -> Iterator[None]:
         """Show and note `tally` until the block ends."""

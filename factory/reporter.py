@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from factory.health import Deaths
 from factory.secrets import scrub
 
 BOARD_SECONDS = 5.0
@@ -51,14 +52,11 @@ class Reporter:
     def tell(self, event: str, rows: Sequence[dict[str, Any]], seconds: float) -> None:
         """Tell that rows of work start or end. A start is waited for, so that it is known where a row was when its
         process died. The first column is the row's id."""
-        if self.board is None:
+        if self.board is None or not rows:
             return
         ids = [next(iter(row.values())) for row in rows]
         if event == "start":
-            told = self._send("start", prompt_ids=ids)
-            import ray
-
-            ray.wait([told], timeout=BOARD_SECONDS)
+            self._heard(self._send("start", prompt_ids=ids, host=self.host), None)
             for identity in ids:
                 self.log.debug("start", extra={"fields": {"stage": self.stage, "prompt_id": identity}})
             return
@@ -74,9 +72,40 @@ class Reporter:
         )
         self._log_ends(ids, rows, seconds)
 
+    def deaths(self, rows: Sequence[dict[str, Any]]) -> list[Deaths]:
+        """How often a process of this stage has died with each row; nothing is known without a board."""
+        unknown = [Deaths()] * len(rows)
+        if self.board is None or not rows:
+            return unknown
+        ids = [next(iter(row.values())) for row in rows]
+        return self._heard(self.board.deaths.remote(self.stage, ids), unknown)
+
+    def timed_out(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Tell that rows have run out of time, just before the process ends."""
+        ids = [next(iter(row.values())) for row in rows]
+        self._heard(self._send("timeout", prompt_ids=ids), None)
+
+    def shrunk(self, batch: int) -> None:
+        """Tell that memory was too short for a batch, and how many rows are tried from now on."""
+        note = {"event": "batch_shrunk", "stage": self.stage, "rows": batch, "host": self.host}
+        self._send("note", notes=[note])
+        self.log.warning("batch_shrunk", extra={"fields": note})
+
     def gone(self) -> None:
         """The actor ends."""
         self._send("gone")
+
+    def _heard(self, told: Any, otherwise: Any) -> Any:
+        """The board's answer, or `otherwise` where none comes: the board is no reason to stop."""
+        if told is None:
+            return otherwise
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            return ray.get(told, timeout=BOARD_SECONDS)
+        except RayError:
+            return otherwise
 
     def _send(self, event: str, **what: Any) -> Any:
         if self.board is not None:

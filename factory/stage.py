@@ -1,7 +1,8 @@
 """What every stage of a line does: load once an actor, take a batch, keep failures as data.
 
 A row that fails keeps its place: `error_stage`, `error_type` and `error_message` are set, later stages
-pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone.
+pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone, and so are those
+of a batch whose process died (see `health`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from factory.config import FactoryConfig, fingerprint
+from factory.config import FactoryConfig, Pool, fingerprint
+from factory.health import (
+    EXIT_BROKEN,
+    Wear,
+    free_memory,
+    give_up,
+    groups,
+    is_broken_device,
+    is_out_of_memory,
+    time_limit,
+)
 from factory.reporter import Reporter
 from factory.schema import DEAD_LETTERS, LINE
 from factory.secrets import scrub
@@ -32,13 +44,17 @@ class Stage:
     """
 
     name: ClassVar[str]
+    pool: ClassVar[Pool] = Pool()
+    """The line gives each stage its own."""
     config: Any
 
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
         self.config, self.reporter = config, Reporter(self.name, board)
+        self.fits = sys.maxsize
         use_threads(threads)
         with self.reporter.loading():
             self.load()
+        self.wear = Wear(self.pool)
 
     def __del__(self) -> None:
         """Ray lets go of its actors' objects when it takes a pool apart."""
@@ -54,27 +70,54 @@ class Stage:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = table.to_pylist()
-        live = [row for row in rows if row["error_stage"] is None]
-        if live:
-            self._tell("start", live, 0.0)
-            self._attempt(live)
-            self._tell("end", live, sum(row[f"seconds_{self.name}"] or 0 for row in live))
+        for group in self.groups([row for row in rows if row["error_stage"] is None]):
+            self._attempt(group)
         return pa.Table.from_pylist(rows, schema=LINE)
 
-    def _attempt(self, rows: list[Row]) -> None:
+    def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead."""
+        self.wear.replace_if_worn()
+        deaths = self.reporter.deaths(rows)
+        for row, death in zip(rows, deaths):
+            if death.hopeless(len(rows)):
+                give_up(row, self.name, death)
+        for group in groups(rows, deaths, self.fits):
+            live = [row for row in group if row["error_stage"] is None]
+            if live:
+                started = time.perf_counter()
+                self._tell("start", live, 0.0)
+                with time_limit(self.pool.row_timeout * len(live), lambda live=live: self.reporter.timed_out(live)):
+                    yield live
+                self._tell("end", live, time.perf_counter() - started)
+        self.wear.rows += len(rows)
+
+    def _attempt(self, rows: list[Row], again: bool = True) -> None:
         started = time.perf_counter()
         try:
             self.process(rows)
         except Exception as error:
+            if is_broken_device(error):
+                os._exit(EXIT_BROKEN)
+            if is_out_of_memory(error):
+                self._shrink(len(rows))
             if len(rows) > 1:
                 middle = len(rows) // 2
                 self._attempt(rows[:middle])
                 self._attempt(rows[middle:])
                 return
+            if again and is_out_of_memory(error):
+                return self._attempt(rows, again=False)
             fail(rows[0], self.name, error)
         for row in rows:
             row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(rows)
             row["host"] = socket.gethostname()
+
+    def _shrink(self, rows: int) -> None:
+        """Less at a time from now on."""
+        free_memory()
+        if rows > 1 and rows // 2 < self.fits:
+            self.fits = rows // 2
+            self.reporter.shrunk(self.fits)
 
     def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
         self.reporter.tell(event, rows, seconds)

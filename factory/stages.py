@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from factory.config import FactoryConfig
-from factory.ledger import commit
+from factory.ledger import commit_block
 from factory.pictures import cut_out, frame_object, read_picture
 from factory.schema import DEAD_LETTERS, OUTCOME, pack, unpack
 from factory.stage import Row, Stage, dead_letter, fail
@@ -233,7 +232,7 @@ class Score(Stage):
 
 
 class Commit(Stage):
-    """The end of the line: files, then the one record of the row, as an asset or as a dead letter.
+    """The end of the line: files, then the one record of the rows at hand, as assets or as dead letters.
 
     Args:
         out: the output folder, local or s3://.
@@ -249,14 +248,20 @@ class Commit(Stage):
         super().__init__(config, threads, board)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        outcomes = []
-        for row in table.to_pylist():
-            self._tell("start", [row], 0.0)
-            started = time.perf_counter()
-            row |= {"run_id": self.run_id, "host": row["host"] or socket.gethostname()}
-            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row)})
-            self._tell("end", [row], time.perf_counter() - started)
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+        rows = table.to_pylist()
+        blocks: dict[pa.Schema, list[Row]] = {}
+        self._tell("end", [row for row in rows if row["error_stage"] is not None], 0.0)
+        for group in self.groups([row for row in rows if row["error_stage"] is None]):
+            for row in group:
+                row |= {"run_id": self.run_id, "host": row["host"] or socket.gethostname()}
+                self._write(row, blocks)
+        dead = [row for row in rows if row["error_stage"] is not None]
+        if dead:
+            blocks[DEAD_LETTERS] = [dead_letter(row | {"run_id": self.run_id}, self.config) for row in dead]
+        for schema, outcomes in blocks.items():
+            commit_block(self.store, outcomes, schema)
+        status = [(row["prompt_id"], "done" if row["error_stage"] is None else "failed") for row in rows]
+        return pa.Table.from_arrays([pa.array(column) for column in zip(*status)], schema=OUTCOME)
 
     def write(self, row: Row) -> tuple[Row, pa.Schema]:
         """Write the files of a finished row; returns its table row and schema."""
@@ -264,17 +269,14 @@ class Commit(Stage):
 
         return write_asset(self.store, row, self.config)
 
-    def _finish(self, row: Row) -> str:
-        if row["error_stage"] is None:
-            try:
-                commit(self.store, *self.write(row))
-                return "done"
-            except OSError:
-                raise  # the storage, not the row: the block is tried again
-            except Exception as error:
-                fail(row, self.name, error)
-        commit(self.store, dead_letter(row, self.config), DEAD_LETTERS)
-        return "failed"
+    def _write(self, row: Row, blocks: dict[pa.Schema, list[Row]]) -> None:
+        try:
+            outcome, schema = self.write(row)
+            blocks.setdefault(schema, []).append(outcome)
+        except OSError:
+            raise  # the storage, not the row: the block is tried again
+        except Exception as error:
+            fail(row, self.name, error)
 
 
 class Masker:

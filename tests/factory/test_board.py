@@ -6,6 +6,7 @@ import pytest
 
 from factory import board as board_module
 from factory.board import Board
+from factory.health import Deaths
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_restarted_actor_is_noted_and_counted_once() -> None:
     assert snapshot.stages["image"].restarts == 1
     assert snapshot.stages["image"].actors == {"loading": 1, "idle": 0, "busy": 0}
     assert {"event": "actor_restarted", "stage": "image"} in snapshot.notes
-    assert board.last_stage("p") == "image"
+    assert board.last_place("p") == ("image", None)
 
 
 def test_notes_are_read_once_and_bounded() -> None:
@@ -72,8 +73,8 @@ def test_memory_of_rows_is_bounded() -> None:
     board = Board(["image"])
     for n in range(board_module.MAX_STARTED + 5):
         board.record("image", "start", [str(n)])
-    assert board.last_stage("0") is None
-    assert board.last_stage(str(board_module.MAX_STARTED + 4)) == "image"
+    assert board.last_place("0") == (None, None)
+    assert board.last_place(str(board_module.MAX_STARTED + 4))[0] == "image"
     assert board.read().stages["image"].running == board_module.MAX_STARTED
 
 
@@ -83,3 +84,20 @@ def test_a_new_pass_has_new_actors() -> None:
     board.renew()
     board.record("image", "loading", actor="b")
     assert board.read().stages["image"].actors["loading"] == 1
+
+
+def test_rows_that_ran_when_asked_for_again_have_killed_a_process() -> None:
+    board = Board(["image", "video"])
+    assert board.deaths("image", ["a", "b"]) == [Deaths(), Deaths()]
+    board.record("image", "start", ["a", "b"], actor="x", host="h1")
+    board.record("image", "end", ["b"], actor="x")
+    assert board.deaths("image", ["a", "b"]) == [Deaths(count=1, host="h1"), Deaths(host="h1")]
+    assert board.deaths("image", ["a"])[0].count == 1
+    board.record("image", "start", ["a"], actor="y", host="h2")
+    board.record("image", "timeout", ["a"], actor="y")
+    assert board.deaths("image", ["a"]) == [Deaths(count=2, timed_out=True, host="h2")]
+    assert board.deaths("video", ["a"]) == [Deaths()]
+    board.record("image", "start", ["a"], actor="y", host="h2")
+    board.record("image", "end", ["a"], actor="y")
+    board.record("video", "start", ["a"], actor="z", host="h2")
+    assert board.deaths("video", ["a"])[0].count == 1

@@ -75,7 +75,7 @@ def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.Ca
     dead = [r for p in (out / "dead_letters").glob("*.parquet") for r in pq.read_table(p).to_pylist()]
     assert sorted(r["turntable_id"] for r in dead) == [f"{n}.{k}" for n in ("broken", "gone", "out") for k in (0, 1)]
     assert {r["error_stage"] for r in dead} == {"render"}
-    assert "cannot read this glb" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
+    assert "cannot read this glTF" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
     assert render.main(flags) == 1
     assert "Nothing to do" in capsys.readouterr().out
 

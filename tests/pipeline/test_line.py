@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,9 @@ import ray
 from ray import cloudpickle
 
 from factory.config import FactoryConfig, LineConfig, Pool
+from factory.health import MAX_DEATHS
 from factory.ledger import ASSETS, DEAD, Ledger
-from factory.pipeline import PromptWork, Step, TooManyFailures, run_line
+from factory.pipeline import PromptWork, Step, TooManyFailures, build, run_line
 from factory.prompts import Prompt
 from factory.schema import assets_schema, pack, unpack
 from factory.stage import Row, Stage
@@ -41,6 +45,9 @@ class Paint(Stage):
             if " once:" in row["prompt"] and not marker.exists():
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
+            if row["prompt"].startswith("hang"):
+                time.sleep(600)
+            row["device"] = f"process {os.getpid()}"
             row["image"] = pack(np.full((4, 4, 3), len(row["prompt"]), np.uint8))
 
 
@@ -96,6 +103,7 @@ def test_every_prompt_ends_once_among_raising_and_killing_neighbours(cluster, tm
     assert (letters["p1"]["error_stage"], letters["p1"]["error_type"]) == ("image", "RuntimeError")
     assert letters["p1"]["error_message"] == "no paint"
     assert (letters["p3"]["error_stage"], letters["p3"]["error_type"]) == ("image", "worker_killed")
+    assert (letters["p3"]["attempt"], letters["p3"]["host"]) == (1 + MAX_DEATHS, socket.gethostname())
     for row in Ledger(open_store(str(out))).rows(ASSETS):
         assert unpack((out / f"files/{row['prompt_id']}/image.npy").read_bytes())[0, 0, 0] == len(row["prompt"])
     assert not list((out / "commits").iterdir())
@@ -117,3 +125,26 @@ def test_line_gives_up_when_most_rows_fail(cluster, tmp_path: Path) -> None:
     with pytest.raises(TooManyFailures, match=r"line\.max_failed_share"):
         run_line(work(["raise"] * 60), chain, config.line, ledger)
     assert len(ids(tmp_path, DEAD)) >= 20
+
+
+def test_killer_and_hanging_row_are_found_in_a_batch_within_one_pass(cluster, tmp_path: Path, monkeypatch) -> None:
+    texts = ["a cup", "kill me", "a box", "hang here", "a car", "a hat", "a pot", "a pan"]
+    chain, config, ledger = line(tmp_path, rows_per_block=4)
+    chain[0].pool = dataclasses.replace(chain[0].pool, row_timeout=2.0)
+    passes = []
+    monkeypatch.setattr("factory.pipeline.build", lambda *a, **k: passes.append(k) or build(*a, **k))
+    tally = run_line(work(texts), chain, config.line, ledger)
+    assert (tally.done, tally.failed, len(passes)) == (6, 2, 1)
+    letters = {row["prompt_id"]: row for row in ledger.rows(DEAD)}
+    assert sorted(letters) == ["p1", "p3"]
+    assert (letters["p1"]["error_type"], letters["p3"]["error_type"]) == ("worker_killed", "row_timeout")
+    assert letters["p1"]["attempt"] == 2 + MAX_DEATHS
+    assert letters["p3"]["host"] == socket.gethostname()
+
+
+def test_worn_processes_are_replaced_and_nothing_is_lost(cluster, tmp_path: Path) -> None:
+    chain, config, ledger = line(tmp_path)
+    chain[0].pool = dataclasses.replace(chain[0].pool, max_rows=2)
+    tally = run_line(work(["a cup"] * 6), chain, config.line, ledger)
+    assert (tally.done, tally.failed) == (6, 0)
+    assert len({row["device"] for row in ledger.rows(ASSETS)}) == 3

@@ -1,0 +1,245 @@
+"""What the line costs without models: videos of 16 x 512 x 512 x 3, a million small rows, a million rows resumed.
+
+The small rows are also run through plain `map_batches` and through a loop, which keep no ledger, count no progress
+and find no killers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import null_stages as null
+
+MILLION = 1_000_000
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("videos", "small", "resume")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print a line for each part and a JSON line with all figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=60, help="rows that carry videos")
+    parser.add_argument("--small", type=int, default=MILLION, help="small rows from end to end")
+    parser.add_argument("--resume", type=int, default=MILLION, help="committed rows to resume over")
+    parser.add_argument("--limit", type=int, help="so many videos, and 1000 times as many other rows")
+    parser.add_argument("--only", choices=PARTS, action="append", help="parts to run; all by default")
+    options = parser.parse_args(argv)
+    counts = {name: options.limit * 1000 if options.limit else getattr(options, name) for name in PARTS}
+    counts["videos"] = options.limit or options.videos
+    figures: dict[str, Any] = {}
+    for name in options.only or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            found = {"videos": videos, "small": small_rows, "resume": resume}[name](counts[name], Path(folder))
+        print(f"{name}: {', '.join(f'{key} {value}' for key, value in found.items())}", flush=True)
+        figures |= found
+    print(json.dumps(figures))
+
+
+def videos(count: int, folder: Path) -> dict[str, Any]:
+    """Rows with videos through the whole chain."""
+    from factory.config import FactoryConfig, LineConfig, Pool
+    from factory.pipeline import Step
+    from factory.progress import Tally
+
+    config = FactoryConfig(line=LineConfig(rows_per_block=1))
+    kinds = (null.NullImage, null.NullVideo, null.NullViews, null.NullReconstruct, null.NullScore, null.NullCommit)
+    chain = [Step(actor=kind, pool=Pool(), arguments={"config": config}) for kind in kinds]
+    chain[-1].arguments = {"config": config, "out": str(folder), "run_id": "r"}
+    with _watched() as seen:
+        tally, seconds = _run(count, chain, config, folder)
+    assert isinstance(tally, Tally)
+    stages = list(tally.last.stages.values())[:-1]
+    worked = count * null.WORK_SECONDS * len(stages)
+    row_bytes = null.VIEWS * null.SIZE**2 * 8 + null.SIZE**2 * 3 + null.PLY_BYTES
+    return {
+        "video_rows": count,
+        "video_rows_per_s": round(count / seconds, 3),
+        "video_mb_per_s": round(count * row_bytes / seconds / 1e6, 1),
+        "video_outside_share": round(1 - worked / sum(stage.actor_seconds["busy"] for stage in stages), 4),
+        "video_outside_ms_per_row_and_stage": round(
+            1000 * (sum(stage.actor_seconds["busy"] for stage in stages) - worked) / count / len(stages), 1
+        ),
+        "video_store_peak_mb": seen["store"],
+        "video_spilled_mb": seen["spilled"],
+        "video_driver_rss_gb": seen["rss"],
+    }
+
+
+def small_rows(count: int, folder: Path) -> dict[str, Any]:
+    """Small rows through the line, through plain map_batches, and through a loop."""
+    from factory.config import FactoryConfig, LineConfig, Pool
+    from factory.pipeline import Step
+
+    config = FactoryConfig(line=LineConfig(rows_per_block=2000))
+    arguments: dict[str, Any] = {"config": config}
+    chain = [
+        Step(actor=null.SmallImage, pool=Pool(batch=2000), arguments=arguments),
+        Step(actor=null.SmallCommit, pool=Pool(batch=2000), arguments=arguments | {"out": str(folder), "run_id": "r"}),
+    ]
+    with _watched() as seen:
+        tally, seconds = _run(count, chain, config, folder, rows_per_part=20_000)
+    rows = sum(pq.read_metadata(path).num_rows for path in (folder / "assets").iterdir())
+    if not rows == tally.done == count:
+        raise RuntimeError(f"{count} rows in, {tally.done} done, {rows} published")
+    plain, loop = _plain(count, folder / "plain"), _loop(count, folder / "loop.parquet")
+    return {
+        "small_rows": count,
+        "small_rows_per_s": round(count / seconds, 1),
+        "small_driver_rss_gb": seen["rss"],
+        "plain_map_batches_rows_per_s": round(count / plain, 1),
+        "python_loop_rows_per_s": round(count / loop, 1),
+        "small_ms_per_row": round(1000 * seconds / count, 4),
+        "plain_map_batches_ms_per_row": round(1000 * plain / count, 4),
+        "python_loop_ms_per_row": round(1000 * loop / count, 4),
+    }
+
+
+def _run(count: int, chain: Any, config: Any, folder: Path, rows_per_part: int = 256) -> tuple[Any, float]:
+    """The line over so many prompts; the tally, and seconds without the start of Ray."""
+    from factory.ledger import Ledger
+    from factory.pipeline import PromptWork, run_line, start_ray
+    from factory.prompts import Prompt
+    from factory.store import open_store
+
+    start_ray("local")
+    prompts = [Prompt(prompt_id=f"p{n}", prompt=f"a cup {n}", seed=n) for n in range(count)]
+    ledger = Ledger(open_store(str(folder)), rows_per_part=rows_per_part)
+    started = time.monotonic()
+    tally = run_line(PromptWork(prompts=prompts, config=config), chain, config.line, ledger)
+    return tally, time.monotonic() - started
+
+
+class _PlainImage:
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return table.append_column("size", pa.array([len(null.small(p)) for p in table["prompt"].to_pylist()]))
+
+
+def _plain(count: int, folder: Path) -> float:
+    """Seconds of the same rows through Ray Data alone: one actor stage, then parquet."""
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    names = [f"a cup {n}" for n in range(count)]
+    started = time.monotonic()
+    table = pa.table({"prompt_id": [f"p{n}" for n in range(count)], "prompt": names})
+    blocks = [table.slice(start, 2000) for start in range(0, count, 2000)]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        _PlainImage, compute=ActorPoolStrategy(size=1), batch_size=2000, batch_format="pyarrow", num_cpus=0.25
+    )
+    dataset.write_parquet(str(folder))
+    return time.monotonic() - started
+
+
+def _loop(count: int, file: Path) -> float:
+    started = time.monotonic()
+    prompts = [f"a cup {n}" for n in range(count)]
+    sizes = [len(null.small(prompt)) for prompt in prompts]
+    pq.write_table(
+        pa.table({"prompt_id": [f"p{n}" for n in range(count)], "prompt": prompts, "size": sizes}), str(file)
+    )
+    return time.monotonic() - started
+
+
+def resume(count: int, folder: Path) -> dict[str, Any]:
+    """`im3d generate` over a table whose every row is committed: the whole command, from start to exit."""
+    from factory.ledger import ASSETS, ROWS_PER_PART
+
+    ids = [f"p{n}" for n in range(count)]
+    pq.write_table(pa.table({"prompt_id": ids, "prompt": [f"a cup {n}" for n in range(count)]}), folder / "p.parquet")
+    committed(folder / "out", ids)
+    listed = len(list((folder / "out" / ASSETS).iterdir()))
+    command = [sys.executable, "-m", "jobs.generate", "--prompts", str(folder / "p.parquet"), "--out"]
+    started = time.monotonic()
+    told = subprocess.run([*command, str(folder / "out")], cwd=ROOT, capture_output=True, text=True)
+    seconds = time.monotonic() - started
+    if told.returncode or f"Nothing to do: all {count} prompts" not in told.stdout:
+        raise RuntimeError(f"the resume failed: {told.stdout[-500:]}{told.stderr[-2000:]}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rss = used.ru_maxrss / 2**20
+    return {
+        "resume_rows": count,
+        "resume_parts": listed,
+        "resume_rows_per_part": ROWS_PER_PART,
+        "resume_1m_seconds" if count == MILLION else "resume_seconds": round(seconds, 1),
+        "resume_cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "resume_1m_rss_gb" if count == MILLION else "resume_rss_gb": round(rss, 2),
+    }
+
+
+def committed(out: Path, ids: list[str]) -> None:
+    """An output folder with these assets, as the ledger publishes them; their pictures are left out."""
+    from factory.ledger import ASSETS, ROWS_PER_PART, Ledger, commit_block
+    from factory.schema import assets_schema
+    from factory.store import open_store
+
+    schema = assets_schema([])
+    entry = {"path": "files/x-1/asset.ply", "sha256": "", "size": 1}
+    row = dict.fromkeys(schema.names) | {"prompt_id": "", "prompt": "a cup", "seed": 1, "ply": entry}
+    row |= {"image": {"bytes": b"", "path": "files/x-1/image.png"}, "from_image": False, "elevation": 0.3}
+    row |= {"num_gaussians": 5000, "seconds_image": 1.0, "config_fingerprint": "0" * 16, "attempt": 1}
+    block = pa.Table.from_pylist([row] * ROWS_PER_PART, schema=schema)
+    store = open_store(str(out))
+    ledger = Ledger(store)
+    for start in range(0, len(ids) - ROWS_PER_PART, ROWS_PER_PART):
+        part = block.set_column(0, schema.field(0), pa.array(ids[start : start + ROWS_PER_PART]))
+        ledger._add_part(ASSETS, part)
+        ledger.done.add(ledger._snapshots[ASSETS]._fresh[f"{ASSETS}/part-{start // ROWS_PER_PART:06d}.parquet"])
+        ledger._snapshots[ASSETS].save(ledger.done)
+    rest = ids[len(ids) - 1 - (len(ids) - 1) % ROWS_PER_PART :]
+    commit_block(store, [row | {"prompt_id": name} for name in rest], schema)
+
+
+@contextmanager
+def _watched() -> Iterator[dict[str, float]]:
+    """Peaks of this process's memory (GiB), of the object store and of what it spilled (MiB)."""
+    seen, stop = {"rss": 0.0, "store": 0.0, "spilled": 0.0}, threading.Event()
+
+    def look() -> None:
+        while not stop.wait(1.0):
+            rss = psutil.Process(os.getpid()).memory_info().rss / 2**30
+            seen["rss"] = max(seen["rss"], round(rss, 2))
+            for name, value in _store().items():
+                seen[name] = max(seen[name], value)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _store() -> dict[str, float]:
+    import ray
+    from ray._private.internal_api import memory_summary
+
+    if not ray.is_initialized():
+        return {}
+    try:
+        text = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    except Exception:
+        return {}
+    found = {"store": r"Plasma memory usage (\d+) MiB", "spilled": r"Spilled (\d+) MiB"}
+    return {name: float(match[1]) for name, pattern in found.items() if (match := re.search(pattern, text))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Stages without models that return data of the right shapes, to see what the line itself costs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from factory.ledger import file_entry
+from factory.schema import assets_schema, pack
+from factory.stage import Row, Stage
+from factory.stages import Commit
+
+VIEWS, SIZE = 16, 512
+WORK_SECONDS = 0.05
+PLY_BYTES = 2 << 20
+
+
+class _Null(Stage):
+    """Waits as long as a model would, then hands out the arrays it made when it was loaded."""
+
+    made: dict[str, Any]
+
+    def process(self, rows: list[Row]) -> None:
+        for row in rows:
+            time.sleep(WORK_SECONDS)
+            row.update(self.made)
+
+
+class NullImage(_Null):
+    """A picture [512,512,3]."""
+
+    name = "image"
+
+    def load(self) -> None:
+        self.made = {"image": pack(np.zeros((SIZE, SIZE, 3), np.uint8))}
+
+
+class NullVideo(_Null):
+    """A turntable [16,512,512,3]."""
+
+    name = "video"
+
+    def load(self) -> None:
+        self.made = {"frames": pack(np.zeros((VIEWS, SIZE, SIZE, 3), np.uint8))}
+
+
+class NullViews(_Null):
+    """Masks [16,512,512] and an elevation."""
+
+    name = "views"
+
+    def load(self) -> None:
+        self.made = {"masks": pack(np.zeros((VIEWS, SIZE, SIZE), np.uint8)), "elevation": 0.3}
+
+
+class NullReconstruct(_Null):
+    """Two MiB of Gaussians."""
+
+    name = "reconstruct"
+
+    def load(self) -> None:
+        self.made = {"gaussians": bytes(PLY_BYTES)}
+
+
+class NullScore(_Null):
+    """Re-renders [16,512,512,4]."""
+
+    name = "score"
+
+    def load(self) -> None:
+        self.made = {"renders": pack(np.zeros((VIEWS, SIZE, SIZE, 4), np.uint8))}
+
+
+class NullCommit(Commit):
+    """Writes the Gaussians and a row."""
+
+    def write(self, row: Row) -> tuple[Row, pa.Schema]:
+        key = f"files/{row['prompt_id']}/asset.ply"
+        self.store.put(key, row["gaussians"])
+        schema = assets_schema([])
+        return {name: row.get(name) for name in schema.names} | {
+            "image": None,
+            "ply": file_entry(key, row["gaussians"]),
+        }, schema
+
+
+class SmallImage(Stage):
+    """A few bytes a row, at no cost."""
+
+    name = "image"
+
+    def process(self, rows: list[Row]) -> None:
+        for row in rows:
+            row["image"] = small(row["prompt"])
+
+
+class SmallCommit(Commit):
+    """A row without files."""
+
+    SCHEMA = pa.schema([pa.field("prompt_id", pa.string(), False), ("prompt", pa.string()), ("size", pa.int32())])
+
+    def write(self, row: Row) -> tuple[Row, pa.Schema]:
+        return {"prompt_id": row["prompt_id"], "prompt": row["prompt"], "size": len(row["image"])}, self.SCHEMA
+
+
+def small(prompt: str) -> bytes:
+    """What the stage of small rows makes of a prompt."""
+    return prompt.encode() * 2
