@@ -1,0 +1,61 @@
+"""A small line under kills and S3 faults, with a reader watching: the short version of `python -m benchmarks.chaos`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.faults import Faults, fault_proxy, read_counts
+from benchmarks.storm import Reader, account, storm
+from factory.store import StorageConfig, Store, open_store
+
+COUNT, KILLS = 16, 3
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.timeout(600)
+
+
+def whole(store: Store, row: dict[str, Any]) -> bool:
+    folder = f"files/{row['prompt_id']}"
+    return store.get(f"{folder}/first") == store.get(f"{folder}/second") != b""
+
+
+def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
+    place = "s3://test/chaos"
+    command = [sys.executable, str(Path(__file__).with_name("slow_line.py")), place, str(COUNT)]
+    store = open_store(place, StorageConfig(endpoint=s3))
+    reader = Reader(store, whole)
+    with fault_proxy(s3, Faults(error_503=0.05, lose_answer=0.05, truncate=0.02), seed=1) as proxy:
+        environment = os.environ | {"AWS_ENDPOINT_URL": proxy, "PYTHONPATH": str(ROOT)}
+        with reader.watching():
+            told = storm(command, environment, reader, COUNT, KILLS, seed=3)
+        faults = read_counts(proxy)
+    reader.poll()
+    counts = account(store, [f"p{n}" for n in range(COUNT)])
+    assert (told["kills"], told["exit"]) == (KILLS, 0)
+    assert (counts["missing"], counts["duplicates"]) == (0, 0)
+    assert counts["assets"] == COUNT
+    assert reader.partial == []
+    assert reader.polls > 5
+    assert faults["error_503"] + faults["lose_answer"] > 0
+    assert list(store.keys("commits/")) == []
+
+
+def test_reader_notices_half_an_asset_and_one_that_vanishes(tmp_path: Path) -> None:
+    from factory.ledger import commit
+    from factory.schema import assets_schema
+
+    store, schema = open_store(str(tmp_path)), assets_schema([])
+    commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x"}, schema)
+    store.put("files/a/first", b"1")
+    store.put("files/a/second", b"")
+    reader = Reader(store, whole)
+    reader.poll()
+    assert reader.partial == ["a"]
+    for record in (tmp_path / "commits").iterdir():
+        record.unlink()
+    reader.poll()
+    assert reader.partial == ["a", "a vanished"]
