@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory.ablation_config import NUM_FRAMES, AblationConfig, Plan
+from factory.ablation_work import FIT_DEAD_LETTERS, STAGE, dead_fit, fits_schema
 from factory.config import LineConfig
 from factory.ledger import commit
 from factory.pipeline import Step
 from factory.prompts import digest
-from factory.schema import IMAGE, OUTCOME
+from factory.schema import OUTCOME
 from factory.stage import Row, Stage, fail
 from factory.store import open_store
 
@@ -32,59 +32,8 @@ if TYPE_CHECKING:
 
     from recon.cameras import Cameras
 
-FITS, STAGE = "fits", "fit"
 UNSEEN_VIEWS, SHOWN_VIEWS = 8, 4
 MAX_ELEVATION_DEGREES = 40.0
-FIT_LINE = pa.schema(
-    [
-        pa.field("fit_id", pa.string(), False),
-        *[(name, pa.string()) for name in ("asset_id", "variant", "path", "caption", "error")],
-        ("attempt", pa.int32()),
-    ]
-)
-FIT_DEAD_LETTERS = pa.schema(
-    [
-        *FIT_LINE,
-        *[(name, pa.string()) for name in ("error_stage", "error_type", "error_message", "host", "run_id")],
-    ]
-)
-
-
-def fits_schema(judge: str) -> pa.Schema:
-    """The table of fits; scores of CLIP end in the name of the model that judged."""
-    numbers = ["psnr", "iou", "lpips", f"clip_text_{judge}", f"clip_image_{judge}", "seconds", "elevation"]
-    return pa.schema(
-        [
-            *[field for field in FIT_LINE if field.name != "error"],
-            *[(name, pa.float64()) for name in [*numbers, "elevation_told"]],
-            *[(name, pa.int64()) for name in ("peak_bytes", "num_gaussians", "forwards")],
-            ("picture", IMAGE),  # true views above those of the fit
-            *[(name, pa.string()) for name in ("host", "run_id")],
-        ]
-    )
-
-
-@dataclass(kw_only=True, slots=True)
-class FitWork:
-    """Assets by variants as `pipeline.Work`, an asset's variants one after the other."""
-
-    assets: Sequence[Row]
-    variants: Sequence[str]
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return [f"{asset['asset_id']}.{variant}" for asset in self.assets for variant in self.variants]
-
-    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
-        return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=FIT_LINE)
-
-    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
-        return _dead(self._row(row, error["attempt"]) | error), FIT_DEAD_LETTERS
-
-    def _row(self, row: int, attempt: int) -> Row:
-        asset, variant = self.assets[row // len(self.variants)], self.variants[row % len(self.variants)]
-        known = {"fit_id": f"{asset['asset_id']}.{variant}", "variant": variant, "attempt": attempt}
-        return known | {name: asset[name] for name in ("asset_id", "path", "caption", "error")}
 
 
 def steps(config: AblationConfig, root: str, out: str, run_id: str) -> list[Step]:
@@ -157,7 +106,7 @@ class Fit(Stage):
             finished = row | self.fit(row)
         except Exception as error:
             fail(row, self.name, error)
-            commit(self.store, _dead(row), FIT_DEAD_LETTERS)
+            commit(self.store, dead_fit(row), FIT_DEAD_LETTERS)
             return "failed"
         commit(self.store, {name: finished.get(name) for name in self.schema.names}, self.schema)
         return "done"
@@ -173,7 +122,9 @@ class Fit(Stage):
             self.known = self.targets(row)
         targets, orbit = self.known, OrbitConfig(num_views=UNSEEN_VIEWS)
         cameras = turntable(targets.elevation, self.config.size, orbit, math.pi / NUM_FRAMES)
+        cpu = time.process_time()
         (rgb, alpha), costs = self.reconstruct(targets, self.config.plan(row["variant"]), row["caption"], cameras)
+        costs["cpu_seconds"] = time.process_time() - cpu
         rgb, alpha = (image.clamp(0, 1).cpu().numpy() for image in (rgb, alpha[..., 0]))
         views = np.rint(255 * rgb).astype(np.uint8)
         found = judge(targets.unseen, rgb, alpha, self.perceptual)
@@ -248,7 +199,3 @@ def warm_up() -> None:
 
     frames = np.full((1, 32, 32, 4), 128, np.uint8)
     reconstruct(frames, None, 0.0, fit_config=FitConfig(iterations=2, num_points=50))
-
-
-def _dead(row: Row) -> Row:
-    return {name: row.get(name) for name in FIT_DEAD_LETTERS.names}

@@ -47,6 +47,7 @@ def tables_of(results: dict[str, dict[str, Row]], config: AblationConfig) -> lis
     ]
     columns += [
         Column(name="seconds", heading="seconds", digits=1, tested=False),
+        Column(name="cpu_seconds", heading="CPU seconds", digits=1, tested=False),
         Column(name="peak_bytes", heading="peak MB", digits=0, unit=1e6, tested=False),
         Column(name="forwards", heading="forwards", digits=0, tested=False),
     ]

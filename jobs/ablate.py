@@ -17,7 +17,7 @@ from factory.ablation_config import AblationConfig
 from jobs.settings import guarded, settle
 
 if TYPE_CHECKING:
-    from factory.ablation import FitWork
+    from factory.ablation_work import FitWork
     from factory.ledger import Ledger
 
 TABLE_FORMS = (".csv", ".jsonl", ".parquet")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Ablate) -> int:
     """Fit what the output folder lacks, then write tables and sheet; returns the exit code."""
-    from factory.ablation import FITS, FitWork
+    from factory.ablation_work import FITS, FitWork
     from factory.lease import Lease
     from factory.ledger import DEAD, Ledger
     from factory.store import open_store
@@ -86,8 +86,8 @@ def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
 
 
 def _report(job: Ablate, work: FitWork, ledger: Ledger) -> int:
-    from factory.ablation import FITS
     from factory.ablation_report import write_report
+    from factory.ablation_work import FITS
     from factory.ledger import DEAD
 
     ids = set(work.ids)

@@ -23,6 +23,9 @@ from recon.rasterize import rasterize
 from recon.robust import ViewWeights
 from recon.targets import MIN_SIZE, checked_targets, halved
 
+STILL = 0.3
+"""Share of the iterations before the cameras' corrections move: a shape that is hardly there pulls them anywhere."""
+
 
 @dataclass(slots=True)
 class FitResult:
@@ -155,7 +158,7 @@ class Fitter:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.pose is not None:
-            self.pose.step()
+            self.pose.step(moving=self.iteration >= STILL * self.config.iterations)
         if self.config.densify.method == "mcmc":
             rate = next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "means")
             mcmc.wander(self.params, rate * self.config.densify.noise, self.generator)

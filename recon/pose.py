@@ -63,9 +63,10 @@ class Pose:
         gains = _bounded(self.params["gains"], 0.5)[views][:, None, None]
         return rgb + gains * (rgb - (1 - alpha))
 
-    def step(self) -> None:
-        """One optimiser step from the gradients of the last loss."""
-        self.optimizer.step()
+    def step(self, moving: bool = True) -> None:
+        """One optimiser step from the last gradients; if not `moving` they are dropped."""
+        if moving:
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def _elevation(self) -> Tensor:

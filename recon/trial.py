@@ -13,7 +13,7 @@ from recon.pose import Pose
 from recon.targets import MIN_SIZE
 
 NUM_POINTS, MAX_GAUSSIANS = 2000, 4000
-MARGIN = 0.02
+MARGIN = 0.05
 """The loss must fall by this share at least, for a fit with more freedom is always a little lower."""
 
 

@@ -56,6 +56,7 @@ def test_variants_of_true_views_are_fitted_tabled_and_pictured(assets: Path, tmp
     for row in rows.values():
         assert row["psnr"] > 12
         assert row["iou"] > 0.6
+        assert row["cpu_seconds"] > 0
         assert row["elevation"] == row["elevation_told"]
         assert -100 <= row["clip_text_pocket"] <= 100
         picture = np.asarray(Image.open(io.BytesIO(row["picture"]["bytes"])))
