@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,18 @@ def fingerprint(statement: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(statement, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def prompt_pool(prompts: Sequence[str], size: int = POOL_SIZE) -> list[str]:
-    """At most `size` different prompts for R-precision, chosen by their hash, whatever their order."""
-    unique = set(prompts)
-    return sorted(sorted(unique, key=lambda prompt: hashlib.sha256(prompt.encode()).digest())[:size])
+def prompt_pool(prompts: Iterable[str], size: int = POOL_SIZE) -> list[str]:
+    """At most `size` different prompts for R-precision, chosen by their hash, whatever their order; they may stream."""
+    pool: dict[str, bytes] = {}
+    for prompt in prompts:
+        pool[prompt] = hashlib.sha256(prompt.encode()).digest()
+        if len(pool) >= 2 * size:
+            pool = _least(pool, size)
+    return sorted(_least(pool, size))
+
+
+def _least(pool: dict[str, bytes], size: int) -> dict[str, bytes]:
+    return dict(sorted(pool.items(), key=lambda item: item[1])[:size])
 
 
 def columns(name: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 RESAMPLES = 2000
 MAX_RESAMPLED = 20_000
+DRAWS_AT_ONCE = 1 << 20
 CONFIDENCE = 0.95
 
 
@@ -42,18 +43,19 @@ class Comparison:
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` [N] at CONFIDENCE; one resample in memory at a time.
+    """Percentile interval of the mean of `values` [N] at CONFIDENCE, a bounded number of draws in memory.
 
     From MAX_RESAMPLED values on it is the normal interval, which the bootstrap's has then become.
     """
-    if len(values) > MAX_RESAMPLED:
+    count = len(values)
+    if count > MAX_RESAMPLED:
         from scipy.special import ndtri
 
-        mean, half = values.mean(), ndtri((1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+        mean, half = values.mean(), ndtri((1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(count)
         return float(mean - half), float(mean + half)
-    random = np.random.default_rng(seed)
-    count = len(values)
-    means = [values[random.integers(0, count, count)].mean() for _ in range(RESAMPLES)]
+    random, rows = np.random.default_rng(seed), max(1, DRAWS_AT_ONCE // count)
+    sizes = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    means = np.concatenate([values[random.integers(0, count, (size, count))].mean(1) for size in sizes])
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(means, [tail, 100 - tail])
     return float(low), float(high)
@@ -106,6 +108,13 @@ def by_prompt(prompts: Iterable[str], values: Iterable[float]) -> dict[str, floa
     for prompt, value in zip(prompts, values, strict=True):
         gathered.setdefault(prompt, []).append(value)
     return {prompt: float(np.mean(own)) for prompt, own in gathered.items()}
+
+
+def prompt_means(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `by_prompt`, by arrays: the different keys [P], sorted, and the mean of each one's values; nan is no value."""
+    known = np.isfinite(values)
+    found, places, counts = np.unique(keys[known], return_inverse=True, return_counts=True)
+    return found, np.bincount(places, values[known], len(found)) / np.maximum(counts, 1)
 
 
 def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:

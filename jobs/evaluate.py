@@ -1,4 +1,4 @@
-"""3D assets in, CLIP scores out: `im3d evaluate --run DIR`.
+"""3D assets in, scores out: `im3d evaluate --run DIR`.
 
 Exit code: 0 when every asset has scores, 1 when some have none, 2 when nothing could run or be compared.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,10 +19,11 @@ from jobs.settings import guarded
 
 if TYPE_CHECKING:
     from eval.similarity import Protocol
+    from factory.evaluation import Measures
     from factory.ledger import Ledger
-    from factory.store import Store
+    from factory.stage import Row
 
-PRECISION_AT = (1, 5, 10)
+SHOWN = 20
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,8 +52,15 @@ class Evaluate:
     """Models that judge: 'pocket', a folder, or open_clip architectures such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
     """Which weights of the named architectures."""
+    truth: str | None = None
+    """Folder with assets.jsonl, or table, of the real objects: an asset whose prompt_id is an object's id, or
+    <id>.<anything>, is measured against it on unseen views (PSNR, SSIM, LPIPS, IoU, depth, Chamfer, F-score)."""
+    consistency: bool = False
+    """Measure how far the frames contradict each other and the fit."""
     against: str | None = None
     """Another evaluated folder: compare prompt by prompt. Refused when its protocol was another."""
+    beside: tuple[str, ...] = ()
+    """Other evaluated folders, each a row of the table. Refused when their protocol was another."""
     table: Literal[1, 2, 3, 4, 5] | None = None
     """Print this table of the paper with the run's rows beside it."""
     form: Literal["markdown", "latex", "csv", "html"] = "markdown"
@@ -76,17 +84,17 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
+    from factory.evaluation import Measures
     from factory.lease import Lease
     from factory.ledger import DEAD, SCORES, Ledger
     from factory.store import open_store
 
-    protocol = Protocol(**asdict(job.view))
+    protocol, measures = Protocol(**asdict(job.view)), Measures(truth=job.truth, consistency=job.consistency)
     clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     with Lease(open_store(job.run)):
-        assets, dead = _assets(job)
-        pool = prompt_pool([asset["prompt"] for asset in assets if asset["prompt"]])
+        pool = prompt_pool(asset["prompt"] for asset in _assets(job) if asset["prompt"])
         scorers = [Scorer.load(config) for config in clip]
-        statement = _statement(protocol, scorers)
+        statement = _statement(protocol, scorers, measures)
         embedded = {
             scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}
             for scorer in scorers
@@ -96,164 +104,134 @@ def run(job: Evaluate) -> int:
         store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
         ledger = Ledger(store, SCORES)
         ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
-        _score(job, assets, clip, embedded, protocol, ledger)
-    return _report(job, statement, ledger, dead, [scorer.name for scorer in scorers])
+        arguments = {"config": protocol, "measures": measures, "clip": clip, "prompts": embedded}
+        _score(job, arguments, ledger)
+        return _report(job, statement, ledger, measures, [scorer.name for scorer in scorers])
 
 
-def _assets(job: Evaluate) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _assets(job: Evaluate) -> Iterable[Row]:
+    """The run's assets, streamed; ValueError when there are none."""
     from factory.evaluation import assets_of_folder, assets_of_run
-    from factory.ledger import Ledger
+    from factory.ledger import ASSETS, DEAD, Ledger
     from factory.store import open_store
 
-    store, dead = open_store(job.run), []
+    store, dead = open_store(job.run), 0
     if job.prompts:
         assets = assets_of_folder(store, job.run, job.prompts)
+        some = bool(assets)
     else:
         ledger = Ledger(store)
         ledger.publish()
-        assets, dead = assets_of_run(ledger)
-    if not assets:
+        assets = assets_of_run(ledger)
+        some = next(ledger.rows(ASSETS, ["prompt_id"]), None) is not None
+        dead = 0 if some else sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
+    if not some:
         raise ValueError(
-            f"{job.run} holds no assets ({len(dead)} dead letters); give the output of im3d generate, "
+            f"{job.run} holds no assets ({dead} dead letters); give the output of im3d generate, "
             "or a folder of videos and models with --prompts"
         )
-    return assets, dead
+    return assets
 
 
-def _statement(protocol: Protocol, scorers: Sequence[Any]) -> dict[str, Any]:
+def _statement(protocol: Protocol, scorers: Sequence[Any], measures: Measures) -> dict[str, Any]:
     """Everything that scores depend on, as it is written beside them and hashed."""
     models = {
         scorer.name: {"revision": scorer.revision, "preprocessing": repr(scorer.preprocess)} for scorer in scorers
     }
     if len(models) < len(scorers):
         raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
-    return {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
+    statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
+    return statement | ({"measures": measures.statement()} if measures.statement() else {})
 
 
-def _score(
-    job: Evaluate, assets: list[dict[str, Any]], clip: Sequence[Any], embedded: Any, protocol: Protocol, ledger: Ledger
-) -> None:
-    from factory.evaluation import ScoreWork, line_config, step
+def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
+    from factory.evaluation import slices, with_truth
+    from factory.fidelity import truth_of, truth_paths
+    from factory.judging import line_config, step
     from factory.pipeline import run_line
     from factory.progress import Display
 
-    missing = sum(asset["prompt_id"] not in ledger for asset in assets)
-    if not missing:
-        ledger.publish()
-        return
-    print(f"{missing} of {len(assets)} assets to score")
-    arguments = {"config": protocol, "clip": clip, "prompts": embedded, "root": job.run, "out": ledger.store.root}
-    chain = [step(job.pool, **arguments, run_id=uuid.uuid4().hex[:12])]
-    run_line(ScoreWork(assets=assets), chain, line_config(job.pool, job.address), ledger, Display())
+    assets = _assets(job)
+    if job.truth:
+        truth_root, paths = truth_paths(job.truth)
+        if not any(truth_of(asset["prompt_id"], paths) for asset in assets):
+            raise ValueError(f"no prompt_id of {job.run} is the id of an object in {job.truth}; leave out --truth")
+        assets = _assets(job)
+        assets, arguments = with_truth(assets, paths), arguments | {"truth_root": truth_root}
+    arguments |= {"root": job.run, "out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
+    for work in slices(assets, ledger):
+        print(f"{len(work.assets)} assets to score")
+        run_line(work, [step(job.pool, **arguments)], line_config(job.pool, job.address), ledger, Display())
+    ledger.publish()
 
 
-def _report(
-    job: Evaluate, statement: dict[str, Any], ledger: Ledger, dead: list[dict[str, Any]], models: list[str]
-) -> int:
-    from factory.ledger import DEAD, SCORES
+def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: Measures, models: list[str]) -> int:
+    import numpy as np
 
-    rows = list(ledger.rows(SCORES))
-    failed = list(ledger.rows(DEAD))
-    summary = {"protocol": statement, "assets": len(rows), "without_scores": _named(failed), "never_made": _named(dead)}
-    summary["scores"] = _summaries(rows, models)
+    from factory.ledger import Ledger
+    from factory.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
+    from factory.store import open_store
+
+    extra = measures.columns()
+    scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))
+    failed = letters(ledger)
+    dead = letters(Ledger(open_store(job.run))) if not job.prompts else {"count": 0, "by_type": {}, "named": []}
+    summary = {"protocol": statement, "assets": len(scores), "without_scores": failed, "never_made": dead}
+    summary |= {"scores": summaries(scores, models, extra), "costs": _costs(job)}
     print(json.dumps(statement["views"]))
-    for column, values in summary["scores"].items():
-        print(f"{column}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    for what, letters in (("without scores", failed), ("never made", dead)):
-        print(f"{len(letters)} {what}")
-        print("\n".join(f"  {row['prompt_id']}: {row['error_message']}" for row in letters[:20]))
+    _print_columns(summary["scores"], "")
+    for what, bad in (("without scores", failed), ("never made", dead)):
+        print(f"{bad['count']} {what}")
+        print("\n".join(f"  {row['prompt_id']}: {row['error_message']}" for row in bad["named"][:SHOWN]))
+    if job.truth:
+        summary["without_truth"] = len(scores) - int(np.isfinite(scores.values["psnr_renders"]).sum())
+        print(f"{summary['without_truth']} scored assets without truth")
     if job.against:
-        summary["against"] = {"run": job.against, "columns": _compare(job.against, ledger.store, rows)}
-        for column, values in summary["against"]["columns"].items():
-            print(f"{column} minus {job.against}: " + ", ".join(f"{name} {v:.4g}" for name, v in values.items()))
+        summary["against"] = _against(job.against, ledger, scores, mean_columns(models, extra))
     if job.table is not None:
-        print(_table(job, job.table, summary["scores"], models))
+        print(_table(job, job.table, ledger, summary, models))
     ledger.store.put("summary.json", json.dumps(summary, indent=2).encode())
-    print(f"{len(rows)} assets scored: {ledger.store.root}/summary.json")
-    return 0 if rows and not failed and not dead else 1
+    print(f"{len(scores)} assets scored: {ledger.store.root}/summary.json")
+    return 0 if len(scores) and not failed["count"] and not dead["count"] else 1
 
 
-def _table(job: Evaluate, number: int, scores: dict[str, dict[str, float]], models: list[str]) -> str:
-    from eval.tables import own_rows, paper_table, write
+def _print_columns(found: dict[str, dict[str, float]], what: str) -> None:
+    for column, values in found.items():
+        print(f"{column}{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+def _costs(job: Evaluate) -> dict[str, float]:
     from factory.evaluation import costs_of_run
     from factory.ledger import Ledger
     from factory.store import open_store
 
-    costs = {} if job.prompts else costs_of_run(Ledger(open_store(job.run)))
-    return write(paper_table(number, own_rows(number, job.label, scores, models, costs)), job.form)
+    return {} if job.prompts else costs_of_run(Ledger(open_store(job.run)))
 
 
-def _named(letters: list[dict[str, Any]]) -> list[dict[str, str]]:
-    return [{name: row[name] for name in ("prompt_id", "error_type", "error_message")} for row in letters]
-
-
-def _summaries(rows: list[dict[str, Any]], models: list[str]) -> dict[str, dict[str, float]]:
-    """By column: the summary over prompts, and R-precision at k in per cent."""
-    from eval.similarity import VIEW_SETS, columns
-    from eval.statistics import summarise
-
-    found = {}
-    for column in [column for model in models for column in columns(model)]:
-        values = _by_prompt(rows, column)
-        if values:
-            found[column] = asdict(summarise([*values.values()]))
-    for column in [f"rank_text_{views}_{model}" for model in models for views in VIEW_SETS]:
-        ranks = [row[column] for row in rows if row[column] is not None]
-        if ranks:
-            found[column.replace("rank", "r_precision")] = {
-                f"at_{k}": 100 * sum(rank < k for rank in ranks) / len(ranks) for k in PRECISION_AT
-            } | {"count": len(ranks)}
-    return found
-
-
-def _by_prompt(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
-    from eval.statistics import by_prompt
-
-    known = [row for row in rows if row.get(column) is not None]
-    return by_prompt([row["prompt"] for row in known], [row[column] for row in known])
-
-
-def _compare(other: str, store: Store, rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Paired comparisons over the prompts that both have; refuses another protocol with the difference."""
-    from eval.statistics import compare
+def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[str, Any]:
+    """The paired comparison with another run; refuses another protocol with the difference."""
     from factory.ledger import SCORES, Ledger
-    from factory.store import open_store
+    from factory.score_tables import comparisons, read_scores, same_protocol
 
-    there = list(Ledger(open_store(_same_protocol(other, store)), SCORES).rows(SCORES))
-    found = {}
-    for column in (
-        [name for name in rows[0] if name.startswith("clip_") and not name.endswith("_views")] if rows else []
-    ):
-        own, theirs = _by_prompt(rows, column), _by_prompt(there, column)
-        shared = sorted(own.keys() & theirs.keys())
-        if len(shared) >= 2:
-            result = asdict(compare([own[name] for name in shared], [theirs[name] for name in shared]))
-            left_out = len(own) + len(theirs) - 2 * len(shared)
-            found[column] = result | {"prompts_left_out": left_out}
+    theirs = read_scores(Ledger(same_protocol(other, ledger.store), SCORES), names)
+    found = comparisons(scores, theirs, names)
     if not found:
         raise ValueError(f"{other} shares fewer than 2 scored prompts with this run; compare runs of the same prompts")
-    return found
+    _print_columns(found, f" minus {other}")
+    return {"run": other, "columns": found}
 
 
-def _same_protocol(other: str, store: Store) -> str:
-    """The evaluation of the folder `other` that was made as the one in `store`."""
-    from factory.store import open_store
+def _table(job: Evaluate, number: int, ledger: Ledger, summary: dict[str, Any], models: list[str]) -> str:
+    """The paper's table, a row of ours a run and model."""
+    from eval.tables import own_rows, paper_table, write
+    from factory.score_tables import same_protocol
 
-    own, name = json.loads(store.get("protocol.json")), store.root.rstrip("/").rsplit("/", 1)[1].split("-")[0]
-    place = open_store(other)
-    keys = [key for key in place.keys("evaluations/") if key.endswith("/protocol.json")]
-    if not keys:
-        raise ValueError(f"{other} has no evaluation; run im3d evaluate --run {other} with the same flags first")
-    for key in keys:
-        if key.split("/")[1].split("-")[0] == name:
-            return f"{other.rstrip('/')}/{key.rsplit('/', 1)[0]}"
-    theirs = json.loads(place.get(keys[-1]))
-    changes = [
-        f"{part}: {own[part]} here, {theirs[part]} there" for part in ("views", "models") if own[part] != theirs[part]
-    ]
-    raise ValueError(
-        f"{other} was evaluated by another protocol ({'; '.join(changes)}): evaluate it with the same flags"
-    )
+    rows = own_rows(number, job.label, summary["scores"], models, summary["costs"])
+    for other in job.beside:
+        theirs = json.loads(same_protocol(other, ledger.store).get("summary.json"))
+        label = other.rstrip("/").rsplit("/", 1)[-1]
+        rows += own_rows(number, label, theirs["scores"], models, theirs["costs"])
+    return write(paper_table(number, rows), job.form)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ import trimesh
 from PIL import Image
 
 from eval.clip import Scorer
+from eval.fidelity import psnr
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
 from factory.lease import Lease
 from factory.ledger import Ledger, commit, file_entry
+from factory.meshes import load_mesh
 from factory.schema import assets_schema
+from factory.shapes import Solid, Turn, read_shape
 from factory.store import open_store
 from jobs import evaluate
 from recon.cameras import OrbitConfig, turntable
@@ -152,13 +155,47 @@ def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[st
     assert rows["good"]["clip_image_frames_first"] is None
     assert found["scores"]["clip_text_renders_first"]["count"] == 2
     assert found["scores"]["clip_text_frames_first"]["count"] == 1
-    reasons = {row["prompt_id"]: row["error_message"] for row in found["without_scores"]}
+    reasons = {row["prompt_id"]: row["error_message"] for row in found["without_scores"]["named"]}
     assert sorted(reasons) == ["gone", "short", "stray", "torn"]
     assert "has no prompt" in reasons["stray"]
     assert "3 frames of 32x32; the protocol says 4" in reasons["short"]
     assert "cut short" in reasons["torn"]
     assert "neither video nor model" in reasons["gone"]
     assert "4 without scores" in capsys.readouterr().out
+
+
+def test_known_objects_and_consistency(tmp_path: Path, judges: list[str], capsys) -> None:
+    run, truth = make_run(tmp_path / "run", 5), tmp_path / "truth"
+    truth.mkdir()
+    ball = trimesh.creation.icosphere(2, 0.5)
+    ball.export(truth / "car.glb")
+    table = [{"id": "car", "path": "car.glb", "caption": "a ball"}, {"id": "cup", "path": "gone.glb"}]
+    (truth / "assets.jsonl").write_text("\n".join(map(json.dumps, table)))
+    flags = ["--run", str(run), "--clip", judges[0], *CHEAP, "--consistency", "--truth"]
+    assert evaluate.main([*flags, str(truth)]) == 1
+    rows, found = scores(run), summary(run)
+    assert sorted(rows) == ["car", "house"]
+    assert "no file 'gone.glb'" in found["without_scores"]["named"][0]["error_message"]
+    assert found["without_truth"] == 1
+    assert rows["house"]["psnr_renders"] is None
+    turn = Turn(elevation=0.2, size=32, orbit=OrbitConfig(num_views=8), start=np.pi / 4)
+    shape = read_shape((run / "files/car.ply").read_bytes(), "car.ply")
+    true = Solid(load_mesh(truth / "car.glb"), fine=True)
+    expected = psnr(shape.pictures(turn)[..., :3], true.pictures(turn)[..., :3])
+    assert rows["car"]["psnr_renders"] == pytest.approx(expected.mean())
+    assert rows["car"]["ms_ssim_renders"] is None
+    assert 0 <= rows["car"]["mask_iou_renders"] <= 1
+    assert rows["car"]["chamfer"] > 0
+    assert found["scores"]["chamfer"]["count"] == 1
+    assert found["scores"]["yield_probability"]["count"] == 2
+    for row in rows.values():
+        assert 0 <= row["yield_probability"] <= 1
+        assert row["residual_psnr"] < 40
+        assert row["flow_residual"] >= 0
+    assert found["protocol"]["measures"]["fidelity"]["views"] == 8
+    (truth / "assets.jsonl").write_text(json.dumps({"id": "boat", "path": "car.glb"}))
+    assert evaluate.main([*flags, str(truth)]) == 2
+    assert "no prompt_id of" in capsys.readouterr().err
 
 
 def test_unfinished_and_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> None:

@@ -1,0 +1,197 @@
+"""The stage that judges: an asset's video and model in, its row of scores out."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eval.similarity import Protocol, score_views
+from factory.config import LineConfig, Pool
+from factory.evaluation import SCORE_DEAD_LETTERS, Measures, dead, scores_schema
+from factory.ledger import commit
+from factory.pipeline import Step
+from factory.schema import OUTCOME
+from factory.shapes import Shape, Turn, over_grey, read_shape
+from factory.stage import Row, Stage, fail
+from factory.store import open_store
+from recon.config import OrbitConfig
+
+
+def step(pool: Pool, **arguments: Any) -> Step:
+    """The line's one stage; `arguments` are those of `Evaluate` beside threads and board."""
+    return Step(actor=Evaluate, pool=pool, arguments=arguments)
+
+
+def line_config(pool: Pool, address: str) -> LineConfig:
+    """How the line runs: one block a batch."""
+    return LineConfig(address=address, rows_per_block=pool.batch, max_failed_share=1.0)
+
+
+class Evaluate(Stage):
+    """Videos and models to scores, committed as a row of scores or as a dead letter.
+
+    Args:
+        config: the protocol. measures: what is measured beside CLIP.
+        clip: models as `Scorer.load` takes them. prompts: by model name, unit text embeddings by prompt.
+        root: folder with the assets. out: folder of this evaluation. truth_root: folder of the real objects.
+        run_id: which run this is.
+    """
+
+    name = "evaluate"
+
+    def __init__(
+        self,
+        config: Protocol,
+        measures: Measures,
+        clip: Sequence[Any],
+        prompts: dict[str, dict[str, np.ndarray]],
+        root: str,
+        out: str,
+        run_id: str,
+        truth_root: str = "",
+        threads: int = 1,
+        board: Any = None,
+    ) -> None:
+        self.clip, self.prompts, self.run_id, self.measures = clip, prompts, run_id, measures
+        self.assets, self.store, self.truth_root = open_store(root), open_store(out), truth_root
+        super().__init__(config, threads, board)
+
+    def load(self) -> None:
+        from eval.clip import Scorer
+
+        self.scorers = [Scorer.load(model) for model in self.clip]
+        self.schema = scores_schema([scorer.name for scorer in self.scorers], self.measures)
+        if self.measures.columns():
+            from recon.perceptual import load_perceptual
+
+            self.network = load_perceptual("pocket")
+        if self.measures.consistency:
+            from recon.masks import PocketMasker
+            from recon.yield_gate import load_yield_model
+
+            self.masker, self.gate = PocketMasker.load(), load_yield_model()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        outcomes = []
+        for row in table.to_pylist():
+            self._tell("start", [row | {"error_stage": None}], 0.0)
+            started = time.perf_counter()
+            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
+            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row)})
+            self._tell("end", [row], time.perf_counter() - started)
+        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
+
+    def _finish(self, row: Row) -> str:
+        try:
+            finished = row | self.score(row)
+        except Exception as error:
+            fail(row, self.name, error)
+            commit(self.store, dead(row), SCORE_DEAD_LETTERS)
+            return "failed"
+        commit(self.store, {name: finished.get(name) for name in self.schema.names}, self.schema)
+        return "done"
+
+    def score(self, row: Row) -> Row:
+        """Every score of one asset; ValueError for an asset that cannot be judged by this protocol."""
+        if not row["prompt"]:
+            raise ValueError(f"asset {row['prompt_id']!r} has no prompt; add it to the table of prompts")
+        frames, shape, turn = self.frames(row), self.shape(row), self.turn(row)
+        if frames is None and shape is None:
+            raise ValueError(f"prompt {row['prompt_id']!r} has neither video nor model; see its name in the folder")
+        renders = None if shape is None else shape.pictures(turn)
+        seen = {"frames": frames, "renders": None if renders is None else over_grey(renders, self.config.background)}
+        image = self.reference(row)
+        found: Row = {}
+        for scorer in self.scorers:
+            for what, views in seen.items():
+                if views is not None:
+                    found |= score_views(scorer, what, views, row["prompt"], image, self.prompts[scorer.name])
+        if shape is not None and row["truth_path"]:
+            found |= self.fidelity(row, shape, turn)
+        if self.measures.consistency and frames is not None:
+            found |= self.consistency(row, frames, turn, shape, renders)
+        return found
+
+    def turn(self, row: Row) -> Turn:
+        """The cameras of the asset's own turntable."""
+        config = self.config
+        orbit = OrbitConfig(num_views=config.num_views, fov_degrees=config.fov_degrees, distance=config.distance)
+        elevation = config.elevation if row["elevation"] is None else row["elevation"]
+        return Turn(elevation=elevation, size=config.size, orbit=orbit)
+
+    def frames(self, row: Row) -> NDArray[np.uint8] | None:
+        """The synthesised views uint8 [V,S,S,3]; ValueError when the video is of another length or size."""
+        from recon.video_io import decode_mp4
+
+        if not row["frames_path"]:
+            return None
+        frames, config = decode_mp4(self.read(row["frames_path"])), self.config
+        if len(frames) != config.num_views or frames.shape[1:3] != (config.size, config.size):
+            raise ValueError(
+                f"{row['frames_path']} has {len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}; the protocol "
+                f"says {config.num_views} of {config.size}x{config.size}: see --num-views and --size"
+            )
+        return frames
+
+    def shape(self, row: Row) -> Shape | None:
+        """The model, or None where there is only a video."""
+        path = row["model_path"]
+        return read_shape(self.read(path), path) if path else None
+
+    def reference(self, row: Row) -> NDArray[np.uint8] | None:
+        """The image prompt uint8 [H,W,3] over the protocol's background, or None."""
+        from PIL import Image
+
+        data = self.read(row["image_path"]) if row["image_path"] else row["image"]
+        if not data:
+            return None
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        grey = 255 * self.config.background
+        return (pixels[..., :3] * alpha + grey * (1 - alpha)).round().astype(np.uint8)
+
+    def fidelity(self, row: Row, shape: Shape, turn: Turn) -> Row:
+        """The asset against the real object."""
+        from factory.fidelity import compare
+        from factory.turntables import read_asset
+
+        truth = read_shape(read_asset(row["truth_path"], self.truth_root), row["truth_path"], fine=True)
+        return dict(compare(shape, truth, turn, self.network))
+
+    def consistency(
+        self,
+        row: Row,
+        frames: NDArray[np.uint8],
+        turn: Turn,
+        shape: Shape | None,
+        renders: NDArray[np.uint8] | None,
+    ) -> Row:
+        """How far the frames contradict each other and their fit; the gate's verdict needs no fit."""
+        from eval import consistency
+        from recon.yield_gate import MIN_FRAMES, measure
+
+        found: Row = {"yield_probability": row["yield_score"]}
+        if found["yield_probability"] is None and len(frames) >= MIN_FRAMES:
+            features = measure(frames, self.masker(frames), turn.elevation, turn.orbit)
+            found["yield_probability"] = self.gate.probability(features)
+        if shape is not None and renders is not None:
+            found |= consistency.residual(frames, renders[..., :3], self.network)
+            found["flow_residual"] = consistency.flow_residual(frames, renders)
+            found["feature_consistency"] = consistency.feature_consistency(
+                frames, shape.depths(turn), turn.cameras, self.network
+            )
+        return found
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file of the assets; ValueError when it is not there."""
+        try:
+            return self.assets.get(path)
+        except KeyError as error:
+            raise ValueError(f"{path} is missing from {self.assets.root}") from error
