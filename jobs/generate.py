@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 class Generate:
     """Make a 3D asset of every prompt of a table. Run it again, after a crash too, and it makes what is missing."""
 
-    prompts: str
+    prompts: str = ""
     """Table of prompts, a local path or s3:// address: .txt (a prompt a line), or .csv, .jsonl, .parquet with a
     column `prompt` and, if you like, `prompt_id`, `seed` and `image` (bytes or path: image to 3D)."""
+    suite: str = ""
+    """A published suite instead: dreamfusion, t3bench-single, t3bench-surr, t3bench-multi or gpteval3d."""
+    suite_path: str = ""
+    """The suite's file, or the folder that has it; nothing is downloaded."""
     out: str
     """Output folder, a local path or s3:// address; made if missing."""
     preset: Preset = "pocket"
@@ -68,6 +72,7 @@ def run(job: Generate) -> int:
     from factory.prompts import read_prompts
     from factory.store import open_store
 
+    job = _with_prompts(job)
     table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
     if job.dry_run is not None:
         from jobs.dry_run import dry_run
@@ -82,6 +87,17 @@ def run(job: Generate) -> int:
         add_input(store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
         _bury_rejected(job, table, ledger)
         return make(job, table, store, ledger)
+
+
+def _with_prompts(job: Generate) -> Generate:
+    """The job, with the suite's table in its folder where it names a suite."""
+    from factory.store import open_store
+    from factory.suites import check_choice, write_suite
+
+    check_choice(job.prompts, job.suite, job.suite_path)
+    if job.prompts:
+        return job
+    return replace(job, prompts=write_suite(open_store(job.out, job.settings.storage), job.suite, job.suite_path))
 
 
 def _placed(job: Generate) -> Generate:

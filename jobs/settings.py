@@ -18,7 +18,7 @@ Job = TypeVar("Job")
 
 
 def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
-    """Parse a job with fields `preset`, `config` and `settings` (a FactoryConfig whose flags have no prefix).
+    """Parse a job with fields `preset`, `config`, `out` and `settings` (a FactoryConfig whose flags have no prefix).
 
     Raises:
         ValueError: for a bad YAML file.
@@ -33,7 +33,7 @@ def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
     if chosen.config:
         base = read_yaml(chosen.config, base)
     missing: Any = tyro.MISSING
-    default = kind(settings=base, prompts=missing, out=missing)  # type: ignore[call-arg]
+    default = kind(settings=base, out=missing)  # type: ignore[call-arg]
     return tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}")
 
 

@@ -1,0 +1,90 @@
+"""Prompts in, remarks on them out: `im3d prompts --prompts FILE`, or a published suite as a table.
+
+Exit code: 0 without remarks, 1 with some, 2 when the prompts cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from jobs.settings import guarded
+
+if TYPE_CHECKING:
+    from factory.prompts import PromptTable
+
+MAX_SHOWN = 100
+
+
+@dataclass(kw_only=True, slots=True)
+class Prompts:
+    """Look over prompts before GPUs do: motion verbs, several objects, scenes, length, repeats, unusable rows."""
+
+    prompts: str = ""
+    """Table of prompts as `im3d generate` takes it."""
+    suite: str = ""
+    """A published suite instead: dreamfusion, t3bench-single, t3bench-surr, t3bench-multi or gpteval3d."""
+    suite_path: str = ""
+    """The suite's file, or the folder that has it; nothing is downloaded."""
+    limit: int | None = None
+    """Only the first rows."""
+    out: str | None = None
+    """Write the prompts without remarks here as JSON lines."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, report; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: run(tyro.cli(Prompts, args=arguments, prog="im3d prompts")))
+
+
+def run(job: Prompts) -> int:
+    """Print the remarks; returns the exit code. Raises ValueError for the user."""
+    from eval.prompt_lint import RULES, lint
+
+    table = _table(job)
+    for row in table.rejected[:MAX_SHOWN]:
+        print(f"{row.prompt_id}: {row.error_type}: {row.error_message}")
+    remarks = list(lint((row.prompt_id, row.prompt) for row in table.prompts))
+    texts = {row.prompt_id: row.prompt for row in table.prompts}
+    for remark in remarks[:MAX_SHOWN]:
+        print(f"{remark.prompt_id}: {remark.rule} ({remark.words}): {texts[remark.prompt_id]}")
+    if len(remarks) > MAX_SHOWN:
+        print(f"... and {len(remarks) - MAX_SHOWN} more")
+    marked = {remark.prompt_id for remark in remarks}
+    for rule, count in Counter(remark.rule for remark in remarks).most_common():
+        print(f"{count} x {rule}: {RULES[rule]}")
+    print(f"{len(table.prompts)} prompts, {len(marked)} with remarks, {len(table.rejected)} rows unusable")
+    if job.out:
+        kept = [
+            json.dumps({"prompt_id": row.prompt_id, "prompt": row.prompt, "seed": row.seed}, ensure_ascii=False) + "\n"
+            for row in table.prompts
+            if row.prompt_id not in marked
+        ]
+        Path(job.out).write_text("".join(kept), encoding="utf-8")
+        print(f"{len(kept)} prompts without remarks: {job.out}")
+    return 1 if remarks or table.rejected else 0
+
+
+def _table(job: Prompts) -> PromptTable:
+    from factory.prompts import read_prompts
+    from factory.store import open_store
+    from factory.suites import check_choice, write_suite
+
+    check_choice(job.prompts, job.suite, job.suite_path)
+    if job.prompts:
+        return read_prompts(job.prompts, job.limit)
+    with tempfile.TemporaryDirectory() as folder:
+        return read_prompts(write_suite(open_store(folder), job.suite, job.suite_path), job.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
