@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,31 +67,46 @@ def columns(name: str) -> list[str]:
     return [f"clip_{against}_{views}_{name}" for views in VIEW_SETS for against in ("text", "image")]
 
 
-def score_views(
-    scorer: Scorer, what: str, views: np.ndarray, prompt: str, image: np.ndarray | None, pool: dict[str, np.ndarray]
+def score_asset(
+    scorer: Scorer,
+    seen: Mapping[str, np.ndarray],
+    prompt: str,
+    image: np.ndarray | None,
+    pool: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Scores of one asset's views by one model.
+    """Scores of one asset's views by one model, embedded together.
 
     Args:
-        what: "frames" or "renders".
-        views: uint8 [V,H,W,3]. image: uint8 [H,W,3], or None when the asset has none.
+        seen: uint8 [V,H,W,3] by what the views are, "frames" or "renders".
+        image: uint8 [H,W,3], or None when the asset has none.
         pool: unit text embeddings [D] by prompt, among which the asset's own prompt is ranked.
 
     Returns:
         100 x cosine with text and image as means and, with the suffix ``_views``, by view [V] (None without an
         image), and ``rank_text_{what}_{model}``, how many prompts fit the mean view better than its own, >= 0.
     """
-    seen = scorer.embed_images(list(views))
-    own = scorer.embed_texts([prompt])[0]
-    text = 100 * (seen @ own).numpy()
-    like = None if image is None else 100 * (seen @ scorer.embed_images([image])[0]).numpy()
+    pictures = [view for views in seen.values() for view in views]
+    embedded = scorer.embed_images(pictures if image is None else [*pictures, image])
+    own = torch.from_numpy(pool[prompt]) if prompt in pool else scorer.embed_texts([prompt])[0]
+    others = [text for name, text in pool.items() if name != prompt]
+    rivals = torch.from_numpy(np.stack(others)) if others else torch.zeros(0, len(own))
     found: dict[str, Any] = {}
-    for against, values in (("text", text), ("image", like)):
-        column = f"clip_{against}_{what}_{scorer.name}"
-        found[column] = None if values is None else float(values.mean())
-        found[f"{column}_views"] = None if values is None else values.tolist()
-    others = [embedded for text, embedded in pool.items() if text != prompt]
-    middle = seen.mean(0)
-    fits = torch.from_numpy(np.stack(others)) @ middle if others else torch.zeros(0)
-    found[f"rank_text_{what}_{scorer.name}"] = int((fits > middle @ own).sum())
+    start = 0
+    for what, views in seen.items():
+        part = embedded[start : start + len(views)]
+        start += len(views)
+        for against, wanted in (("text", own), ("image", None if image is None else embedded[-1])):
+            values = None if wanted is None else 100 * (part @ wanted).numpy()
+            column = f"clip_{against}_{what}_{scorer.name}"
+            found[column] = None if values is None else float(values.mean())
+            found[f"{column}_views"] = None if values is None else values.tolist()
+        middle = part.mean(0)
+        found[f"rank_text_{what}_{scorer.name}"] = int((rivals @ middle > middle @ own).sum())
     return found
+
+
+def score_views(
+    scorer: Scorer, what: str, views: np.ndarray, prompt: str, image: np.ndarray | None, pool: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """`score_asset` of one set of views."""
+    return score_asset(scorer, {what: views}, prompt, image, pool)

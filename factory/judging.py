@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eval.similarity import Protocol, score_views
+from eval.similarity import Protocol, score_asset
 from factory.config import LineConfig, Pool
 from factory.evaluation import SCORE_DEAD_LETTERS, Measures, dead, scores_schema
 from factory.ledger import commit
@@ -106,13 +106,13 @@ class Evaluate(Stage):
         if frames is None and shape is None:
             raise ValueError(f"prompt {row['prompt_id']!r} has neither video nor model; see its name in the folder")
         renders = None if shape is None else shape.pictures(turn)
-        seen = {"frames": frames, "renders": None if renders is None else over_grey(renders, self.config.background)}
+        seen = {} if frames is None else {"frames": frames}
+        if renders is not None:
+            seen["renders"] = over_grey(renders, self.config.background)
         image = self.reference(row)
         found: Row = {}
         for scorer in self.scorers:
-            for what, views in seen.items():
-                if views is not None:
-                    found |= score_views(scorer, what, views, row["prompt"], image, self.prompts[scorer.name])
+            found |= score_asset(scorer, seen, row["prompt"], image, self.prompts[scorer.name])
         if shape is not None and row["truth_path"]:
             found |= self.fidelity(row, shape, turn)
         if self.measures.consistency and frames is not None:

@@ -122,6 +122,52 @@ def test_scores_equal_transformers_on_the_same_weights(folder: Path, tmp_path: P
     assert scorer.name == "tiny"
 
 
+def test_quickgelu_is_that_of_transformers(tmp_path: Path) -> None:
+    config = copy.deepcopy(CONFIG)
+    config["model_cfg"]["quick_gelu"] = True
+    scorer = Scorer.load(save(tmp_path / "quick", config))
+    images, texts = pictures(3), CAPTIONS[:3]
+    quick = transformers_scores(scorer, images, texts, tmp_path / "a", act="quick_gelu")
+    plain = transformers_scores(scorer, images, texts, tmp_path / "b", act="gelu")
+    scores = scorer.text_similarity(images, texts)
+    assert scores == pytest.approx(np.diag(quick), abs=1e-4)
+    assert np.abs(scores - np.diag(plain)).max() > 0.01
+
+
+def test_each_model_normalises_by_its_own_config(folder: Path, tmp_path: Path) -> None:
+    images, texts = pictures(3), CAPTIONS[:3]
+    others = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+    (tmp_path / "other").mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        (tmp_path / "other" / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["preprocess_cfg"] |= others
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    mine, other = Scorer.load(folder), Scorer.load(tmp_path / "other")
+    assert mine.revision == other.revision
+    assert repr(mine.preprocess) != repr(other.preprocess)  # what the protocol states and hashes
+    assert np.abs(mine.text_similarity(images, texts) - other.text_similarity(images, texts)).max() > 0.05
+    square = [np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BICUBIC)) / 255 for image in images]
+    pixels = torch.tensor(np.stack([(p - others["mean"]) / others["std"] for p in square])).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        expected = functional.normalize(other.model.encode_image(pixels), dim=-1)
+    assert torch.allclose(other.embed_images(images), expected, atol=1e-6)
+
+
+def test_pictures_are_shrunk_smoothly_and_cut_in_the_middle(folder: Path) -> None:
+    scorer = Scorer.load(folder)
+    fine = np.zeros((128, 128, 3), np.uint8)
+    fine[::8, ::8] = 255  # every eighth pixel: a shrink that drops pixels sees white, a smooth one nearly black
+    grey = scorer.preprocess(Image.fromarray(fine)) * torch.tensor([0.2, 0.3, 0.4])[:, None, None]
+    grey = grey + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
+    assert grey.shape == (3, 16, 16)
+    assert float(grey.max()) < 0.1
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = 255
+    middle = scorer.embed_images([np.full((16, 16, 3), 255, np.uint8)])
+    assert torch.allclose(scorer.embed_images([wide]), middle, atol=0.02)
+
+
 def test_an_open_clip_architecture_by_name(folder: Path, tmp_path: Path) -> None:
     import open_clip
 
