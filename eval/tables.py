@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.paper import CAPTIONS, COLUMNS, TABLES, Cell
+from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES, Cell
 
 Form = Literal["markdown", "latex", "csv", "html"]
 _LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}
@@ -64,7 +64,7 @@ def paper_table(number: int, own: Sequence[tuple[Cell, ...]] = ()) -> Table:
         columns = ("model", "network calls (sampler steps)", "forward passes (guidance doubled)")
         rows = [(*row, None) for row in rows]
     texts = [tuple(_text(cell) for cell in row) for row in [*rows, *own]]
-    return Table(caption=f"Table {number}. {CAPTIONS[number]}", columns=columns, rows=texts)
+    return Table(caption=f"Table {number}. {CAPTIONS[number]} (paper: {SOURCES[number]})", columns=columns, rows=texts)
 
 
 def write(table: Table, form: Form) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from eval import consistency
 from eval.similarity import VIEW_SETS, columns
 from factory import fidelity
+from factory.consistency import COLUMNS
 from factory.ledger import ASSETS, Ledger
 from factory.schema import STAGES
 from factory.stage import Row
@@ -62,7 +63,7 @@ class Measures:
     def columns(self) -> list[str]:
         """Their columns in the table of scores."""
         found = fidelity.columns() if self.truth else []
-        return found + ([*consistency.COLUMNS, "yield_probability"] if self.consistency else [])
+        return found + ([*COLUMNS] if self.consistency else [])
 
     def statement(self) -> dict[str, Any]:
         """What these columns depend on."""

@@ -73,10 +73,9 @@ class Evaluate(Stage):
 
             self.network = load_perceptual("pocket")
         if self.measures.consistency:
-            from recon.masks import PocketMasker
-            from recon.yield_gate import load_yield_model
+            from factory.consistency import ConsistencyJudge
 
-            self.masker, self.gate = PocketMasker.load(), load_yield_model()
+            self.judge = ConsistencyJudge(self.network)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         outcomes = []
@@ -116,7 +115,7 @@ class Evaluate(Stage):
         if shape is not None and row["truth_path"]:
             found |= self.fidelity(row, shape, turn)
         if self.measures.consistency and frames is not None:
-            found |= self.consistency(row, frames, turn, shape, renders)
+            found |= self.judge.measure(frames, turn, shape, row["yield_score"])
         return found
 
     def turn(self, row: Row) -> Turn:
@@ -164,30 +163,6 @@ class Evaluate(Stage):
 
         truth = read_shape(read_asset(row["truth_path"], self.truth_root), row["truth_path"], fine=True)
         return dict(compare(shape, truth, turn, self.network))
-
-    def consistency(
-        self,
-        row: Row,
-        frames: NDArray[np.uint8],
-        turn: Turn,
-        shape: Shape | None,
-        renders: NDArray[np.uint8] | None,
-    ) -> Row:
-        """How far the frames contradict each other and their fit; the gate's verdict needs no fit."""
-        from eval import consistency
-        from recon.yield_gate import MIN_FRAMES, measure
-
-        found: Row = {"yield_probability": row["yield_score"]}
-        if found["yield_probability"] is None and len(frames) >= MIN_FRAMES:
-            features = measure(frames, self.masker(frames), turn.elevation, turn.orbit)
-            found["yield_probability"] = self.gate.probability(features)
-        if shape is not None and renders is not None:
-            found |= consistency.residual(frames, renders[..., :3], self.network)
-            found["flow_residual"] = consistency.flow_residual(frames, renders)
-            found["feature_consistency"] = consistency.feature_consistency(
-                frames, shape.depths(turn), turn.cameras, self.network
-            )
-        return found
 
     def read(self, path: str) -> bytes:
         """The bytes of a file of the assets; ValueError when it is not there."""

@@ -20,7 +20,7 @@ def box() -> tuple[np.ndarray, np.ndarray]:
     """Views [16,64,64,4] and depth of a box with patches of colour."""
     mesh = trimesh.creation.box((1.0, 1.2, 0.8)).subdivide().subdivide()
     colours = np.random.default_rng(0).integers(0, 256, (len(mesh.faces), 4), dtype=np.uint8)
-    mesh.visual.face_colors = colours | np.array([0, 0, 0, 255], np.uint8)
+    mesh.visual.face_colors = colours | np.array([0, 0, 0, 255], np.uint8)  # pyright: ignore
     shape = read_shape(bytes(mesh.export(file_type="glb")), "box.glb", fine=True)  # pyright: ignore
     return shape.pictures(TURN), shape.depths(TURN)
 

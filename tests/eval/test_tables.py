@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import xml.etree.ElementTree as xml
+from pathlib import Path
 
 import pytest
 
-from eval.paper import COLUMNS, TABLES
+from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES
 from eval.tables import own_rows, paper_table, write
 
 SCORES = {"clip_text_renders_b": {"mean": 20.0, "std": 1.0}, "clip_image_renders_b": {"mean": 80.0, "std": 2.0}}
@@ -40,3 +42,19 @@ def test_rows_are_the_papers_and_ours() -> None:
     assert {len(row) for number in TABLES for row in TABLES[number] if len(row) != len(COLUMNS[number])} == set()
     with pytest.raises(ValueError, match="table 6 not found"):
         paper_table(6)
+
+
+def test_numbers_are_those_of_the_papers_text() -> None:
+    paper = Path(__file__).parents[3] / "shared" / "paper" / "im-3d.txt"
+    if not paper.is_file():
+        pytest.skip(f"no text of the paper at {paper}")
+    text = paper.read_text()
+    assert SOURCES.keys() == CAPTIONS.keys() == TABLES.keys()
+    printed = [re.findall(r"[\d.]+", line.split("\t", 1)[1]) for line in text.splitlines() if "\t" in line]
+    for number in (1, 2, 3, 5):
+        for row in TABLES[number]:
+            cells = [cell for cell in row[1:] if cell is not None]
+            flat = [value for cell in cells for value in (cell if isinstance(cell, tuple) else (cell,))]
+            assert any([float(value) for value in line] == flat for line in printed), row
+    (calls,) = [line for line in printed if len(line) == 6 and float(line[0]) == TABLES[4][0][1]]
+    assert [float(value) for value in calls] == [row[1] for row in TABLES[4]]

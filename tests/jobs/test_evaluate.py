@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -130,6 +132,14 @@ def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: 
     there = scores(other)
     assert theirs["difference"] == pytest.approx(np.mean([there[n][column] - rows[n][column] for n in PROMPTS]))
     assert (theirs["count"], theirs["prompts_left_out"]) == (3, 0)
+    capsys.readouterr()
+    assert evaluate.main(["--run", str(run), *flags, "--beside", str(other), "--table", "2", "--form", "csv"]) == 0
+    table = [line for line in csv.reader(capsys.readouterr().out.splitlines()) if len(line) == 3]
+    text = "clip_text_renders_first"
+    means = [np.mean([row[text] for row in part.values()]) for part in (rows, there)]
+    lines = [line for line in table if line[0].endswith(", CLIP first")]
+    assert [line[0].split(",")[0] for line in lines] == ["ours", "other"]
+    assert [line[1].split(" ")[0] for line in lines] == [f"{mean:.2f}" for mean in means]
     shutil.rmtree(other / "evaluations")
     assert evaluate.main(["--run", str(other), *flags, "--background", "0.5"]) == 0
     assert evaluate.main(["--run", str(run), *flags, "--against", str(other)]) == 2
@@ -144,7 +154,7 @@ def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[st
         files(folder, name, number)
     (folder / "torn.ply").write_bytes((folder / "torn.ply").read_bytes()[:900])
     (folder / "short.mp4").write_bytes(encode_mp4(np.zeros((3, 32, 32, 3), np.uint8)))
-    (folder / "box.glb").write_bytes(trimesh.creation.box((1.0, 0.4, 0.6)).export(file_type="glb"))
+    (folder / "box.glb").write_bytes(trimesh.creation.box((1.0, 0.4, 0.6)).export(file_type="glb"))  # pyright: ignore
     table = [{"prompt_id": name, "prompt": f"a {name} car"} for name in ("good", "torn", "short", "box", "gone")]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, table)))
     flags = ["--run", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--clip", judges[0], *CHEAP]
@@ -196,6 +206,25 @@ def test_known_objects_and_consistency(tmp_path: Path, judges: list[str], capsys
     (truth / "assets.jsonl").write_text(json.dumps({"id": "boat", "path": "car.glb"}))
     assert evaluate.main([*flags, str(truth)]) == 2
     assert "no prompt_id of" in capsys.readouterr().err
+
+
+def test_a_run_in_s3(tmp_path: Path, judges: list[str], s3: str) -> None:
+    ray.shutdown()  # its workers know no credentials
+    run, store = make_run(tmp_path / "run", 6), open_store("s3://test/evaluated")
+    for key in open_store(str(run)).keys("files/"):
+        store.put(key, (run / key).read_bytes())
+    for key in open_store(str(run)).keys("assets/"):
+        store.put(key, (run / key).read_bytes())
+    flags = ["--clip", judges[0], *CHEAP]
+    assert evaluate.main(["--run", "s3://test/evaluated", *flags]) == 0
+    (key,) = [key for key in store.keys("evaluations/") if "/scores/part-" in key]
+    there = {row["prompt_id"]: row for row in pq.read_table(pa.BufferReader(store.get(key))).to_pylist()}
+    scorer = Scorer.load(judges[0])
+    frames = decode_mp4((run / "files/car.mp4").read_bytes())
+    expected = scorer.text_similarity(list(frames), [PROMPTS["car"]] * 4).mean()
+    assert sorted(there) == sorted(PROMPTS)
+    assert there["car"]["clip_text_frames_first"] == pytest.approx(expected, abs=1e-3)
+    ray.shutdown()
 
 
 def test_unfinished_and_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> None:
