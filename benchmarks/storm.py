@@ -108,7 +108,7 @@ def storm(
 ) -> dict[str, Any]:
     """Run a command to its end again and again while its processes are killed; what came of it.
 
-    Kills are spread over the outcomes, so that all of them happen while there is work.
+    Kills are spread over the outcomes, so that they happen while there is work; one that comes too late is not counted.
 
     Returns:
         kills by target, starts, exit code of the last start, seconds.
@@ -163,7 +163,9 @@ def _family(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def _kill(process: subprocess.Popen, chance: random.Random) -> str | None:
-    """SIGKILL one process of a random kind; None when it was not there."""
+    """SIGKILL one process of a random kind; None when it was not there, or the program has ended."""
+    if process.poll() is not None:
+        return None
     kind = chance.choices(list(TARGETS), list(TARGETS.values()))[0]
     found = [member for member in _family(process) if _kind(member) == kind]
     try:

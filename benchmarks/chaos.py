@@ -1,0 +1,105 @@
+"""The whole line under kills: actors, workers, raylets and drivers die, S3 fails, a reader watches.
+
+Every prompt must end once, as an asset or as a dead letter; no asset may ever be seen in part; the Gaussians must be
+those of a run that nobody disturbed. The models are the embedded ones at their cheapest settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults import Faults, fault_proxy, read_counts
+from benchmarks.s3_server import BUCKET, CREDENTIALS, s3_server
+from benchmarks.storm import ROOT, Reader, account, storm, whole
+from factory.schema import STAGES
+from factory.store import StorageConfig, open_store
+
+CHEAP: dict[str, Any] = {
+    "image": {"size": 64, "steps": 1, "guidance_scale": 1},
+    "video": {"steps": 1, "refine_steps": 1},
+    "views": {"elevation": 0.3},
+    "fit": {"iterations": 10, "num_points": 200},
+    "refine": {"rounds_at": []},
+    "files": {"turntable_frames": 16},
+    "line": {stage: {"row_timeout": 600} for stage in STAGES} | {"reconstruct": {"actors": 1, "row_timeout": 600}},
+}
+FAULTS = Faults(error_500=0.02, error_503=0.02, refuse=0.01, lose_answer=0.02, slow=0.01, truncate=0.01, seconds=1.0)
+COLOURS = ("red", "blue", "green", "yellow", "white")
+THINGS = ("car", "chair", "table", "barrel", "lamp", "house")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print a JSON line; returns 0 when nothing was lost, doubled or half visible."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=300)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--reference", type=int, default=8, help="prompts to make undisturbed too, to compare")
+    parser.add_argument("--limit", type=int, help="so many prompts, and a fifth as many kills")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    prompts = options.limit or options.prompts
+    kills = max(1, options.limit // 5) if options.limit else options.kills
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), prompts, kills, options.reference, options.seed)
+    print(json.dumps(figures))
+    bad = ("missing", "duplicates", "partial_seen", "differing")
+    return int(any(figures[name] for name in bad))
+
+
+def measure(folder: Path, prompts: int, kills: int, reference: int, seed: int) -> dict[str, Any]:
+    """Run the storm in a folder; returns its figures."""
+    rows = [{"prompt_id": f"p{n}", "prompt": f"a {COLOURS[n % 5]} {THINGS[n % 6]}", "seed": n} for n in range(prompts)]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "cheap.yaml").write_text(json.dumps(CHEAP))
+    command = [sys.executable, "-m", "jobs.generate", "--prompts", str(folder / "prompts.jsonl")]
+    command += ["--config", str(folder / "cheap.yaml"), "--out"]
+    environment = os.environ | CREDENTIALS | {"OMP_NUM_THREADS": "1"}
+    os.environ.update(CREDENTIALS)
+    (folder / "s3").mkdir()
+    with s3_server(folder / "s3") as server, fault_proxy(server, FAULTS, seed) as proxy:
+        place = f"s3://{BUCKET}/chaos"
+        store = open_store(place, StorageConfig(endpoint=server))
+        reader = Reader(store, whole)
+        with reader.watching():
+            broken = environment | {"AWS_ENDPOINT_URL": proxy}
+            told = storm([*command, place], broken, reader, prompts, kills, seed)
+        reader.poll()
+        counts = account(store, [row["prompt_id"] for row in rows])
+        made = _gaussians(reader)
+        faults = sum(count for kind, count in read_counts(proxy).items() if kind != "passed")
+    calm = _undisturbed([*command, str(folder / "calm"), "--limit", str(reference)], environment, folder / "calm")
+    compared = [name for name in calm if name in made]
+    return {
+        "prompts": prompts,
+        **told,
+        "seconds": round(told["seconds"]),
+        **counts,
+        "s3_faults": faults,
+        "polls": reader.polls,
+        "partial_seen": len(reader.partial),
+        "compared": len(compared),
+        "differing": sum(calm[name] != made[name] for name in compared),
+    }
+
+
+def _gaussians(reader: Reader) -> dict[str, str]:
+    """SHA-256 of the Gaussians by prompt."""
+    return {row["prompt_id"]: row["ply"]["sha256"] for row, kind in reader.rows() if kind == "asset"}
+
+
+def _undisturbed(command: list[str], environment: dict[str, str], out: Path) -> dict[str, str]:
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"the undisturbed run failed: {done.stderr[-2000:]}")
+    return _gaussians(Reader(open_store(str(out)), whole))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
