@@ -1,67 +1,189 @@
-"""Turntable shards, as `im3d render` writes them, into memory for training."""
+"""Turntable shards, as `im3d render` writes them: what lies in them and what of it is trained on.
+
+A shard that cannot be read is quarantined: named, and left out.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.store import StorageConfig, StorageError, Store, open_store
 
-if TYPE_CHECKING:
-    from model.pocket.data import TurntableSet
+COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
+CURATED = "curated.parquet"
+VALIDATION_PERCENT = 8
+MAX_QUARANTINED = 0.5
+"""A larger share of unreadable shards stops a run before it starts."""
+READERS = 16
+Keep = Callable[[Mapping[str, str]], Set[str]]
 
-_COLUMNS = ["asset_id", "caption", "split", "frames", "elevation"]
+
+def split_of(asset_id: str, given: str | None = None) -> str:
+    """ "train" or "val": as the table says, else by hash of the asset's id."""
+    if given:
+        return given
+    digest = hashlib.sha256(asset_id.encode()).digest()
+    return "val" if int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT else "train"
 
 
-def load_turntables(folder: Path, split: str | None = None) -> TurntableSet:
-    """Every asset's turntables of `split` (None: all); an asset with fewer elevations repeats them.
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Chunk:
+    """The wanted rows of one row group of a shard."""
 
-    Memory: one 128 px turntable takes 1 MiB.
+    key: str
+    group: int
+    rows: tuple[int, ...]
+    size: int
+    """Compressed bytes."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Index:
+    """What a folder of shards holds of one split."""
+
+    url: str
+    chunks: list[Chunk]
+    captions: dict[str, str]
+    """By asset id."""
+    size: int
+    """Side of the frames in pixels."""
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """Shards that cannot be read, and why."""
+    storage: StorageConfig | None = None
+
+    def __len__(self) -> int:
+        return sum(len(chunk.rows) for chunk in self.chunks)
+
+
+def read_index(
+    url: str, split: str | None, storage: StorageConfig | None = None, keep: Keep | None = None
+) -> Index:  # fmt: skip
+    """Look through the shards of a folder, without their frames.
+
+    Args:
+        url: a local path or s3:// address, the output of `im3d render`.
+        split: rows of this split only; None takes all.
+        keep: which assets of captions by id; None keeps all.
 
     Raises:
-        ValueError: when the folder has no shards, no such rows, or turntables of different shapes.
+        ValueError: in one sentence, when there is nothing to train on.
     """
-    import pyarrow.dataset as ds
-    import torch
-
-    from model.pocket.data import TurntableSet
-
-    place = folder / "renders" if (folder / "renders").is_dir() else folder
-    if not list(place.glob("*.parquet")):
-        raise ValueError(f"{folder} holds no turntable shards (*.parquet); make some with `im3d render`")
-    rows = ds.dataset(place, format="parquet").scanner(
-        columns=_COLUMNS, filter=None if split is None else ds.field("split") == split, batch_size=16
-    )
-    found: dict[str, list[tuple[NDArray[np.uint8], float]]] = {}
-    captions: dict[str, str] = {}
-    for batch in rows.to_batches():
-        for row in batch.to_pylist():
-            frames = np.stack([over_white(frame["bytes"]) for frame in row["frames"]])
-            found.setdefault(row["asset_id"], []).append((frames, row["elevation"]))
-            captions[row["asset_id"]] = row["caption"] or ""
-    if not found:
-        raise ValueError(f"{folder} has no turntables of split {split!r}")
-    shapes = {frames.shape for turntables in found.values() for frames, _ in turntables}
-    if len(shapes) > 1:
-        raise ValueError(f"{folder} mixes turntables of shapes {sorted(shapes)}; train on one at a time")
-    most = max(len(turntables) for turntables in found.values())
-    ids = sorted(found)
-    padded = [[found[name][k % len(found[name])] for k in range(most)] for name in ids]
-    return TurntableSet(
-        frames=torch.from_numpy(np.stack([np.stack([frames for frames, _ in row]) for row in padded])),
-        elevations=torch.tensor([[elevation for _, elevation in row] for row in padded]),
-        captions=[captions[name] for name in ids],
-        asset_ids=ids,
-    )
+    store = open_store(url.rstrip("/").removesuffix("/renders"), storage)
+    groups, broken = _groups(store, url)
+    chosen = decisions(store)
+    rows = [row for group in groups for row in group.rows(chosen)]
+    wanted = [row for row in rows if row.kept and split in (None, row.split)]
+    if not wanted:
+        raise ValueError(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
+    sizes = {row.size for row in wanted}
+    if len(sizes) > 1:
+        raise ValueError(f"{url} mixes frames of {_listed(sizes)} pixels; render one size into a folder of its own")
+    captions = {row.asset_id: row.caption for row in wanted}
+    assets = keep(captions) if keep else captions.keys()
+    places: dict[tuple[str, int], list[int]] = {}
+    for row in wanted:
+        if row.asset_id in assets:
+            places.setdefault(row.place, []).append(row.number)
+    bytes_of = {(group.key, group.number): group.size for group in groups}
+    return Index(
+        url=store.root,
+        chunks=[Chunk(key=k, group=g, rows=tuple(r), size=bytes_of[k, g]) for (k, g), r in places.items()],
+        captions={asset: captions[asset] for asset in sorted(assets)},
+        size=sizes.pop(), quarantined=broken, storage=storage,
+    )  # fmt: skip
 
 
-def over_white(png: bytes) -> NDArray[np.uint8]:
-    """A PNG with straight alpha as uint8 [H,W,4]: RGB over white, and coverage."""
-    from PIL import Image
+def decisions(store: Store) -> dict[str, tuple[bool, str]]:
+    """What `im3d curate` decided, by asset: whether it is kept, and its split; empty before curation."""
+    import pyarrow.parquet as pq
 
-    rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA")).astype(np.float32)
-    alpha = rgba[..., 3:] / 255
-    rgb = rgba[..., :3] * alpha + 255 * (1 - alpha)
-    return np.concatenate([np.rint(rgb).astype(np.uint8), rgba[..., 3:].astype(np.uint8)], -1)
+    try:
+        table = pq.read_table(io.BytesIO(store.get(CURATED)), columns=["asset_id", "kept", "split"])
+    except KeyError:
+        return {}
+    return {row["asset_id"]: (row["kept"], row["split"]) for row in table.to_pylist()}
+
+
+@dataclass(kw_only=True, slots=True)
+class _Row:
+    place: tuple[str, int]
+    number: int
+    asset_id: str
+    caption: str
+    split: str
+    size: int
+    kept: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class _Group:
+    key: str
+    number: int
+    columns: dict[str, list[Any]]
+    size: int
+
+    def rows(self, chosen: dict[str, tuple[bool, str]]) -> Iterator[_Row]:
+        for number, asset in enumerate(self.columns["asset_id"]):
+            kept, split = chosen.get(asset, (True, self.columns["split"][number]))
+            yield _Row(
+                place=(self.key, self.number), number=number, asset_id=asset, kept=kept,
+                caption=self.columns["caption"][number] or "", split=split_of(asset, split),
+                size=self.columns["size"][number],
+            )  # fmt: skip
+
+
+def _groups(store: Store, url: str) -> tuple[list[_Group], dict[str, str]]:
+    """Every readable row group in order, and why other shards are not readable; raises ValueError."""
+    keys = [key for key in store.keys("renders/") if key.endswith(".parquet")]
+    if not keys:
+        raise ValueError(f"{url} holds no turntable shards (renders/*.parquet); make some with `im3d render`")
+    with ThreadPoolExecutor(READERS) as pool:
+        found = dict(zip(keys, pool.map(lambda key: _look(store, key), keys), strict=True))
+    broken = {key: reason for key, reason in found.items() if isinstance(reason, str)}
+    if len(broken) > MAX_QUARANTINED * len(keys):
+        key, reason = next(iter(broken.items()))
+        raise ValueError(f"{len(broken)} of {len(keys)} shards in {url} cannot be used ({key}: {reason}); "
+                         "give the output of `im3d render`")  # fmt: skip
+    return [group for groups in found.values() if not isinstance(groups, str) for group in groups], broken
+
+
+def _look(store: Store, key: str) -> list[_Group] | str:
+    """The small columns of a shard's row groups; a string says why there are none."""
+    import pyarrow.parquet as pq
+
+    try:
+        with store.open(key) as stream:
+            file = pq.ParquetFile(stream)
+            missing = [name for name in (*COLUMNS, "frames") if name not in file.schema_arrow.names]
+            if missing:
+                return f"no column {missing[0]!r}"
+            return [
+                _Group(
+                    key=key, number=number, size=compressed_bytes(file.metadata.row_group(number)),
+                    columns=file.read_row_group(number, COLUMNS).to_pydict(),
+                )
+                for number in range(file.num_row_groups)
+            ]  # fmt: skip
+    except StorageError:
+        raise
+    except Exception as error:  # whatever a decoder meets in a broken file
+        return reason_of(error)
+
+
+def compressed_bytes(group: Any) -> int:
+    """Compressed bytes of a row group, by its metadata."""
+    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+
+
+def reason_of(error: Exception) -> str:
+    """An error as one short line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _listed(values: set[Any]) -> str:
+    return ", ".join(str(value) for value in sorted(values))

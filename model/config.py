@@ -97,8 +97,25 @@ class TrainConfig:
     ema_decay: float = 0.999
     from_weights: bool = False
     """Start a new run from the target's own weights instead of fresh ones."""
+    total_batch: int | None = None
+    """Turntables an optimiser step, over all workers and accumulated micro-batches (paper: 240); None: the target's."""
+    micro_batch: int | None = None
+    """Turntables a forward pass of one worker; None: all of the worker's share at once."""
+    text_dropout: float = 0.1
+    """Share of the samples whose text is dropped, for guidance, in [0, 1]."""
+    precision: Precision = "auto"
+    """Of the forward pass; auto: bfloat16 where the device computes in it, else float32."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     seed: int = 0
     save_every: int = 500
+    """Steps between checkpoints, each with a validation loss."""
+    keep_last: int = 2
+    """Checkpoints kept beside the best one, >= 1."""
+    validation_turntables: int = 64
+    """Fixed turntables of the validation split that the loss is measured on; 0: no validation."""
+    sheet_every: int = 1000
+    """Steps between sheets of sampled turntables."""
     log_every: int = 50
 
     def __post_init__(self) -> None:
@@ -106,3 +123,57 @@ class TrainConfig:
             raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
+        if not 0 <= self.text_dropout <= 1:
+            raise ValueError(f"text_dropout is {self.text_dropout}; it must lie in [0, 1]")
+        positive = ("save_every", "keep_last", "sheet_every", "log_every")
+        for name in (*positive, "total_batch", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.validation_turntables < 0:
+            raise ValueError(f"validation_turntables is {self.validation_turntables}; it must be at least 0")
+
+
+Views = Literal["all", "front", "any", "some", "quarters"]
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Drawing:
+    """What a target sees of a turntable, and of how many in a step."""
+
+    batch: int
+    """Turntables a step."""
+    views: Views = "all"
+    """All frames, the front alone, any one, frame 0 and `count` - 1 others, or four a quarter turn apart."""
+    count: int = 16
+    """Frames of a drawn turntable."""
+    roll_share: float = 0.0
+    """Share of the turntables that start at a random view instead of the front."""
+    one_a_noun: bool = False
+    """Only one asset for every last word of the captions: a world of distinct kinds."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Share:
+    """How a step's turntables are divided: over workers, then into micro-batches."""
+
+    total: int
+    micro: int
+    rounds: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, batch: int, workers: int) -> Share:
+        """The division of a step of `config.total_batch`, else `batch`, turntables.
+
+        Raises:
+            ValueError: when it does not come out even.
+        """
+        total = config.total_batch or batch
+        if total % workers:
+            raise ValueError(f"{total} turntables a step cannot be shared by {workers} workers; "
+                             f"set train.total-batch to a multiple of {workers}")  # fmt: skip
+        mine = total // workers
+        micro = config.micro_batch or mine
+        if mine % micro:
+            raise ValueError(f"{mine} turntables a step and worker are no multiple of train.micro-batch {micro}")
+        return cls(total=total, micro=micro, rounds=mine // micro)

@@ -1,25 +1,80 @@
-"""The training loop: a plain function of a model and a loss, resumable to the step."""
+"""The training loop: a plain function of a loss and a stream of batches, resumable to the step.
+
+It runs by itself on one process; Ray Train only starts it on many and feeds it (`factory.finetuning`).
+"""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.config import TrainConfig
+from model.config import Precision, Share, TrainConfig
+from model.parallel import Parallel, World, assign, bare, local, recompute, spread, unsynchronised, whole
+
+Row = dict[str, float]
+"""What one step reports: step, loss, gradient norm, rate, seconds, share of waiting, terms of the loss."""
 
 
-def autocast() -> torch.autocast:
-    """bfloat16 where the CPU has instructions for it (AMX or AVX512-BF16), float32 elsewhere.
+class NotFinite(FloatingPointError):
+    """The loss is no number any more: going on would be wrong."""
 
-    Without them bfloat16 is emulated: a step of the pocket image model took 18 times as long on an AVX2 core.
+
+@dataclass(kw_only=True, slots=True)
+class Setting:
+    """What a target is built from."""
+
+    weights: Path
+    """Local folder of weight folders."""
+    config: TrainConfig
+    captions: Sequence[str]
+    """Every caption of the training assets, once."""
+    size: int
+    """Side of the frames in pixels."""
+    scratch: Path
+    """A folder of this process for files on the way."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Recipe:
+    """A target, built: a loss whose `requires_grad` parameters are trained, and what is done with the result."""
+
+    loss: nn.Module
+    """(batch, generator) -> (loss [], terms)."""
+    save: Callable[[Path], None]
+    """Writes the weights as folders into a folder."""
+    blocks: Sequence[nn.Module] = ()
+    """Modules that are sharded and recomputed each as one."""
+    gather: Callable[[Iterator[Any]], None] | None = None
+    """Takes from the stream, before the first step, what is to be known of the whole set."""
+    gathered: tuple[str, ...] = ()
+    """Prefixes of the parameters that `gather` sets; checkpoints keep them beside the trained ones."""
+    feed: Callable[[Share, World, int], Iterator[Any]] | None = None
+    """Batches from a step on that take the place of the stream, once `gather` has run."""
+    batch: int | None = None
+    """How many a step then takes."""
+    sheet: Callable[[Any], np.ndarray] | None = None
+    """Pictures uint8 [B,N,S,S,3|4] made for a batch."""
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The precision of a forward pass.
+
+    "auto" is bfloat16 where the device has instructions for it (on CPUs AMX or AVX512-BF16), float32 elsewhere:
+    emulated, a step of the pocket image model took 18 times as long on an AVX2 core.
     """
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    enabled = fast if precision == "auto" else precision != "float32"
+    return torch.autocast(device.type, torch.float16 if precision == "float16" else torch.bfloat16, enabled=enabled)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -29,92 +84,175 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * min(warmup, max(0.0, (config.num_steps - step) / decay), 1.0)
 
 
-class Ema:
-    """An exponential moving average of a model's trainable parameters; the first steps are averaged faster."""
+def generator_of(seed: int, *place: int) -> torch.Generator:
+    """A generator that depends on the seed and a place (step, rank, ...) alone."""
+    number = int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(number >> 1)
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.shadow = {k: p.detach().clone() for k, p in model.named_parameters() if p.requires_grad}
+
+class Training:
+    """All that a run is: weights, their average, optimiser and step.
+
+    Args:
+        recipe: what is trained.
+        share: see `Share`.
+    """
+
+    def __init__(
+        self, recipe: Recipe, config: TrainConfig, share: Share, world: World | None = None, parallel: Parallel = "ddp"
+    ) -> None:
+        self.recipe, self.config, self.share, self.world = recipe, config, share, world or World()
+        if config.recompute:
+            recompute(recipe.blocks)
+        self.loss = spread(recipe.loss, parallel, recipe.blocks, self.world)
+        named = dict(bare(self.loss).named_parameters())
+        self.parameters = {name: p for name, p in named.items() if p.requires_grad}
+        self.kept = self.parameters | {n: p for n, p in named.items() if n.startswith(recipe.gathered)}
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()), betas=config.betas, weight_decay=config.weight_decay, foreach=True
+        )
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=config.precision == "float16")
+        self.step = 0
+
+    def advance(self, batches: Iterator[Any]) -> Row:
+        """One optimiser step.
+
+        Raises:
+            NotFinite: on every worker, when any worker's loss is no number; nothing has changed then.
+        """
+        rate = learning_rate(self.step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        began, waited, losses, terms = time.perf_counter(), 0.0, [], {}
+        for part in range(self.share.rounds):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            generator = generator_of(self.config.seed, self.step, self.world.rank, part)
+            torch.manual_seed(generator.initial_seed())  # for layers that draw by themselves, as dropout
+            with unsynchronised(self.loss, part + 1 == self.share.rounds):
+                loss, terms = self.loss(batch.to(self.world.device), generator)
+                self.scaler.scale(loss / self.share.rounds).backward()
+            losses.append(loss.item())
+        mean = self.world.mean([sum(losses) / len(losses), waited])
+        if not np.isfinite(mean[0]):
+            raise NotFinite(f"the loss is {mean[0]} at step {self.step}")
+        norm = self._update()
+        if not np.isfinite(norm) and not self.scaler.is_enabled():
+            raise NotFinite(f"the gradient's norm is {norm} at step {self.step}")
+        self.step += 1
+        seconds = time.perf_counter() - began
+        timing = {"seconds": seconds, "waited": mean[1]}
+        return {"step": self.step, "loss": mean[0], "grad_norm": norm, "rate": rate, **timing, **terms}
+
+    def _update(self) -> float:
+        self.scaler.unscale_(self.optimizer)
+        found = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.max_grad_norm, foreach=True)
+        norm = float(whole(found))
+        if np.isfinite(norm) or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self._average()
+        return norm
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move the average towards the model's parameters."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(model.named_parameters())
-        shadows = list(self.shadow.values())
-        torch._foreach_lerp_(shadows, [parameters[k].detach() for k in self.shadow], weight)
+    def _average(self) -> None:
+        """Move the average towards the weights; the first steps are averaged faster."""
+        weight = 1 - min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        shadows = [local(value) for value in self.average.values()]
+        torch._foreach_lerp_(shadows, [local(p.detach()) for p in self.parameters.values()], weight)
+
+    @contextmanager
+    def averaged(self):
+        """The averaged weights in the place of the last ones, for as long as the context lasts."""
+        last = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._overwrite(self.average)
+        try:
+            yield
+        finally:
+            self._overwrite(last)
 
     @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        """Overwrite the model's parameters by the average."""
-        parameters = dict(model.named_parameters())
-        for name, value in self.shadow.items():
-            parameters[name].copy_(value)
+    def _overwrite(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            local(parameter).copy_(local(values[name]))
+
+    def validate(self, batches: Sequence[Any]) -> Row:
+        """The averaged weights' loss on fixed batches of this worker with fixed noise, over all workers."""
+        rows = []
+        modes = {module: module.training for module in self.loss.modules()}
+        self.loss.eval()
+        with self.averaged(), torch.no_grad():
+            for index, batch in enumerate(batches):
+                generator = generator_of(self.config.seed, 1 << 40, self.world.rank, index)
+                loss, terms = self.loss(batch.to(self.world.device), generator)
+                rows.append({"loss": loss.item(), **terms})
+        for module, mode in modes.items():
+            module.training = mode
+        rows = [row for part in self.world.gather(rows) for row in part]
+        names = sorted({name for row in rows for name in row})
+        return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Weights, average and optimiser as whole tensors by name; every worker calls it."""
+        moments = {
+            f"{key}.{name}": whole(value) if value.ndim else value.detach().cpu().reshape(1)
+            for name, parameter in self.parameters.items()
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+        }
+        if self.scaler.is_enabled():
+            moments |= {f"scaler.{k}": torch.tensor([float(v)]) for k, v in self.scaler.state_dict().items()}
+        kept = {name: whole(p) for name, p in self.kept.items()}
+        return {"weights": kept, "average": {n: whole(v) for n, v in self.average.items()}, "optimizer": moments}
+
+    def load(self, state: dict[str, dict[str, Tensor]], step: int) -> None:
+        """Go on from `state`.
+
+        Raises:
+            ValueError: when it is of another model.
+        """
+        load_weights(self.kept, state["weights"])
+        load_weights(self.average, state["average"])
+        moments = state["optimizer"]
+        for name, parameter in self.parameters.items():
+            if f"exp_avg.{name}" in moments:
+                slots: dict[str, Any] = {"step": moments[f"step.{name}"].reshape(())}
+                for key in ("exp_avg", "exp_avg_sq"):
+                    slots[key] = torch.zeros_like(parameter)
+                    assign(slots[key], moments[f"{key}.{name}"])
+                self.optimizer.state[parameter] = slots
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict({k: moments[f"scaler.{k}"].item() for k in self.scaler.state_dict()})
+        self.step = step
+
+
+def load_weights(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Overwrite tensors by name.
+
+    Raises:
+        ValueError: when a name or a shape differs: the values are another model's.
+    """
+    for name in sorted(targets.keys() ^ values.keys()):
+        raise ValueError(f"the checkpoint is another model's: only one of the two has {name}; take another --out")
+    for name, target in targets.items():
+        if target.shape != values[name].shape:
+            raise ValueError(f"the checkpoint is another model's: {name} is {tuple(values[name].shape)} there and "
+                             f"{tuple(target.shape)} here; take another --out")  # fmt: skip
+        assign(target, values[name])
 
 
 def train(
-    model: nn.Module,
-    loss_fn: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
-    config: TrainConfig,
-    folder: Path,
-    on_save: Callable[[int], None] | None = None,
-) -> nn.Module:
-    """Minimise `loss_fn(step, generator)` over the parameters of `model` that require gradients.
-
-    A checkpoint in `folder` is resumed exactly: weights, average, optimiser, step; the generator is
-    seeded by (seed, step), so the data do not depend on where the run was cut. Returns the model
-    with its averaged weights.
+    training: Training, batches: Iterator[Any], on_step: Callable[[Row], None], on_save: Callable[[], None]
+) -> None:
+    """Take steps until `config.num_steps`; `on_save` is called every `save_every` steps and after the last.
 
     Raises:
-        FloatingPointError: when the loss is not finite; the last checkpoint stays as it was.
+        NotFinite: see `Training.advance`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, betas=config.betas, weight_decay=config.weight_decay, foreach=True)
-    ema = Ema(model, config.ema_decay)
-    start = _resume(folder, model, ema, optimizer)
-    log = (folder / "log.jsonl").open("a")
-    began, sums = time.time(), {}
-    for step in range(start, config.num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        loss, terms = loss_fn(step, generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}; resume from {folder} with a lower rate")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        optimizer.step()
-        ema.update(model, step)
-        for name, value in {"loss": loss.item(), "grad_norm": norm.item(), **terms}.items():
-            sums[name] = sums.get(name, 0.0) + value
-        if (step + 1) % config.log_every == 0:
-            row = {name: round(value / config.log_every, 5) for name, value in sums.items()}
-            log.write(json.dumps({"step": step + 1, "seconds": round(time.time() - began, 1), **row}) + "\n")
-            log.flush()
-            sums = {}
-        if (step + 1) % config.save_every == 0 or step + 1 == config.num_steps:
-            _save(folder, model, ema, optimizer, step + 1)
-            if on_save:
-                on_save(step + 1)
-    log.close()
-    ema.copy_to(model)
-    return model
-
-
-def _save(folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {"model": model.state_dict(), "ema": ema.shadow, "optimizer": optimizer.state_dict(), "step": step}
-    torch.save(state, folder / "checkpoint.tmp")
-    (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
-
-
-def _resume(folder: Path, model: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    ema.shadow = state["ema"]
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+    config = training.config
+    while training.step < config.num_steps:
+        on_step(training.advance(batches))
+        if training.step % config.save_every == 0 or training.step == config.num_steps:
+            on_save()

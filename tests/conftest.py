@@ -60,6 +60,78 @@ def image_processor() -> Any:
     return CLIPImageProcessor(crop_size={"height": 16, "width": 16}, size={"shortest_edge": 16})
 
 
+TRAINING = {"box-0": "a red box", "ball-1": "a blue ball", "box-2": "a green box", "ball-3": "a red ball"}
+
+
+def write_shards(folder: Path, assets: dict[str, str], size: int = 32, **row: Any) -> Path:
+    """Turntables of boxes and balls, two elevations each, as `im3d render` writes them: one shard an asset.
+
+    Args:
+        folder: gets a folder `renders`.
+        assets: captions by id, as "box-3": "a red box"; the id's first word is the shape.
+        row: columns that all rows share, as `split`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import trimesh
+
+    from factory.export import png
+    from factory.meshes import load_mesh, render_turntable
+
+    (folder / "renders").mkdir(parents=True, exist_ok=True)
+    for number, (asset, caption) in enumerate(assets.items()):
+        box, ball = trimesh.creation.box((1, 0.5 + 0.1 * number, 2)), trimesh.creation.icosphere(subdivisions=2)
+        shape = box if asset.startswith("box") else ball
+        shape.visual.vertex_colors = [(220, 30, 30, 255), (30, 60, 220, 255), (40, 180, 60, 255)][number % 3]
+        mesh = load_mesh(shape.export(file_type="glb"))
+        common = {"asset_id": asset, "caption": caption, "split": "train", "size": size} | row
+        rows = [
+            common
+            | {"turntable_id": f"{asset}.{k}", "elevation": elevation}
+            | {"frames": [{"bytes": png(frame), "path": ""} for frame in render_turntable(mesh, elevation, size)]}
+            for k, elevation in enumerate((0.2, 0.5))
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "renders" / f"part-{asset}-{size}.parquet")
+    return folder
+
+
+def write_pocket(folder: Path) -> Path:
+    """Random pocket weights for 32 px: autoencoder, text_encoder, image and video."""
+    import torch
+
+    from model.pocket.autoencoder import PocketAutoencoder
+    from model.pocket.recipes import save_half
+    from model.pocket.text import PocketTextEncoder, train_tokenizer
+    from model.pocket.unet import PocketUNet
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"latent_channels": 8, "latent_size": 2, "widths": (32, 64)}
+    save_half(PocketAutoencoder(latent_channels=8, widths=(16, 16, 8)), folder / "autoencoder")
+    PocketTextEncoder(train_tokenizer(list(TRAINING.values()), 300), num_layers=1).save(folder / "text_encoder")
+    save_half(PocketUNet(**sizes), folder / "image")
+    save_half(PocketUNet(**sizes, temporal=True), folder / "video")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards_writer() -> Any:
+    """`write_shards`, for tests that need shards of their own."""
+    return write_shards
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Turntables of 32 px: four training assets and one for validation."""
+    folder = write_shards(tmp_path_factory.mktemp("shards"), TRAINING)
+    return write_shards(folder, {"box-9": "a box"}, split="val")
+
+
+@pytest.fixture
+def tiny_pocket(tmp_path: Path) -> Path:
+    """A fresh folder of `write_pocket`."""
+    return write_pocket(tmp_path / "pocket")
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real S3 server with a bucket `test`."""

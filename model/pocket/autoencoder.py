@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from model.pocket.pixels import to_frames, to_premultiplied
+
 PATCH = 16
-
-
-def to_premultiplied(frames: Tensor) -> Tensor:
-    """uint8 [...,H,W,4] (RGB over white, coverage) to float [...,4,H,W] in [-1,1], RGB premultiplied."""
-    x = frames.movedim(-1, -3).float() / 255
-    rgb, alpha = x[..., :3, :, :], x[..., 3:, :, :]
-    return torch.cat([rgb - (1 - alpha), alpha], -3) * 2 - 1
-
-
-def to_frames(x: Tensor) -> Tensor:
-    """Inverse of `to_premultiplied`: float [...,4,H,W] to uint8 [...,H,W,4], clamped to valid colours."""
-    x = (x.float() / 2 + 0.5).clamp(0, 1)
-    alpha = x[..., 3:, :, :]
-    rgb = torch.minimum(x[..., :3, :, :], alpha) + (1 - alpha)
-    return (torch.cat([rgb, alpha], -3) * 255).round().to(torch.uint8).movedim(-3, -1)
 
 
 class PocketAutoencoder(ModelMixin, ConfigMixin):
@@ -87,24 +76,34 @@ class _block(nn.Module):
 
 
 @torch.no_grad()
-def fit_encoder(model: PocketAutoencoder, images: Tensor, whitening: float = 0.5) -> None:
+def fit_encoder(model: PocketAutoencoder, images: Iterable[Tensor], whitening: float = 0.5) -> None:
     """Set the encoder to the leading principal components of the patches of `images`.
 
     Args:
-        images: float [N,4,S,S] in [-1,1], premultiplied.
+        images: batches float [N,4,S,S] in [-1,1], premultiplied; only their moments are kept.
         whitening: 0 keeps each component's own scale, 1 gives every channel unit variance. Between
             the two, coarse components stay larger, so diffusion settles them first. The mean
             variance of the channels is 1 in any case.
     """
-    patches = nn.functional.unfold(images, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 4 * PATCH * PATCH)
-    mean = patches.mean(0)
-    centred = (patches - mean).double()
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    mean, covariance = _moments(images)
+    values, vectors = torch.linalg.eigh(covariance)
     count = model.encoder.out_channels
-    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
+    values, vectors = values.flip(0)[:count].clamp(min=1e-12), vectors.flip(1)[:, :count]
     deviations = values.sqrt()
     target = deviations ** (1 - whitening)
     target = target / target.square().mean().sqrt()
     weight = (vectors * (target / deviations)).T
     model.encoder.weight.copy_(weight.reshape(count, 4, PATCH, PATCH))
-    model.encoder.bias.copy_(-(weight @ mean.double()))  # pyright: ignore[reportOptionalMemberAccess]
+    model.encoder.bias.copy_(-(weight @ mean))  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _moments(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean [4*16*16] and covariance of the patches, float64."""
+    size = 4 * PATCH * PATCH
+    count, total, products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
+    for batch in images:
+        patches = nn.functional.unfold(batch.cpu(), PATCH, stride=PATCH).transpose(1, 2).reshape(-1, size).double()
+        count, total = count + len(patches), total + patches.sum(0)
+        products.addmm_(patches.T, patches)
+    mean = total / count
+    return mean, products / count - torch.outer(mean, mean)

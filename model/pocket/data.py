@@ -1,14 +1,18 @@
-"""Turntables in memory, and their augmentation: hue, mirror, start view, and captions that follow."""
+"""Turntables drawn for training: views, hue, mirror, start view, and captions that follow."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from model.pocket.autoencoder import to_premultiplied
+from model.config import Drawing
+from model.pocket.pixels import to_frames, to_premultiplied
 
 COLORS = (
     "red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown", "black", "grey", "white",
@@ -18,46 +22,57 @@ _HUES = ((18, "red"), (42, "orange"), (70, "yellow"), (155, "green"), (195, "tea
 
 
 @dataclass(kw_only=True, slots=True)
-class TurntableSet:
-    """Renders of N assets at E elevations.
+class Turntable:
+    """One turntable as it lies in a shard: `frame(k)` decodes view k, uint8 [S,S,4] over white, and coverage."""
 
-    `frames` uint8 [N,E,16,S,S,4] (RGB over white, coverage), `elevations` [N,E] radians, N `captions`.
-    """
+    frame: Callable[[int], NDArray[np.uint8]]
+    count: int
+    caption: str
+    elevation: float
+    """Radians."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Batch:
+    """B augmented turntables: `frames` uint8 [B,K,S,S,4], captions, `azimuths` [B,K] and `elevations` [B], radians."""
 
     frames: Tensor
-    elevations: Tensor
     captions: list[str]
-    asset_ids: list[str]
+    azimuths: Tensor
+    elevations: Tensor
 
     def __len__(self) -> int:
         return len(self.captions)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("frames", "azimuths", "elevations")}
+        return replace(self, **tensors)
 
-@dataclass(kw_only=True, slots=True)
-class Sample:
-    """One augmented turntable: `video` [K,4,S,S] in [-1,1], its caption and cameras (radians)."""
-
-    video: Tensor
-    caption: str
-    azimuths: Tensor
-    elevation: float
+    def videos(self) -> Tensor:
+        """float [B,K,4,S,S] in [-1,1], premultiplied."""
+        return to_premultiplied(self.frames)
 
 
-def one_a_noun(turntables: TurntableSet) -> TurntableSet:
-    """The asset with the shortest caption for every last word of the captions: a world of distinct kinds."""
-    shortest: dict[str, int] = {}
-    plain = [recolored_caption(caption, None) for caption in turntables.captions]
-    for index, caption in enumerate(plain):
-        noun = caption.split()[-1] if caption else ""
-        if noun not in shortest or len(caption) < len(plain[shortest[noun]]):
-            shortest[noun] = index
-    chosen = sorted(shortest.values())
-    return TurntableSet(
-        frames=turntables.frames[chosen],
-        elevations=turntables.elevations[chosen],
-        captions=[turntables.captions[index] for index in chosen],
-        asset_ids=[turntables.asset_ids[index] for index in chosen],
+def stack(samples: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
+    return Batch(
+        frames=torch.cat([sample.frames for sample in samples]),
+        captions=[caption for sample in samples for caption in sample.captions],
+        azimuths=torch.cat([sample.azimuths for sample in samples]),
+        elevations=torch.cat([sample.elevations for sample in samples]),
     )
+
+
+def one_a_noun(captions: Mapping[str, str]) -> set[str]:
+    """Of assets by id, the one with the shortest caption for every last word, colours left out."""
+    shortest: dict[str, tuple[int, str]] = {}
+    for asset_id in sorted(captions):
+        plain = recolored_caption(captions[asset_id], None)
+        noun = plain.split()[-1] if plain else ""
+        if noun not in shortest or len(plain) < shortest[noun][0]:
+            shortest[noun] = (len(plain), asset_id)
+    return {asset_id for _, asset_id in shortest.values()}
 
 
 def hue_rotation(angle: float) -> Tensor:
@@ -107,38 +122,46 @@ def recolored_caption(caption: str, color: str | None) -> str:
     return " ".join([color, *words])
 
 
-def draw(
-    turntables: TurntableSet, index: int, generator: torch.Generator, *, views: Tensor | None = None,
-    roll_share: float = 0.0,
-) -> Sample:  # fmt: skip
-    """Draw an augmented turntable of asset `index`.
+def frames_of(drawing: Drawing, total: int, generator: torch.Generator) -> Tensor:
+    """Which of a turntable's `total` frames are drawn, counted from the start, in order: int64 [count]."""
+    if drawing.views == "front":
+        return torch.zeros(1, dtype=torch.long)
+    if drawing.views == "any":
+        return torch.randint(total, (1,), generator=generator)
+    if drawing.views == "quarters":
+        return torch.arange(0, total, total // 4)[:4] + torch.randint(total, (1,), generator=generator)
+    if drawing.views == "some":
+        others = torch.randperm(total - 1, generator=generator)[: drawing.count - 1] + 1
+        return torch.cat([torch.zeros(1, dtype=torch.long), others.sort().values])
+    return torch.arange(total)
 
-    Half of the draws turn the hue, half are mirrored, `roll_share` of them start at a random view
-    instead of the front. The caption names the colour that is then seen. `views` picks frames, counted
-    from the start (default: all); azimuths are relative to the start.
+
+def draw(turntable: Turntable, drawing: Drawing, generator: torch.Generator) -> Batch:
+    """One turntable, augmented.
+
+    Half of the draws turn the hue, half are mirrored. The caption names the colour that is then seen.
+    Azimuths are relative to the start.
     """
-    uniform = torch.rand(6, generator=generator).tolist()
-    elevation = int(uniform[0] * turntables.elevations.shape[1])
-    frames = turntables.frames[index, elevation]
-    count = frames.shape[0]
-    start = int(uniform[1] / roll_share * count) if uniform[1] < roll_share else 0
-    mirrored = uniform[2] < 0.5
-    offsets = torch.arange(count) if views is None else views
+    uniform = torch.rand(5, generator=generator).tolist()
+    count = turntable.count
+    start = int(uniform[0] / drawing.roll_share * count) if uniform[0] < drawing.roll_share else 0
+    mirrored = uniform[1] < 0.5
+    offsets = frames_of(drawing, count, generator)
     order = (start + (-offsets if mirrored else offsets)) % count
-    video = to_premultiplied(frames[order])
+    video = to_premultiplied(torch.from_numpy(np.stack([turntable.frame(k) for k in order.tolist()])))
     if mirrored:
         video = video.flip(-1)
-    caption = turntables.captions[index]
-    turned = uniform[3] < 0.5
+    caption = turntable.caption
+    turned = uniform[2] < 0.5
     if turned:
-        video = rotate_hue(video, uniform[4] * 2 * math.pi)
-    if turned or uniform[5] < 0.5:
-        caption = recolored_caption(caption, color_name(video[0]) if uniform[5] < 0.6 else None)
-    return Sample(
-        video=video,
-        caption=caption,
-        azimuths=offsets * (2 * math.pi / count),
-        elevation=float(turntables.elevations[index, elevation]),
+        video = rotate_hue(video, uniform[3] * 2 * math.pi)
+    if turned or uniform[4] < 0.5:
+        caption = recolored_caption(caption, color_name(video[0]) if uniform[4] < 0.6 else None)
+    return Batch(
+        frames=to_frames(video)[None],
+        captions=[caption],
+        azimuths=offsets[None] * (2 * math.pi / count),
+        elevations=torch.tensor([turntable.elevation]),
     )
 
 

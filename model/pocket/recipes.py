@@ -2,77 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from model.config import ImageConfig, VideoConfig
 from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
-from model.pocket.data import COLORS, TurntableSet, one_a_noun
-from model.pocket.losses import ImageTrainee, decoder_loss, draw_batch, image_loss, video_loss
+from model.pocket.data import COLORS, Batch
+from model.pocket.image import PocketImageModel
+from model.pocket.losses import DecoderLoss, ImageLoss, VideoLoss
 from model.pocket.text import PocketTextEncoder, train_tokenizer
-from model.pocket.unet import PocketUNet
+from model.pocket.unet import Layer, PocketUNet
+from model.pocket.video import NUM_FRAMES, PocketVideoModel
 from model.temporal import freeze_spatial
-from model.training import TrainConfig, train
+from model.training import Recipe, Setting
 
 LATENT_CHANNELS = 24
 WIDTHS = (96, 192)
+ENCODER_VIEWS = 3000
+"""Augmented views that the closed-form encoder is fitted to."""
 
 
-def train_autoencoder(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Fit the encoder in closed form on 3,000 augmented views, then train the decoder."""
-    if config.from_weights:
-        model = PocketAutoencoder.from_pretrained(weights / "autoencoder").float()
+def autoencoder(setting: Setting) -> Recipe:
+    """Fit the encoder in closed form on augmented views, then train the decoder."""
+    if setting.config.from_weights:
+        model = PocketAutoencoder.from_pretrained(setting.weights / "autoencoder").float()
     else:
         model = PocketAutoencoder(latent_channels=LATENT_CHANNELS)
-        generator = torch.Generator().manual_seed(config.seed)
-        samples = draw_batch(turntables, 3000, generator, lambda: torch.randint(16, (1,), generator=generator))
-        fit_encoder(model, torch.cat([sample.video for sample in samples]))
     model.encoder.requires_grad_(False)
-    save_half(train(model, decoder_loss(model, turntables, batch_size=16), config, runs), weights / "autoencoder")
+
+    def gather(batches: Iterator[Batch]) -> None:
+        fit_encoder(model, _views(batches, ENCODER_VIEWS))
+
+    def sheet(batch: Batch) -> np.ndarray:
+        return model.decode_frames(model.encode_frames(batch.frames)).cpu().numpy()
+
+    return Recipe(
+        loss=DecoderLoss(model, setting.config),
+        save=lambda folder: save_half(model, folder / "autoencoder"),
+        gather=None if setting.config.from_weights else gather,
+        gathered=("model.encoder.",),
+        sheet=sheet,
+    )
 
 
-def train_image(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
-    """Train the image UNet and its text encoder together, on the front view of one asset for every noun."""
-    autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
-    torch.manual_seed(config.seed)
-    if config.from_weights:
-        unet = PocketUNet.from_pretrained(weights / "image").float()
-        text = PocketTextEncoder.load(weights / "text_encoder")
+def _views(batches: Iterator[Batch], count: int) -> Iterator[torch.Tensor]:
+    for batch in batches:
+        yield batch.videos().flatten(0, 1)
+        count -= len(batch)
+        if count <= 0:
+            return
+
+
+def image(setting: Setting) -> Recipe:
+    """Train the image UNet and its text encoder together."""
+    autoencoder = load_frozen(PocketAutoencoder, setting.weights / "autoencoder")
+    if setting.config.from_weights:
+        unet = PocketUNet.from_pretrained(setting.weights / "image").float()
+        text = PocketTextEncoder.load(setting.weights / "text_encoder")
     else:
-        unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS)
-        text = PocketTextEncoder(train_tokenizer([*turntables.captions, *(f"a {color} thing" for color in COLORS)]))
-    trainee = ImageTrainee(unet, text).train()
-    train(trainee, image_loss(trainee, autoencoder, one_a_noun(turntables), batch_size=16), config, runs)
-    save_half(trainee.unet, weights / "image")
-    trainee.text.save(weights / "text_encoder")
+        unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=setting.size // 16, widths=WIDTHS)
+        text = PocketTextEncoder(train_tokenizer([*setting.captions, *(f"a {color} thing" for color in COLORS)]))
+
+    def save(folder: Path) -> None:
+        save_half(unet, folder / "image")
+        text.save(folder / "text_encoder")
+
+    def sheet(batch: Batch) -> np.ndarray:
+        config = ImageConfig(steps=20, guidance_scale=3.0, size=setting.size)
+        model = PocketImageModel(unet, text, autoencoder, config, "", "", {})
+        return model.generate(batch.captions, range(len(batch)))[:, None]
+
+    return Recipe(
+        loss=ImageLoss(unet.train(), text.train(), autoencoder, setting.config),
+        save=save, sheet=sheet, blocks=_blocks(unet),
+    )  # fmt: skip
 
 
-def train_video(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+def video(setting: Setting) -> Recipe:
     """Start from the image model and train every layer on frame 0 and three other views of each turntable."""
-    if config.from_weights:
-        unet = PocketUNet.from_pretrained(weights / "video").float()
+    if setting.config.from_weights:
+        unet = PocketUNet.from_pretrained(setting.weights / "video").float()
     else:
-        unet = PocketUNet(latent_channels=LATENT_CHANNELS, widths=WIDTHS, temporal=True)
-        unet.load_state_dict(PocketUNet.from_pretrained(weights / "image").float().state_dict(), strict=False)
-    _train_turntables(unet, turntables, config, weights, runs, batch_size=8, num_frames=4, skew=3.0)
+        size = setting.size // 16
+        unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=size, widths=WIDTHS, temporal=True)
+        image = PocketUNet.from_pretrained(setting.weights / "image").float()
+        unet.load_state_dict(image.state_dict(), strict=False)
+    return _turntables(unet, setting, skew=3.0)
 
 
-def train_temporal(turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path) -> None:
+def temporal(setting: Setting) -> Recipe:
     """Fine-tune only the temporal layers, on whole turntables; the spatial ones stay bit for bit (3.1)."""
-    unet = PocketUNet.from_pretrained(weights / "video").float()
+    unet = PocketUNet.from_pretrained(setting.weights / "video").float()
     freeze_spatial(unet, "pocket")
-    _train_turntables(unet, turntables, config, weights, runs, batch_size=2, num_frames=16, skew=2.0)
+    return _turntables(unet, setting, skew=2.0)
 
 
-def _train_turntables(
-    unet: PocketUNet, turntables: TurntableSet, config: TrainConfig, weights: Path, runs: Path, **batch: Any
-) -> None:
-    autoencoder = load_frozen(PocketAutoencoder, weights / "autoencoder")
-    text = PocketTextEncoder.load(weights / "text_encoder").eval().requires_grad_(False)
-    unet.train()
-    loss = video_loss(unet, text, autoencoder, turntables, **batch)
-    save_half(train(unet, loss, config, runs), weights / "video")
+def _turntables(unet: PocketUNet, setting: Setting, skew: float) -> Recipe:
+    autoencoder = load_frozen(PocketAutoencoder, setting.weights / "autoencoder")
+    text = PocketTextEncoder.load(setting.weights / "text_encoder").eval().requires_grad_(False)
+
+    def sheet(batch: Batch) -> np.ndarray:
+        config = VideoConfig(steps=4, guidance_scale=1.0)
+        model = PocketVideoModel(unet, text, autoencoder, config, "", "", {})
+        frames = model.generate(batch.frames[:, 0].cpu().numpy(), batch.captions, range(len(batch)))
+        return frames[:, :: NUM_FRAMES // min(NUM_FRAMES, 8)]
+
+    return Recipe(
+        loss=VideoLoss(unet.train(), text, autoencoder, setting.config, skew),
+        save=lambda folder: save_half(unet, folder / "video"),
+        sheet=sheet, blocks=_blocks(unet),
+    )  # fmt: skip
+
+
+def _blocks(unet: PocketUNet) -> list[torch.nn.Module]:
+    return [module for module in unet.modules() if isinstance(module, Layer)]
 
 
 def load_frozen(kind: Any, folder: Path) -> Any:

@@ -1,20 +1,36 @@
 """The pocket models' parts: geometry of the turntable layers, frozen spatial layers, colours, training."""
 
+import itertools
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 
-from model.config import TrainConfig
-from model.pocket.autoencoder import PocketAutoencoder, fit_encoder, to_frames, to_premultiplied
-from model.pocket.data import COLORS, TurntableSet, color_name, draw, hue_rotation, recolored_caption, rotate_hue
-from model.pocket.losses import video_loss
+from factory.store import LocalStore
+from model.checkpoints import Checkpoints
+from model.config import Drawing, Share, TrainConfig
+from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
+from model.pocket.data import (
+    COLORS,
+    Batch,
+    Turntable,
+    color_name,
+    draw,
+    hue_rotation,
+    recolored_caption,
+    rotate_hue,
+    stack,
+)
+from model.pocket.losses import VideoLoss
+from model.pocket.pixels import to_frames, to_premultiplied
 from model.pocket.temporal import TurntableVolume
 from model.pocket.text import PocketTextEncoder, train_tokenizer
-from model.pocket.unet import PocketUNet, Views
+from model.pocket.unet import Layer, PocketUNet, Views
 from model.temporal import freeze_spatial
-from model.training import learning_rate, train
+from model.training import NotFinite, Recipe, Training, learning_rate, train
 from recon.cameras import intrinsics, look_at_origin
 
 SIZE = 32
@@ -29,17 +45,25 @@ def disc(color, radius=0.5, centre=(0.0, 0.0)) -> torch.Tensor:
     return torch.cat([rgb, 255 * alpha], -1).to(torch.uint8)
 
 
-def turntables(count: int = 3) -> TurntableSet:
-    """Discs that circle sideways as a ball beside the axis would."""
-    palette = [(200, 40, 40), (40, 60, 200), (40, 180, 60)]
-    frames = torch.stack([
-        torch.stack([disc(palette[i % 3], 0.3, (0.5 * math.sin(2 * math.pi * k / 16), 0.1)) for k in range(16)])[None]
-        for i in range(count)
-    ])  # fmt: skip
-    captions = ["a red ball", "a ball", "a green ball"][:count]
-    return TurntableSet(
-        frames=frames, elevations=torch.full((count, 1), 0.3), captions=captions, asset_ids=list("abc"[:count])
+def turntable(index: int = 0) -> Turntable:
+    """A disc that circles sideways as a ball beside the axis would."""
+    color = [(200, 40, 40), (40, 60, 200), (40, 180, 60)][index % 3]
+    frames = [disc(color, 0.3, (0.5 * math.sin(2 * math.pi * k / 16), 0.1)).numpy() for k in range(16)]
+    return Turntable(
+        frame=frames.__getitem__, count=16, caption=["a red ball", "a ball", "a green ball"][index % 3], elevation=0.3
     )
+
+
+def discs() -> torch.Tensor:
+    """Every view of three turntables, float [48,4,S,S]."""
+    return to_premultiplied(torch.from_numpy(np.stack([turntable(i).frame(k) for i in range(3) for k in range(16)])))
+
+
+def stream(drawing: Drawing) -> Iterator[Batch]:
+    """Endless batches."""
+    for step in itertools.count():
+        generators = [torch.Generator().manual_seed(1000 * step + i) for i in range(drawing.batch)]
+        yield stack([draw(turntable(i), drawing, g) for i, g in enumerate(generators)])
 
 
 def small_unet(temporal: bool = True) -> PocketUNet:
@@ -55,7 +79,7 @@ def small_text() -> PocketTextEncoder:
 def small_autoencoder() -> PocketAutoencoder:
     torch.manual_seed(0)
     model = PocketAutoencoder(latent_channels=8, widths=(16, 16, 8))
-    fit_encoder(model, to_premultiplied(turntables().frames.flatten(0, 2)))
+    fit_encoder(model, [discs()])
     return model.requires_grad_(False)
 
 
@@ -65,9 +89,9 @@ def test_premultiplied_frames_survive_the_round_trip():
 
 
 def test_closed_form_encoder_is_the_principal_subspace():
-    images = to_premultiplied(turntables().frames.flatten(0, 2))
+    images = discs()
     model = PocketAutoencoder(latent_channels=8, widths=(16, 16, 8))
-    fit_encoder(model, images, whitening=1.0)
+    fit_encoder(model, images.split(20), whitening=1.0)
     latents = model.encode(images).detach().transpose(0, 1).flatten(1)
     assert latents.mean(1).abs().max() < 1e-3
     assert torch.allclose(torch.cov(latents, correction=0), torch.eye(8), atol=2e-3)
@@ -114,15 +138,56 @@ def test_image_model_is_the_video_model_without_temporal_layers():
     assert spatial == {name for name, _ in image.named_parameters()}
 
 
-def test_fine_tuning_leaves_spatial_parameters_bit_identical(tmp_path):
-    unet = small_unet()
+def temporal_training(**config) -> Training:
+    unet, settings = small_unet(), TrainConfig(log_every=10, precision="float32", **config)
     freeze_spatial(unet, "pocket")
+    loss = VideoLoss(unet, small_text(), small_autoencoder(), settings)
+    recipe = Recipe(loss=loss, save=lambda folder: None, blocks=[m for m in unet.modules() if isinstance(m, Layer)])
+    return Training(recipe, settings, Share.of(settings, 2, 1))
+
+
+def test_fine_tuning_leaves_spatial_parameters_bit_identical():
+    training = temporal_training(num_steps=3)
+    unet = training.loss.unet
     before = {name: value.clone() for name, value in unet.state_dict().items()}
-    loss = video_loss(unet, small_text(), small_autoencoder(), turntables(), batch_size=2)
-    train(unet, loss, TrainConfig(num_steps=3, save_every=10, log_every=10), tmp_path)
+    train(training, stream(Drawing(batch=2)), lambda row: None, lambda: None)
     changed = {name for name, value in unet.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all("temporal" in name for name in changed)
+
+
+def test_micro_batches_and_recomputation_give_the_same_gradients():
+    """A step of four turntables, at once and in two halves whose activations are computed again."""
+    gradients = []
+    for config in ({}, {"micro_batch": 2, "recompute": True}):
+        training = temporal_training(num_steps=9, total_batch=4, **config)
+        training.share = Share.of(training.config, 2, 1)
+        training.loss.forward = lambda batch, generator, t=training: (video_error(t.loss.unet, batch), {})
+        batch = next(stream(Drawing(batch=4)))
+        parts = [batch] if not config else [part(batch, slice(0, 2)), part(batch, slice(2, 4))]
+        training.optimizer.step = lambda: None
+        training.advance(iter(parts))
+        gradients.append({n: p.grad.clone() for n, p in training.parameters.items() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() != set()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-6), name
+
+
+def part(batch: Batch, rows: slice) -> Batch:
+    return Batch(
+        frames=batch.frames[rows], captions=batch.captions[rows], azimuths=batch.azimuths[rows],
+        elevations=batch.elevations[rows],
+    )  # fmt: skip
+
+
+def video_error(unet: PocketUNet, batch: Batch) -> torch.Tensor:
+    """The squared output of the network on inputs without noise."""
+    latents = batch.videos().mean((3, 4))[..., None, None].expand(-1, -1, -1, 2, 2).repeat(1, 1, 2, 1, 1)
+    text = torch.zeros(len(batch), 4, 192)
+    out = unet(
+        latents, torch.full((len(batch),), 500), text, text[:, 0], batch.azimuths, batch.elevations, latents[:, 0]
+    )
+    return out.square().mean()
 
 
 def test_frame_zero_of_the_input_is_the_image():
@@ -160,50 +225,91 @@ def test_captions_follow_the_colour():
 
 
 def test_augmented_captions_name_what_is_seen():
-    sets = turntables()
-    named = [draw(sets, i % 3, torch.Generator().manual_seed(i)) for i in range(60)]
-    colored = [s for s in named if any(color in s.caption.split() for color in COLORS)]
+    named = [draw(turntable(i), Drawing(batch=1), torch.Generator().manual_seed(i)) for i in range(60)]
+    colored = [s for s in named if any(color in s.captions[0].split() for color in COLORS)]
     assert len(colored) > 20
-    right = [color_name(s.video[0]) in s.caption.split() for s in colored]
+    right = [color_name(s.videos()[0, 0]) in s.captions[0].split() for s in colored]
     assert np.mean(right) > 0.9
 
 
 def test_mirrored_turntables_turn_the_same_way():
     """Frame 4 of a mirrored turntable must be the mirror image of frame 12, not of frame 4."""
-    sets = turntables(1)
     for seed in range(40):
-        sample = draw(sets, 0, torch.Generator().manual_seed(seed), roll_share=1e-9)
-        alpha = sample.video[4, 3] > 0
+        sample = draw(turntable(), Drawing(batch=1), torch.Generator().manual_seed(seed))
+        alpha = sample.frames[0, 4, ..., 3] > 0
         columns = alpha.any(0).nonzero().flatten().float().mean() / SIZE
         assert columns > 0.6
 
 
+@dataclass
+class Numbers:
+    """A batch that is nothing but numbers."""
+
+    x: torch.Tensor
+
+    def to(self, device: torch.device) -> "Numbers":
+        return self
+
+
+class Regression(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.2), torch.nn.Linear(4, 1))
+
+    def forward(self, batch: Numbers, generator: torch.Generator):
+        x = batch.x + 0.1 * torch.randn(batch.x.shape, generator=generator)
+        return (self.line(x) - batch.x.sum(1, keepdim=True)).square().mean(), {}
+
+
+def regression(**config) -> Training:
+    settings = TrainConfig(num_steps=20, warmup_steps=2, **config)
+    return Training(Recipe(loss=Regression(), save=lambda folder: None), settings, Share.of(settings, 8, 1))
+
+
+def numbers(start: int) -> Iterator[Numbers]:
+    for step in itertools.count(start):
+        yield Numbers(torch.randn(8, 4, generator=torch.Generator().manual_seed(step)))
+
+
 def test_training_resumes_exactly(tmp_path):
-    def run(folder, *stops):
-        for stop in stops:
-            torch.manual_seed(0)
-            model = torch.nn.Linear(4, 1)
+    """Weights, average, optimiser and the layers' own randomness: cut after 7 steps and gone on with, bit for bit."""
+    whole, rows = regression(), []
+    train(whole, numbers(0), rows.append, lambda: None)
+    checkpoints = Checkpoints(LocalStore(str(tmp_path)))
+    cut = regression(save_every=7)
 
-            def loss_fn(step, generator, model=model):
-                x = torch.randn(8, 4, generator=generator)
-                return (model(x) - x.sum(1, keepdim=True)).square().mean(), {}
+    def stop() -> None:
+        checkpoints.save(cut.step, cut.state(), None)
+        raise KeyboardInterrupt
 
-            config = TrainConfig(num_steps=20, save_every=5, log_every=5, warmup_steps=2)
-            config.num_steps = 20
-            if stop < 20:
-                original, config.save_every = config.num_steps, stop
-                with pytest.raises(KeyboardInterrupt):
-                    train(model, loss_fn, config, folder, on_save=_interrupt)
-                assert original == 20
-            else:
-                train(model, loss_fn, config, folder)
-        return model.weight.detach()
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, numbers(0), lambda row: None, stop)
+    found, _ = checkpoints.latest()
+    assert found is not None
+    resumed, later = regression(), []
+    resumed.load(found.state, found.step)
+    train(resumed, numbers(7), later.append, lambda: None)
+    assert [row["loss"] for row in later] == [row["loss"] for row in rows[7:]]
+    for part in ("weights", "average", "optimizer"):
+        assert all(torch.equal(v, resumed.state()[part][n]) for n, v in whole.state()[part].items())
+    assert not torch.equal(whole.average["line.0.weight"], whole.parameters["line.0.weight"])
 
-    assert torch.equal(run(tmp_path / "whole", 20), run(tmp_path / "cut", 10, 20))
+
+def test_a_checkpoint_of_another_model_is_refused():
+    with pytest.raises(ValueError, match=r"another model's: only one of the two has line\.0\.bias"):
+        regression().load({"weights": {}, "average": {}, "optimizer": {}}, 1)
 
 
-def _interrupt(step: int) -> None:
-    raise KeyboardInterrupt
+def test_validation_measures_the_average_and_leaves_the_weights_alone():
+    training = regression(ema_decay=0.0)
+    train(training, numbers(0), lambda row: None, lambda: None)
+    training.average = {name: torch.zeros_like(value) for name, value in training.average.items()}
+    before = {name: value.clone() for name, value in training.loss.state_dict().items()}
+    batches = [next(numbers(100)), next(numbers(101))]
+    truth = np.mean([float(batch.x.sum(1).square().mean()) for batch in batches])
+    assert training.validate(batches)["loss"] == pytest.approx(truth, rel=1e-5)
+    assert all(torch.equal(value, before[name]) for name, value in training.loss.state_dict().items())
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
@@ -214,7 +320,17 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     assert learning_rate(100, config) == 0.0
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    model = torch.nn.Linear(1, 1)
-    with pytest.raises(FloatingPointError, match="step 0"):
-        train(model, lambda step, generator: (model.weight.sum() * math.nan, {}), TrainConfig(num_steps=2), tmp_path)
+def test_a_loss_that_is_not_finite_changes_nothing():
+    training = regression()
+    before = {name: value.clone() for name, value in training.parameters.items()}
+    with pytest.raises(NotFinite, match="the loss is nan at step 0"):
+        training.advance(iter([Numbers(torch.full((8, 4), math.nan))]))
+    assert all(torch.equal(value, before[name]) for name, value in training.parameters.items())
+
+
+def test_a_step_that_cannot_be_shared_says_so():
+    with pytest.raises(ValueError, match="240 turntables a step cannot be shared by 7 workers"):
+        Share.of(TrainConfig(total_batch=240), 2, 7)
+    with pytest.raises(ValueError, match="30 turntables a step and worker are no multiple"):
+        Share.of(TrainConfig(total_batch=240, micro_batch=4), 2, 8)
+    assert Share.of(TrainConfig(total_batch=240, micro_batch=3), 2, 8).rounds == 10

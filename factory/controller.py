@@ -1,0 +1,211 @@
+"""The driver of a training run: everything checked before it starts, then Ray Train, then the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import uuid
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from factory.finetuning import STOPPED, Quarantine, Run, WorkersConfig, publish, work
+from factory.lease import Lease
+from factory.shards import Index, read_index
+from factory.store import StorageConfig, Store, open_store, pyarrow_filesystem
+from factory.targets import missing, target_of
+from model.config import TrainConfig
+
+PATCH = 16
+PROGRESS_SECONDS = 10.0
+
+
+def prepare(
+    name: str, shards: str, weights: str, out: str, split: str | None, train: TrainConfig, workers: WorkersConfig,
+    storage: StorageConfig,
+) -> Run:  # fmt: skip
+    """Look at the shards, the weights and the output folder.
+
+    Raises:
+        ValueError: in one sentence, for whatever would make the run fail or be of no use.
+    """
+    from model.pocket.data import one_a_noun
+
+    target = target_of(name)
+    classes = classes_in(weights, [*target.needs, *target.results], storage)
+    problem = missing(target, name, classes, train.from_weights, weights)
+    if problem:
+        raise ValueError(problem)
+    keep = one_a_noun if target.drawing.one_a_noun else None
+    index = read_index(shards, split, storage, keep)
+    if target.captions and not any(index.captions.values()):
+        raise ValueError(f"{shards} has no captions, and target {name} learns from them; "
+                         "render from a table with a column 'caption'")  # fmt: skip
+    if index.size % PATCH:
+        raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of {PATCH}")
+    expected = size_of(weights, name, train.from_weights, storage)
+    if expected and expected != index.size:
+        raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {expected}; "
+                         f"render with --size {expected}")  # fmt: skip
+    run = Run(
+        target=name, out=open_store(out, storage).root, weights=open_store(weights, storage).root, train=train,
+        workers=workers, index=index, validation=_validation(shards, split, storage, keep, index), storage=storage,
+    )  # fmt: skip
+    run.share()
+    begun = _read(run.store, "run.json")
+    if begun and begun["target"] != name:
+        raise ValueError(f"{out} holds a run of target {begun['target']}; give another --out")
+    return run
+
+
+def _validation(shards: str, split: str | None, storage: StorageConfig, keep: Any, index: Index) -> Index | None:
+    if split != "train":
+        return None
+    try:
+        found = read_index(shards, "val", storage)
+    except ValueError:
+        return None
+    return found if found.size == index.size else None
+
+
+def classes_in(weights: str, names: list[str], storage: StorageConfig) -> dict[str, str]:
+    """The class that each weight folder holds, "" for none."""
+    store = open_store(weights, storage)
+    found = {}
+    for name in names:
+        config = _read(store, f"{name}/config.json") or {}
+        found[name] = config.get("_class_name") or next(iter(config.get("architectures", [])), "")
+    return found
+
+
+def size_of(weights: str, name: str, from_weights: bool, storage: StorageConfig) -> int | None:
+    """The side in pixels that the UNet to go on from, or to start from, is made for; None where any will do."""
+    folder = {"video": "video" if from_weights else "image", "temporal": "video"}.get(name)
+    folder = "image" if name == "image" and from_weights else folder
+    config = _read(open_store(weights, storage), f"{folder}/config.json") if folder else None
+    return config["latent_size"] * PATCH if config and "latent_size" in config else None
+
+
+def _read(store: Store, key: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(store.get(key))
+    except KeyError:
+        return None
+
+
+def train(run: Run) -> int:
+    """Train what is left to train and write the weights; returns the exit code.
+
+    Raises:
+        RuntimeError: in one sentence, when training had to stop.
+    """
+    from model.checkpoints import Checkpoints
+
+    store = run.store
+    with Lease(store):
+        store.sweep()
+        store.delete(STOPPED)
+        for shard, reason in run.index.quarantined.items():
+            Quarantine(store)(shard, reason)
+        settings = {"target": run.target, "train": asdict(run.train), "workers": asdict(run.workers)}
+        store.put("run.json", json.dumps(settings, indent=1).encode())
+        done = max(Checkpoints(store).steps(), default=0)
+        print(f"{run.target}: {len(run.index)} turntables of {len(run.index.captions)} assets, "
+              f"{len(run.validation or ())} for validation; step {done} of {run.train.num_steps}")  # fmt: skip
+        if done < run.train.num_steps:
+            with watched(run):
+                fit(run)
+        best = publish(run)
+    for shard, reason in Quarantine(store).listed().items():
+        print(f"quarantined: {shard}: {reason}")
+    print(f"weights of step {best}: {run.weights}")
+    return 0
+
+
+def fit(run: Run) -> None:
+    """Start Ray Train and wait for its end.
+
+    Raises:
+        RuntimeError: when it stopped: the loss is not finite, or workers died too often.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from factory.feeding import Feed
+    from factory.pipeline import start_ray
+
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
+    start_ray(run.workers.address)
+    check_room(run.workers)
+    filesystem, path = pyarrow_filesystem(f"{run.out}/ray", run.storage)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"run": run},
+        scaling_config=ScalingConfig(num_workers=run.workers.workers, use_gpu=run.workers.gpu),
+        run_config=RunConfig(
+            name=uuid.uuid4().hex[:12], storage_path=path, storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=run.workers.max_failures),
+        ),
+        datasets={"train": lambda: run.index},  # pyright: ignore[reportArgumentType]
+        dataset_config=Feed(run),
+    )  # fmt: skip
+    try:
+        trainer.fit()
+    except Exception as error:
+        if _read(run.store, STOPPED) is None:
+            raise RuntimeError(f"training stopped: {_last_line(error)}; run the same command again to go on") from error
+    stopped = _read(run.store, STOPPED)
+    if stopped:
+        raise RuntimeError(f"training stopped: {stopped['reason']}; the checkpoints in {run.out} are whole: "
+                           "lower --train.learning-rate, or mend the cause, and run again")  # fmt: skip
+
+
+def check_room(workers: WorkersConfig) -> None:
+    """Whether the cluster can hold the workers and their readers; Ray would wait for ever.
+
+    Raises:
+        RuntimeError: in one sentence.
+    """
+    import ray
+
+    has = ray.cluster_resources()
+    cpus, needed = int(has.get("CPU", 0)), workers.workers * (1 + workers.readers)
+    if needed > cpus:
+        raise RuntimeError(f"{workers.workers} workers with {workers.readers} readers each need {needed} CPUs, "
+                           f"Ray has {cpus}; take fewer")  # fmt: skip
+    gpus = int(has.get("GPU", 0))
+    if workers.gpu and workers.workers > gpus:
+        raise RuntimeError(f"{workers.workers} workers need a GPU each, Ray has {gpus}; take fewer, or leave out --gpu")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+@contextmanager
+def watched(run: Run):
+    """Print a line of progress every few seconds, for as long as the context lasts."""
+    from factory.recorder import progress_line, read_log
+
+    over, shown = threading.Event(), [0]
+
+    def look() -> None:
+        rows = read_log(run.store)
+        if rows and rows[-1]["step"] != shown[0]:
+            shown[0] = int(rows[-1]["step"])
+            print(progress_line(rows, run.train.num_steps, run.share().total), flush=True)
+
+    def watch() -> None:
+        while not over.wait(PROGRESS_SECONDS):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()

@@ -1,0 +1,310 @@
+"""Training on Ray Train: many workers, each fed its own ordered stream by Ray Data, restarted when one dies.
+
+    shards ── ReadTurntables ──▶ stream of worker 0..n-1 ── `model.training.train` ──▶ checkpoints, log, weights
+              decode, augment    by (seed, worker, position)
+
+All state lies in the output folder: a new group of workers, after a death or in another call, reads the newest
+whole checkpoint there and goes on at its step, with the same data and the same noise.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from factory.shards import Index
+from factory.store import LocalStore, StorageConfig, Store, open_store
+from factory.targets import TARGETS
+from model.config import Share, TrainConfig
+
+if TYPE_CHECKING:
+    from factory.stream import Reader
+    from model.checkpoints import Checkpoint
+    from model.pocket.data import Batch
+    from model.training import Recipe, Setting
+
+STOPPED = "stopped.json"
+QUARANTINE = "quarantine"
+SHEET_ASSETS = 6
+
+
+@dataclass(kw_only=True, slots=True)
+class WorkersConfig:
+    """Where and on how many workers a run trains."""
+
+    workers: int = 1
+    """Training processes, >= 1."""
+    gpu: bool = False
+    """Give each worker a GPU."""
+    threads: int = 1
+    """CPU threads of each worker, >= 1."""
+    readers: int = 1
+    """Reading processes for each worker, >= 1."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """A copy of the model on each worker, or shards of it (FSDP2)."""
+    max_failures: int = 3
+    """How often the workers are started again after one has died; -1: without limit."""
+    address: str = "local"
+    """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
+
+    def __post_init__(self) -> None:
+        if min(self.workers, self.threads, self.readers) < 1:
+            raise ValueError("workers, threads and readers must be at least 1")
+        if self.max_failures < -1:
+            raise ValueError(f"max_failures is {self.max_failures}; it must be at least -1")
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """Everything that a worker needs to know."""
+
+    target: str
+    out: str
+    weights: str
+    train: TrainConfig
+    workers: WorkersConfig
+    index: Index
+    validation: Index | None
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+    @property
+    def store(self) -> Store:
+        """The output folder."""
+        return open_store(self.out, self.storage)
+
+    def share(self, batch: int | None = None) -> Share:
+        """How a step is divided; raises ValueError when it does not come out even."""
+        return Share.of(self.train, batch or TARGETS[self.target].drawing.batch, self.workers.workers)
+
+    def reader(self, rank: int = 0, workers: int = 1, index: Index | None = None) -> Reader:
+        """Reads the stream of a worker."""
+        from factory.stream import Order, Reader
+
+        order = Order(index=index or self.index, seed=self.train.seed, rank=rank, workers=workers)
+        return Reader(order=order, drawing=TARGETS[self.target].drawing, note=Quarantine(self.store))
+
+
+@dataclass(slots=True)
+class Quarantine:
+    """Names shards that cannot be read, one file each in the output folder."""
+
+    store: Store
+
+    def __call__(self, shard: str, reason: str) -> None:
+        from factory.prompts import digest
+
+        self.store.put(f"{QUARANTINE}/{digest(shard)}.json", json.dumps({"shard": shard, "reason": reason}).encode())
+
+    def listed(self) -> dict[str, str]:
+        """Reasons by shard."""
+        rows = [json.loads(self.store.get(key)) for key in self.store.keys(f"{QUARANTINE}/")]
+        return {row["shard"]: row["reason"] for row in rows}
+
+
+def fetch(url: str, names: list[str], folder: Path, storage: StorageConfig | None = None) -> Path:
+    """A local folder with these weight folders of `url`; `folder` takes the copies of a remote one."""
+    store = open_store(url, storage)
+    if isinstance(store, LocalStore):
+        return Path(store.root)
+    for name in names:
+        for key in store.keys(f"{name}/"):
+            (folder / key).parent.mkdir(parents=True, exist_ok=True)
+            (folder / key).write_bytes(store.get(key))
+    return folder
+
+
+def setting_of(run: Run, scratch: Path) -> Setting:
+    """What the target is built from, its weights fetched into `scratch`."""
+    from model.training import Setting
+
+    target = TARGETS[run.target]
+    weights = fetch(run.weights, [*target.needs, *target.results], scratch / "weights", run.storage)
+    captions = sorted(set(run.index.captions.values()))
+    return Setting(weights=weights, config=run.train, captions=captions, size=run.index.size, scratch=scratch)
+
+
+def work(config: dict[str, Any]) -> None:
+    """What each worker does; Ray Train calls it, again after a death."""
+    import torch
+    from ray import train as ray_train
+    from ray.train.torch import get_device
+
+    from model.parallel import World
+
+    run: Run = config["run"]
+    if STOPPED in _names(run.store):
+        return  # the last group found that going on would be wrong
+    context = ray_train.get_context()
+    torch.set_num_threads(run.workers.threads)
+    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())  # pyright: ignore
+    try:
+        train_worker(run, world, feed=lambda start, share: _fed(start, share))
+    except (ValueError, FloatingPointError) as error:
+        run.store.put(STOPPED, json.dumps({"reason": str(error)}).encode())
+        raise
+
+
+def _names(store: Store) -> set[str]:
+    try:
+        store.get(STOPPED)
+    except KeyError:
+        return set()
+    return {STOPPED}
+
+
+def train_worker(run: Run, world: Any, feed: Any) -> None:
+    """Train from the newest checkpoint to the end; `feed(position, share)` is the stream of turntables."""
+    with tempfile.TemporaryDirectory(prefix="im3d-finetune-") as scratch:
+        setting = setting_of(run, Path(scratch))
+        session = Session(run, world, setting)
+        session.go(feed)
+
+
+class Session:
+    """One worker's run: built, resumed, and told when to save.
+
+    Args:
+        run: what is trained.
+        world: which worker this is.
+        setting: what the target is built from.
+    """
+
+    def __init__(self, run: Run, world: Any, setting: Setting) -> None:
+        from model.checkpoints import Checkpoints
+        from model.training import Training
+
+        self.run, self.world, self.setting = run, world, setting
+        self.checkpoints = Checkpoints(run.store, run.train.keep_last)
+        found, problems = self.checkpoints.latest()
+        if world.rank == 0:
+            self._drop_broken(found, problems)
+        recipe = TARGETS[run.target].build(setting)
+        if recipe.gather and (found is None or not recipe.gathered):
+            recipe.gather(self._plain())
+        self.recipe, self.share = recipe, run.share(recipe.batch)
+        self.training = Training(recipe, run.train, self.share, world, run.workers.parallel)
+        if found:
+            self.training.load(found.state, found.step)
+        self.validation = self._validation()
+
+    def go(self, feed: Any) -> None:
+        """Train to the end."""
+        from factory.recorder import Recorder
+        from model.training import train
+
+        training, config, share = self.training, self.run.train, self.share
+        position = training.step * share.micro * share.rounds
+        if self.recipe.feed:
+            batches = self.recipe.feed(share, self.world, training.step)
+        else:
+            batches = feed(position, share)
+        first = self.world.rank == 0
+        recorder = Recorder(self.run.store, training.step, share.total, config.log_every) if first else None
+
+        def on_save() -> None:
+            measured = training.validate(self.validation) if self.validation else {}
+            state = training.state()
+            if recorder is not None:
+                recorder.saved(training.step, measured)
+                self.checkpoints.save(training.step, state, measured.get("loss"))
+                if training.step % config.sheet_every == 0 or training.step == config.num_steps:
+                    self._draw(recorder, state)
+
+        try:
+            train(training, batches, recorder.step if recorder else lambda row: None, on_save)
+        finally:
+            if recorder is not None:
+                recorder.close()
+
+    def _drop_broken(self, found: Checkpoint | None, problems: list[str]) -> None:
+        for step in self.checkpoints.steps():
+            if step > (found.step if found else -1):
+                self.checkpoints.discard(step)
+        if problems:
+            self.run.store.put("damaged.json", json.dumps(problems).encode())
+
+    def _plain(self) -> Iterator[Batch]:
+        from factory.stream import plain_batches
+
+        return plain_batches(self.run.reader(), 64)
+
+    def _validation(self) -> list[Batch]:
+        """This worker's part of the fixed validation turntables, in batches."""
+        from itertools import islice
+
+        from factory.stream import plain_batches
+
+        wanted = min(self.run.train.validation_turntables, len(self.run.validation or ()))
+        if not wanted or self.recipe.feed:
+            return []
+        size = min(self.share.micro, wanted)
+        count = max(1, wanted // size // self.world.size)
+        stream = plain_batches(self.run.reader(self.world.rank, self.world.size, self.run.validation), size)
+        return list(islice(stream, count))
+
+    def _draw(self, recorder: Any, state: dict[str, dict[str, Any]]) -> None:
+        """A sheet of what the averaged weights make of the first validation (else training) turntables."""
+        import torch
+
+        from factory.stream import plain_batches
+
+        recipe = averaged(self.run, self.setting, state)
+        if recipe.sheet is None:
+            return
+        batch = next(plain_batches(self.run.reader(index=self.run.validation), SHEET_ASSETS))
+        with torch.no_grad():
+            recorder.sheet(self.training.step, recipe.sheet(batch))
+
+
+def averaged(run: Run, setting: Setting, state: dict[str, dict[str, Any]]) -> Recipe:
+    """The target on the CPU with a checkpoint's averaged weights."""
+    from model.training import load_weights
+
+    recipe = TARGETS[run.target].build(setting)
+    named = dict(recipe.loss.named_parameters())
+    kept = state["weights"] | state["average"]
+    load_weights({name: named[name].data for name in kept if name in named}, kept)
+    recipe.loss.eval()
+    return recipe
+
+
+def publish(run: Run) -> int:
+    """Write the best checkpoint's averaged weights into the weights' folder; returns its step."""
+    from model.checkpoints import Checkpoints
+
+    checkpoints = Checkpoints(run.store)
+    best = checkpoints.best()
+    assert best is not None, "a finished run has a checkpoint"
+    with tempfile.TemporaryDirectory(prefix="im3d-publish-") as scratch:
+        recipe = averaged(run, setting_of(run, Path(scratch)), checkpoints.load(best).state)
+        recipe.save(Path(scratch, "made"))
+        target = open_store(run.weights, run.storage)
+        for path in sorted(Path(scratch, "made").rglob("*")):
+            if path.is_file():
+                target.put(path.relative_to(Path(scratch, "made")).as_posix(), path.read_bytes())
+    return best
+
+
+def _fed(start: int, share: Share) -> Iterator[Batch]:
+    """Micro-batches of this worker from Ray Data, checked to begin at position `start`."""
+    import torch
+    from ray import train as ray_train
+
+    from model.pocket.data import Batch
+
+    shard: Any = ray_train.get_dataset_shard("train")
+    position = start
+    for rows in shard.iter_batches(batch_size=share.micro, prefetch_batches=2, batch_format="numpy"):
+        if rows["position"][0] != position:
+            raise RuntimeError(f"the stream is at {rows['position'][0]}, expected {position}")
+        position += len(rows["position"])
+        yield Batch(
+            frames=torch.from_numpy(rows["frames"].copy()),
+            captions=rows["caption"].tolist(),
+            azimuths=torch.from_numpy(rows["azimuths"].copy()),
+            elevations=torch.from_numpy(rows["elevation"].copy()),
+        )

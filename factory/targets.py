@@ -1,0 +1,105 @@
+"""What `im3d finetune --target` can train, each from what and into what. Heavy imports wait until one is built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from model.config import Drawing
+
+if TYPE_CHECKING:
+    from model.training import Recipe, Setting
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Target:
+    """One kind of model.
+
+    `recipe` is "module:function" of a `Setting` to a `Recipe`.
+    """
+
+    recipe: str
+    drawing: Drawing
+    """What it sees of each turntable, and how many a step."""
+    results: tuple[str, ...]
+    """Weight folders that it writes."""
+    needs: dict[str, str]
+    """Weight folders that it builds on, and the class that each must hold."""
+    captions: bool = True
+    """Whether it learns from the captions."""
+
+    def build(self, setting: Setting) -> Recipe:
+        """The networks and the loss; the same initial weights for the same seed."""
+        import torch
+
+        torch.manual_seed(setting.config.seed)
+        module, _, name = self.recipe.partition(":")
+        make: Callable[[Setting], Recipe] = getattr(import_module(module), name)
+        return make(setting)
+
+
+_AUTOENCODER = {"autoencoder": "PocketAutoencoder"}
+_TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
+_POCKET, _JUDGES, _PAPER = "model.pocket.recipes", "factory.judges", "model.latent_training"
+
+TARGETS: dict[str, Target] = {
+    "autoencoder": Target(
+        recipe=f"{_POCKET}:autoencoder", drawing=Drawing(batch=16, views="any"), results=("autoencoder",), needs={},
+        captions=False,
+    ),
+    "image": Target(
+        recipe=f"{_POCKET}:image", drawing=Drawing(batch=16, views="front", one_a_noun=True),
+        results=("image", "text_encoder"), needs=_AUTOENCODER,
+    ),
+    "video": Target(
+        recipe=f"{_POCKET}:video", drawing=Drawing(batch=8, views="some", count=4, roll_share=0.25),
+        results=("video",), needs={**_TEXT, "image": "PocketUNet"},
+    ),
+    "temporal": Target(
+        recipe=f"{_POCKET}:temporal", drawing=Drawing(batch=2, roll_share=0.25),
+        results=("video",), needs={**_TEXT, "video": "PocketUNet"},
+    ),
+    "elevation": Target(
+        recipe=f"{_JUDGES}:elevation", drawing=Drawing(batch=16, views="quarters", count=4),
+        results=("elevation",), needs={}, captions=False,
+    ),
+    "mask": Target(
+        recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
+    ),
+    "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=64, views="any"), results=("clip",), needs={}),
+}  # fmt: skip
+"""In the order in which the first four build on each other."""
+
+
+def target_of(name: str) -> Target:
+    """A target by its name.
+
+    Raises:
+        ValueError: for an unknown one, with the nearest known.
+    """
+    if name in TARGETS:
+        return TARGETS[name]
+    near = difflib.get_close_matches(name, TARGETS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"Available: {', '.join(TARGETS)}"
+    raise ValueError(f"target {name!r} not found; {hint}")
+
+
+def missing(target: Target, name: str, classes: dict[str, str], from_weights: bool, weights: str) -> str | None:
+    """Why the weight folders, by the class that each holds ("" for none), do not suit a target; None when they do."""
+    needs = dict(target.needs)
+    if from_weights:
+        own = {"autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet"}
+        needs |= {folder: own[folder] for folder in target.results if folder in own}
+    for folder, wanted in needs.items():
+        found = classes.get(folder, "")
+        if not found:
+            first = "video" if folder == "video" else folder.replace("text_encoder", "image")
+            return (f"target {name} builds on {weights}/{folder}, which is missing; "
+                    f"train that first with `im3d finetune --target {first}`, or name other --weights")  # fmt: skip
+        if found != wanted:
+            return (f"target {name} builds on a {wanted}, and {weights}/{folder} holds a {found}; "
+                    "give --weights of the right family")  # fmt: skip
+    return None

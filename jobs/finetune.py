@@ -1,0 +1,58 @@
+"""Train a model on turntables with Ray Train: `im3d finetune --target temporal --shards DIR --weights DIR`.
+
+Targets, in the order in which they build on each other: autoencoder, image, video, temporal; on their own:
+elevation, mask, clip. A run that was cut goes on from its last checkpoint.
+Exit code: 0 when the weights are written, 2 when training could not begin or had to stop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from factory.finetuning import WorkersConfig
+from factory.store import StorageConfig
+from jobs.settings import guarded
+from model.config import TrainConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class Finetune:
+    """Train one of the models on rendered turntables. Run it again and it goes on."""
+
+    target: str
+    """Which model: autoencoder, image, video, temporal, elevation, mask or clip."""
+    shards: str
+    """Turntables as `im3d render` writes them, a local path or s3:// address."""
+    weights: str
+    """Folder of weight folders, a local path or s3:// address; what the target builds on is read from it, the
+    result is written to it."""
+    out: str | None = None
+    """Checkpoints, log, TensorBoard and sheets, a local path or s3:// address; runs/finetune/TARGET by default."""
+    split: str | None = "train"
+    """Turntables of this split only; `None` takes all."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    workers: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, train; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: run(tyro.cli(Finetune, args=arguments, prog="im3d finetune")))
+
+
+def run(job: Finetune) -> int:
+    """Check everything, train, write the weights; returns the exit code."""
+    from factory.controller import prepare, train
+
+    return train(prepare(job.target, job.shards, job.weights, job.out or f"runs/finetune/{job.target}", job.split,
+                         job.train, job.workers, job.storage))  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

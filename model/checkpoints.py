@@ -1,0 +1,120 @@
+"""Checkpoints by step in a store: seen wholly or not at all, checked when read, the best one kept.
+
+checkpoints/step-00000500/weights.safetensors, average.safetensors, optimizer.safetensors
+checkpoints/step-00000500/state.json     step, validation, SHA-256 of the three; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FOLDER = "checkpoints"
+State = dict[str, dict[str, "Tensor"]]
+
+
+class Files(Protocol):
+    """What checkpoints need of a store; `factory.store.Store` is one."""
+
+    def put(self, key: str, data: bytes) -> None: ...
+    def get(self, key: str) -> bytes: ...
+    def keys(self, prefix: str) -> Iterator[str]: ...
+    def delete(self, key: str) -> None: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class Checkpoint:
+    """A whole checkpoint, read and checked."""
+
+    step: int
+    state: State
+    validation: float | None
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        store: the run's output folder.
+        keep_last: how many are kept beside the best.
+    """
+
+    def __init__(self, store: Files, keep_last: int = 2) -> None:
+        self.store, self.keep_last = store, keep_last
+
+    def save(self, step: int, state: State, validation: float | None) -> None:
+        """Write a checkpoint, then delete those that are neither recent nor best."""
+        from safetensors.torch import save
+
+        digests = {}
+        for part, tensors in state.items():
+            data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+            digests[part] = hashlib.sha256(data).hexdigest()
+            self.store.put(f"{_folder(step)}/{part}.safetensors", data)
+        record = {"step": step, "validation": validation, "sha256": digests}
+        self.store.put(f"{_folder(step)}/state.json", json.dumps(record).encode())
+        kept = {*self.steps()[-self.keep_last :], self.best()}
+        for old in self.steps():
+            if old not in kept:
+                self.discard(old)
+
+    def steps(self) -> list[int]:
+        """Steps of all finished checkpoints, rising."""
+        names = (key.split("/") for key in self.store.keys(f"{FOLDER}/"))
+        return sorted(int(parts[1].removeprefix("step-")) for parts in names if parts[-1] == "state.json")
+
+    def best(self) -> int | None:
+        """The step of the lowest validation loss; the last step where none was measured; None without checkpoints."""
+        records = [self._record(step) for step in self.steps()]
+        measured = [record for record in records if record["validation"] is not None]
+        if measured:
+            return min(measured, key=lambda record: record["validation"])["step"]
+        return records[-1]["step"] if records else None
+
+    def load(self, step: int) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            ValueError: when a file of it is missing or not what was written.
+        """
+        from safetensors.torch import load
+
+        record, state = self._record(step), {}
+        for part, digest in record["sha256"].items():
+            try:
+                data = self.store.get(f"{_folder(step)}/{part}.safetensors")
+            except KeyError:
+                data = b""
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ValueError(f"checkpoint of step {step} is damaged: {part}.safetensors is not what was written")
+            state[part] = load(data)
+        return Checkpoint(step=step, state=state, validation=record["validation"])
+
+    def latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest whole checkpoint, and what was wrong with newer ones."""
+        problems = []
+        for step in reversed(self.steps()):
+            try:
+                return self.load(step), problems
+            except ValueError as error:
+                problems.append(str(error))
+        return None, problems
+
+    def discard(self, step: int) -> None:
+        """Delete a checkpoint, its record first."""
+        self.store.delete(f"{_folder(step)}/state.json")
+        for key in list(self.store.keys(f"{_folder(step)}/")):
+            self.store.delete(key)
+
+    def _record(self, step: int) -> dict[str, Any]:
+        return json.loads(self.store.get(f"{_folder(step)}/state.json"))
+
+
+def _folder(step: int) -> str:
+    return f"{FOLDER}/step-{step:08d}"

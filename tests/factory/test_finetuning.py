@@ -1,0 +1,88 @@
+"""Ray Train with real workers: one is killed, and nobody can tell from the result."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from factory.controller import prepare, train
+from factory.finetuning import WorkersConfig, train_worker
+from factory.recorder import read_log
+from factory.store import StorageConfig
+from factory.stream import plain_batches
+from model.checkpoints import Checkpoints
+from model.config import TrainConfig
+from model.parallel import World
+
+pytestmark = pytest.mark.timeout(900)
+STEPS, SAVE_EVERY = 30, 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    yield
+    ray.shutdown()
+
+
+def run_of(shards: Path, weights: Path, out: str, **config):
+    settings = {"num_steps": STEPS, "save_every": SAVE_EVERY, "log_every": 1, "warmup_steps": 3, "precision": "float32"}
+    workers = WorkersConfig(workers=config.pop("workers", 1))
+    settings |= {"validation_turntables": 0} | config
+    return prepare(
+        "temporal", str(shards), str(weights), out, "train", TrainConfig(**settings), workers, StorageConfig()
+    )
+
+
+def losses(run) -> list[float]:
+    return [row["loss"] for row in read_log(run.store)]
+
+
+def kill_one(run, killed: list[int]) -> None:
+    """SIGKILL one training worker once the second checkpoint is there."""
+    while Checkpoints(run.store).steps()[-1:] < [2 * SAVE_EVERY]:
+        time.sleep(0.02)
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+            os.kill(process.pid, signal.SIGKILL)
+            killed.append(process.pid)
+            return
+
+
+def test_a_killed_worker_changes_nothing(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
+    """2 workers x 30 steps, one SIGKILLed: as many steps, and the loss of each to 1e-4, as if it had lived."""
+    calm, hit = (run_of(tiny_shards, tiny_pocket, str(tmp_path / name), workers=2) for name in ("calm", "hit"))
+    base = (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert train(calm) == 0
+    (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").write_bytes(base)
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one, args=(hit, killed), daemon=True)
+    killer.start()
+    assert train(hit) == 0
+    killer.join()
+    assert killed
+    assert [row["step"] for row in read_log(hit.store)] == list(range(1, STEPS + 1))
+    assert losses(hit) == pytest.approx(losses(calm), abs=1e-4)
+    assert len(set(losses(hit))) == STEPS
+
+
+def test_one_worker_under_ray_is_the_plain_loop(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
+    base = (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes()
+    plain, ray_run = (run_of(tiny_shards, tiny_pocket, str(tmp_path / n), num_steps=6) for n in ("plain", "ray"))
+    train_worker(plain, World(), lambda start, share: plain_batches(plain.reader(), share.micro, start))
+    assert train(ray_run) == 0
+    assert losses(ray_run) == pytest.approx(losses(plain), abs=1e-6)
+    assert (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes() != base
+
+
+def test_a_loss_that_is_no_number_is_not_tried_again(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
+    config = {"num_steps": 9, "learning_rate": 1e30, "save_every": 1, "warmup_steps": 1}
+    run = run_of(tiny_shards, tiny_pocket, str(tmp_path / "run"), **config)
+    with pytest.raises(RuntimeError, match=r"training stopped: the .* at step \d; the checkpoints"):
+        train(run)

@@ -1,0 +1,164 @@
+"""Shards in, weights out: every target of `im3d finetune`, a few steps each, and what is refused before the first."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from factory import controller
+from factory.finetuning import train_worker
+from factory.recorder import read_log
+from factory.store import LocalStore
+from factory.stream import plain_batches
+from jobs.finetune import main
+from model.checkpoints import Checkpoints
+from model.parallel import World
+from model.pocket.unet import PocketUNet
+
+
+@pytest.fixture(autouse=True)
+def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain loop in the place of Ray Train, which has tests of its own."""
+
+    def fit(run) -> None:
+        try:
+            train_worker(run, World(), lambda start, share: plain_batches(run.reader(), share.micro, start))
+        except FloatingPointError as error:
+            raise RuntimeError(str(error)) from error
+
+    monkeypatch.setattr(controller, "fit", fit)
+
+
+def finetune(target: str, shards: Path, weights: Path, out: Path, *flags: str, steps: int = 2) -> int:
+    common = ["--target", target, "--shards", str(shards), "--weights", str(weights), "--out", str(out)]
+    train = ["--train.num-steps", str(steps), "--train.log-every", "1", "--train.precision", "float32"]
+    return main([*common, *train, *flags])
+
+
+def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
+    monkeypatch.setattr("model.pocket.recipes.WIDTHS", (32, 64))
+    monkeypatch.setattr("model.pocket.recipes.ENCODER_VIEWS", 64)
+    weights, before = tmp_path / "weights", {}
+    for target in ("autoencoder", "image", "video", "temporal"):
+        assert finetune(target, tiny_shards, weights, tmp_path / target) == 0
+        if target == "video":
+            before = load_file(weights / "video" / "diffusion_pytorch_model.safetensors")
+    after = load_file(weights / "video" / "diffusion_pytorch_model.safetensors")
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert changed
+    assert all("temporal" in name for name in changed)
+    assert PocketUNet.from_pretrained(weights / "video").config["temporal"] is True
+    store = LocalStore(str(tmp_path / "image"))
+    assert [row["step"] for row in read_log(store)] == [1, 2]
+    kept = Checkpoints(store).load(2).state["average"]
+    assert any(name.startswith("text.") for name in kept)
+    shown = load_file(weights / "image" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(shown["conv_in.bias"], kept["unet.conv_in.bias"].half())
+
+
+@pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
+def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
+    monkeypatch.setattr("factory.judges.CLIP_VIEWS", 64)
+    monkeypatch.setattr("factory.judges.CLIP_BATCH", 16)
+    steps = {"elevation": 60, "mask": 30, "clip": 6}[target]
+    flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
+    assert finetune(target, tiny_shards, tmp_path, tmp_path / "run", *flags, steps=steps) == 0
+    assert (tmp_path / target / "model.safetensors").is_file()
+    losses = [row["loss"] for row in read_log(LocalStore(str(tmp_path / "run")))]
+    assert len(losses) == steps
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+
+
+def test_a_finished_run_only_writes_its_weights_again(tmp_path, tiny_shards, tiny_pocket, capsys):
+    places = tiny_shards, tiny_pocket, tmp_path / "run"
+    assert finetune("temporal", *places) == 0
+    first = (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes()
+    capsys.readouterr()
+    assert finetune("temporal", *places) == 0
+    assert "step 2 of 2" in capsys.readouterr().out
+    assert (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes() == first
+    assert finetune("video", *places) == 2
+    assert "holds a run of target temporal; give another --out" in capsys.readouterr().err
+
+
+def test_a_corrupted_shard_is_named_and_left_out(tmp_path, shards_writer, tiny_pocket, capsys):
+    shards = shards_writer(tmp_path / "shards", {"box-0": "a red box", "ball-1": "a ball", "box-2": "a box"})
+    broken = shards / "renders" / "part-ball-1-32.parquet"
+    broken.write_bytes(broken.read_bytes()[:-100])
+    flips = shards / "renders" / "part-box-2-32.parquet"  # its footer is whole, its pictures are not
+    data = bytearray(flips.read_bytes())
+    frames = pq.ParquetFile(flips).metadata.row_group(0)
+    pages = [frames.column(i) for i in range(frames.num_columns) if "bytes" in frames.column(i).path_in_schema]
+    for page in pages:
+        for place in range(page.data_page_offset + 40, page.data_page_offset + page.total_compressed_size - 40, 50):
+            data[place] ^= 0xFF
+    flips.write_bytes(bytes(data))
+    assert finetune("temporal", shards, tiny_pocket, tmp_path / "run", steps=3) == 0
+    out = capsys.readouterr().out
+    assert "4 turntables of 2 assets" in out
+    assert "quarantined: renders/part-ball-1-32.parquet" in out
+    assert "quarantined: renders/part-box-2-32.parquet" in out
+    assert len(read_log(LocalStore(str(tmp_path / "run")))) == 3
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path, tiny_shards, tiny_pocket):
+    run, flags = tmp_path / "run", ["--train.save-every", "2", "--train.keep-last", "9"]
+    weights = tiny_pocket / "video" / "diffusion_pytorch_model.safetensors"
+    base = weights.read_bytes()
+    assert finetune("temporal", tiny_shards, tiny_pocket, run, *flags, steps=6) == 0
+    rows = read_log(LocalStore(str(run)))
+    weights.write_bytes(base)
+    (run / "checkpoints" / "step-00000006" / "state.json").unlink()
+    damaged = run / "checkpoints" / "step-00000004" / "average.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert finetune("temporal", tiny_shards, tiny_pocket, run, *flags, steps=6) == 0
+    again = read_log(LocalStore(str(run)))
+    assert [row["step"] for row in again] == [1, 2, 3, 4, 5, 6]
+    assert [row["loss"] for row in again] == pytest.approx([row["loss"] for row in rows], abs=1e-6)
+    assert "step 4 is damaged: average.safetensors" in (run / "damaged.json").read_text()
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:
+    assert finetune(*arguments) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    return message
+
+
+def test_what_cannot_be_trained_on_is_said_before_training(tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys):
+    out = tmp_path / "run"
+    assert "did you mean temporal?" in refused(capsys, "temporl", tiny_shards, tiny_pocket, out)
+    (tmp_path / "empty").mkdir()
+    assert "no turntable shards" in refused(capsys, "temporal", tmp_path / "empty", tiny_pocket, out)
+    foreign = shards_writer(tmp_path / "foreign", {"box-0": "a box"})
+    for path in (foreign / "renders").iterdir():
+        pq.write_table(pa.table({"prompt": ["x"]}), path)
+    assert "no column 'asset_id'" in refused(capsys, "temporal", foreign, tiny_pocket, out)
+    mixed = shards_writer(tmp_path / "mixed", {"box-0": "a box"})
+    shards_writer(mixed, {"box-1": "a box"}, size=48)
+    assert "mixes frames of 32, 48 pixels" in refused(capsys, "temporal", mixed, tiny_pocket, out)
+    large = shards_writer(tmp_path / "large", {"box-0": "a box"}, size=48)
+    assert "render with --size 32" in refused(capsys, "temporal", large, tiny_pocket, out)
+    silent = shards_writer(tmp_path / "silent", {"box-0": ""})
+    assert "has no captions" in refused(capsys, "temporal", silent, tiny_pocket, out)
+    assert "builds on" in refused(capsys, "temporal", tiny_shards, tmp_path / "nothing", out)
+    for path in (tiny_pocket / "video").iterdir():
+        path.unlink()
+    assert "im3d finetune --target video" in refused(capsys, "temporal", tiny_shards, tiny_pocket, out)
+    config = json.loads((tiny_pocket / "image" / "config.json").read_text())
+    (tiny_pocket / "video" / "config.json").write_text(json.dumps(config | {"_class_name": "I2VGenXLUNet"}))
+    assert "holds a I2VGenXLUNet" in refused(capsys, "temporal", tiny_shards, tiny_pocket, out)
+    assert not out.exists()
+
+
+def test_a_loss_that_is_no_number_stops_with_the_reason(tmp_path, tiny_shards, tiny_pocket, capsys):
+    """A rate so high that the weights overflow: no retry would help, and the checkpoint before stays whole."""
+    flags = ["--train.learning-rate", "1e30", "--train.save-every", "1", "--train.warmup-steps", "1"]
+    assert finetune("temporal", tiny_shards, tiny_pocket, tmp_path / "run", *flags, steps=20) == 2
+    assert "at step" in capsys.readouterr().err
