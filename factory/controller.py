@@ -74,7 +74,7 @@ def classes_in(weights: str, names: list[str], storage: StorageConfig) -> dict[s
     store = open_store(weights, storage)
     found = {}
     for name in names:
-        config = _read(store, f"{name}/config.json") or {}
+        config = _read(store, f"{name}/config.json") or _read(store, f"{name}/model_index.json") or {}
         found[name] = config.get("_class_name") or next(iter(config.get("architectures", [])), "")
     return found
 
@@ -100,6 +100,7 @@ def train(run: Run) -> int:
     Raises:
         RuntimeError: in one sentence, when training had to stop.
     """
+    from factory.training_report import write_report
     from model.checkpoints import Checkpoints
 
     store = run.store
@@ -117,9 +118,11 @@ def train(run: Run) -> int:
             with watched(run):
                 fit(run)
         best = publish(run)
+        notes = {"published step": str(best), "workers": str(run.workers.workers), "turntables": str(len(run.index))}
+        write_report(store, f"im3d finetune --target {run.target}", notes)
     for shard, reason in Quarantine(store).listed().items():
         print(f"quarantined: {shard}: {reason}")
-    print(f"weights of step {best}: {run.weights}")
+    print(f"weights of step {best}: {run.weights}; report: {run.out}/report.html")
     return 0
 
 

@@ -70,6 +70,14 @@ TARGETS: dict[str, Target] = {
         recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
     ),
     "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=64, views="any"), results=("clip",), needs={}),
+    "i2vgen-xl": Target(
+        recipe=f"{_PAPER}:i2vgen_xl", drawing=Drawing(batch=240), results=("i2vgen-xl-turntable",),
+        needs={"i2vgen-xl": "I2VGenXLPipeline"},
+    ),
+    "svd": Target(
+        recipe=f"{_PAPER}:stable_video", drawing=Drawing(batch=240), results=("svd-turntable",),
+        needs={"svd": "StableVideoDiffusionPipeline"}, captions=False,
+    ),
 }  # fmt: skip
 """In the order in which the first four build on each other."""
 
@@ -91,14 +99,17 @@ def missing(target: Target, name: str, classes: dict[str, str], from_weights: bo
     """Why the weight folders, by the class that each holds ("" for none), do not suit a target; None when they do."""
     needs = dict(target.needs)
     if from_weights:
-        own = {"autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet"}
+        own = {"autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet",
+               "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline"}  # fmt: skip
         needs |= {folder: own[folder] for folder in target.results if folder in own}
     for folder, wanted in needs.items():
         found = classes.get(folder, "")
         if not found:
-            first = "video" if folder == "video" else folder.replace("text_encoder", "image")
-            return (f"target {name} builds on {weights}/{folder}, which is missing; "
-                    f"train that first with `im3d finetune --target {first}`, or name other --weights")  # fmt: skip
+            first = folder.replace("text_encoder", "image")
+            way = f"train that first with `im3d finetune --target {first}`"
+            if wanted.endswith("Pipeline"):
+                way = f"save a {wanted} there"
+            return f"target {name} builds on {weights}/{folder}, which is missing; {way}, or name other --weights"
         if found != wanted:
             return (f"target {name} builds on a {wanted}, and {weights}/{folder} holds a {found}; "
                     "give --weights of the right family")  # fmt: skip

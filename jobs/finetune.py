@@ -25,7 +25,7 @@ class Finetune:
     """Train one of the models on rendered turntables. Run it again and it goes on."""
 
     target: str
-    """Which model: autoencoder, image, video, temporal, elevation, mask or clip."""
+    """Which model: autoencoder, image, video, temporal, elevation, mask, clip, i2vgen-xl or svd."""
     shards: str
     """Turntables as `im3d render` writes them, a local path or s3:// address."""
     weights: str

@@ -61,13 +61,22 @@ class I2VGenXLVideoModel(LatentVideoModel):
 
     def condition(self, images: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> sampling.ModelFn:
         """The guided denoiser of [B,16,C,h,w]; the unconditional half sees no text and no CLIP image."""
-        dtype, scale = self.unet.dtype, self.config.guidance_scale
-        text, image = self._text(list(prompts)), self._image(images)
-        latents = self._image_latents(images)
+        scale = self.config.guidance_scale
+        text, image, latents = self.conditions(images, prompts)
         if scale > 1:
             text = torch.cat([self._text([""] * len(prompts)), text])
             image = torch.cat([torch.zeros_like(image), image])
             latents = torch.cat([latents, latents])
+        predict = self.denoiser(text, image, latents)
+        return sampling.guided(predict, scale) if scale > 1 else predict
+
+    def conditions(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Text [B,L,D], image embedding [B,1,D] and image latents [B,C,16,h,w] of images [B,3,H,W] in [-1, 1]."""
+        return self._text(list(prompts)), self._image(images), self._image_latents(images)
+
+    def denoiser(self, text: Tensor, image: Tensor, latents: Tensor) -> sampling.ModelFn:
+        """The network under these conditions."""
+        dtype = self.unet.dtype
         fps = torch.full((len(text),), FRAMES_PER_SECOND, device=self.unet.device)
 
         def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
@@ -82,7 +91,7 @@ class I2VGenXLVideoModel(LatentVideoModel):
             )[0]
             return prediction.transpose(1, 2).float()
 
-        return sampling.guided(predict, scale) if scale > 1 else predict
+        return predict
 
     def decode(self, latents: Tensor) -> Tensor:
         """One frame at a time, which bounds memory."""

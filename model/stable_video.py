@@ -59,11 +59,23 @@ class StableVideoModel(LatentVideoModel):
     def condition(self, images: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> sampling.ModelFn:
         """The denoiser of [B,16,C,h,w]; guidance grows linearly from 1 at frame 0 to the configured scale."""
         del prompts
-        dtype, scale = self.unet.dtype, self.config.guidance_scale
-        image, latents = self._image(images), self._image_latents(images, seeds)
+        scale = self.config.guidance_scale
+        image, latents = self.conditions(images, seeds)
         if scale > 1:
             image = torch.cat([torch.zeros_like(image), image])
             latents = torch.cat([torch.zeros_like(latents), latents])
+        predict = self.denoiser(image, latents)
+        if scale <= 1:
+            return predict
+        return sampling.guided(predict, torch.linspace(1, scale, NUM_FRAMES, device=images.device).view(1, -1, 1, 1, 1))
+
+    def conditions(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Image embedding [B,1,D] and image latents [B,16,C,h,w] of images [B,3,H,W] in [-1, 1]."""
+        return self._image(images), self._image_latents(images, seeds)
+
+    def denoiser(self, image: Tensor, latents: Tensor) -> sampling.ModelFn:
+        """The network under these conditions."""
+        dtype = self.unet.dtype
         numbers = torch.tensor([[FRAMES_PER_SECOND - 1, MOTION, self.noise_augmentation]], device=self.unet.device)
         time_ids = numbers.expand(len(image), -1).to(dtype)
 
@@ -71,9 +83,7 @@ class StableVideoModel(LatentVideoModel):
             stacked = torch.cat([noisy, latents], 2).to(dtype)
             return self.unet(stacked, timestep, image.to(dtype), added_time_ids=time_ids, return_dict=False)[0].float()
 
-        if scale <= 1:
-            return predict
-        return sampling.guided(predict, torch.linspace(1, scale, NUM_FRAMES, device=images.device).view(1, -1, 1, 1, 1))
+        return predict
 
     def decode(self, latents: Tensor) -> Tensor:
         """All 16 frames at once: the decoder itself is temporal."""
