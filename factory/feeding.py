@@ -57,7 +57,7 @@ class ReadTurntables:
     def __init__(self, reader: Reader, windows: list[Window], start: int, stop: int) -> None:
         self.reader, self.windows, self.start, self.stop = reader, windows, start, stop
 
-    def rows(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    def rows(self, batch: Any) -> Iterator[dict[str, np.ndarray]]:
         """Rows of a window, one at a time; Ray gathers them into blocks."""
         for number in batch["id"]:
             for position, sample in self.reader.samples(self.windows[number], self.start):

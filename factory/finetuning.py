@@ -215,7 +215,7 @@ class Session:
                     self._draw(recorder, state)
 
         try:
-            train(training, batches, recorder.step if recorder else lambda row: None, on_save)
+            train(training, batches, lambda row: recorder.step(row | memory()) if recorder else None, on_save)
         finally:
             if recorder is not None:
                 recorder.close()
@@ -258,6 +258,13 @@ class Session:
         batch = next(plain_batches(self.run.reader(index=self.run.validation), SHEET_ASSETS))
         with torch.no_grad():
             recorder.sheet(self.training.step, recipe.sheet(batch))
+
+
+def memory() -> dict[str, float]:
+    """Resident memory of this process in MiB."""
+    import psutil
+
+    return {"memory_mb": psutil.Process().memory_info().rss / 2**20}
 
 
 def averaged(run: Run, setting: Setting, state: dict[str, dict[str, Any]]) -> Recipe:

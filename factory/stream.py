@@ -150,6 +150,10 @@ class Shards:
             elevation=table["elevation"][row].as_py(),
         )
 
+    def forget(self) -> None:
+        """Drop what has been read."""
+        self._tables.clear()
+
     def _read(self, chunk: Chunk) -> Any:
         import pyarrow.parquet as pq
 

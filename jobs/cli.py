@@ -18,6 +18,7 @@ JOBS = {
     "view": "3D assets in, a page in the browser out: orbit them",
     "study": "two or more runs in, a page for human raters and their win rates out",
     "ablate": "3D assets in, the paper's ablations out: tables and a picture sheet",
+    "curate": "turntable renders in, which assets to train on out",
     "finetune": "turntable renders in, weights of a trained model out",
 }
 

@@ -51,7 +51,8 @@ def spread(loss: nn.Module, mode: Parallel, blocks: Sequence[nn.Module], world: 
 
         for block in blocks:
             fully_shard(block)
-        return fully_shard(loss, reshard_after_forward=False)
+        fully_shard(loss, reshard_after_forward=False)
+        return loss
     if world.size == 1:
         return loss
     from torch.nn.parallel import DistributedDataParallel
@@ -90,7 +91,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that lies here."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportCallIssue]
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ It runs by itself on one process; Ray Train only starts it on many and feeds it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,7 +228,7 @@ class Training:
         self.step = step
 
 
-def load_weights(targets: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def load_weights(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     """Overwrite tensors by name.
 
     Raises:

@@ -11,7 +11,7 @@ from factory.stream import WINDOW_BYTES, Order, Reader, plain_batches
 from model.config import Drawing
 
 
-def index(groups: int, rows: int = 4, size: int = WINDOW_BYTES // 3) -> Index:
+def index(groups: int, rows: int = 4, size: int = WINDOW_BYTES // 3 + 1) -> Index:
     chunks = [Chunk(key=f"part-{g}", group=0, rows=tuple(range(rows)), size=size) for g in range(groups)]
     return Index(url="", chunks=chunks, captions={}, size=32)
 

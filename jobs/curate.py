@@ -1,0 +1,69 @@
+"""Choose the assets whose pictures agree with their captions: `im3d curate --shards DIR --best 700`.
+
+Exit code: 0 when the decision is written, 2 when there was nothing to judge.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from eval.config import ClipConfig
+from factory.curation import CurateConfig
+from factory.store import StorageConfig
+from jobs.settings import guarded
+
+
+@dataclass(kw_only=True, slots=True)
+class Curate:
+    """Score every asset's pictures against its caption by CLIP and keep the best; `im3d finetune` heeds it."""
+
+    shards: str
+    """Turntables as `im3d render` writes them, a local path or s3:// address; the decision is written there."""
+    threads: int = 1
+    """CPU threads."""
+    settings: Annotated[CurateConfig, tyro.conf.arg(name="")]
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, judge, write; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: run(tyro.cli(Curate, args=arguments, prog="im3d curate")))
+
+
+def run(job: Curate) -> int:
+    """Judge all assets and write the decision; returns the exit code."""
+    import torch
+
+    from eval.clip import Scorer
+    from factory.curation import choose, judge, write
+    from factory.lease import Lease
+    from factory.shards import CURATED, read_index
+    from factory.store import open_store
+
+    torch.set_num_threads(job.threads)
+    store = open_store(job.shards.rstrip("/").removesuffix("/renders"), job.storage)
+    index = read_index(job.shards, None, job.storage, heed=False)
+    if not any(index.captions.values()):
+        raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption'")
+    problems = dict(index.quarantined)
+    scorer = Scorer.load(job.clip)
+    with Lease(store):
+        verdicts = judge(index, scorer, job.settings.views, problems.__setitem__, store)
+        choose(verdicts, job.settings)
+        write(store, verdicts, scorer.name)
+    kept = sum(verdict.kept for verdict in verdicts)
+    for shard, reason in problems.items():
+        print(f"not readable: {shard}: {reason}")
+    print(f"{kept} of {len(verdicts)} assets kept by {scorer.name}: {store.root}/{CURATED}, {store.root}/curated.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
