@@ -37,6 +37,7 @@ def write_shards(folder: Path, count: int, size: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
     import trimesh
+    from trimesh.visual import ColorVisuals
 
     from factory.export import png
     from factory.meshes import load_mesh, render_turntable
@@ -45,8 +46,11 @@ def write_shards(folder: Path, count: int, size: int) -> None:
     for number in range(count):
         random = np.random.default_rng(number)
         box = trimesh.creation.box(random.uniform(0.3, 1, 3))
-        box.visual.vertex_colors = [*random.integers(0, 256, 3), 255]
-        mesh, rows = load_mesh(box.export(file_type="glb")), []
+        colors = np.tile([*random.integers(0, 256, 3), 255], (len(box.vertices), 1)).astype(np.uint8)
+        box.visual = ColorVisuals(box, vertex_colors=colors)
+        path = folder / "box.glb"
+        box.export(path)
+        mesh, rows = load_mesh(path), []
         for elevation in random.uniform(0, 0.7, 2):
             frames = [{"bytes": png(frame), "path": ""} for frame in render_turntable(mesh, elevation, size)]
             known = {"asset_id": f"box-{number}", "caption": "a box", "split": "train", "size": size}

@@ -61,21 +61,26 @@ class Index:
 
 
 def read_index(
-    url: str, split: str | None, storage: StorageConfig | None = None, keep: Keep | None = None
-) -> Index:  # fmt: skip
+    url: str,
+    split: str | None,
+    storage: StorageConfig | None = None,
+    keep: Keep | None = None,
+    heed: bool = True,
+) -> Index:
     """Look through the shards of a folder, without their frames.
 
     Args:
         url: a local path or s3:// address, the output of `im3d render`.
         split: rows of this split only; None takes all.
         keep: which assets of captions by id; None keeps all.
+        heed: leave out what `im3d curate` dropped.
 
     Raises:
         ValueError: in one sentence, when there is nothing to train on.
     """
     store = open_store(url.rstrip("/").removesuffix("/renders"), storage)
     groups, broken = _groups(store, url)
-    chosen = decisions(store)
+    chosen = decisions(store) if heed else {}
     rows = [row for group in groups for row in group.rows(chosen)]
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
     if not wanted:

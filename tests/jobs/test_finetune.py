@@ -95,7 +95,8 @@ def test_a_corrupted_shard_is_named_and_left_out(tmp_path, shards_writer, tiny_p
     frames = pq.ParquetFile(flips).metadata.row_group(0)
     pages = [frames.column(i) for i in range(frames.num_columns) if "bytes" in frames.column(i).path_in_schema]
     for page in pages:
-        for place in range(page.data_page_offset + 40, page.data_page_offset + page.total_compressed_size - 40, 50):
+        first = page.dictionary_page_offset or page.data_page_offset
+        for place in range(first + 40, first + page.total_compressed_size - 40, 50):
             data[place] ^= 0xFF
     flips.write_bytes(bytes(data))
     assert finetune("temporal", shards, tiny_pocket, tmp_path / "run", steps=3) == 0

@@ -1,0 +1,58 @@
+"""Which assets are trained on: scores, decision, pictures, and that training heeds it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from factory.curation import CurateConfig, Verdict, choose
+from factory.shards import read_index
+from jobs.curate import main
+
+CAPTIONS = {"box-0": "a red box", "ball-1": "a blue ball", "box-2": "a fish", "ball-3": ""}
+
+
+@pytest.fixture
+def shards(tmp_path: Path, shards_writer) -> Path:
+    return shards_writer(tmp_path / "shards", CAPTIONS, split="")
+
+
+def test_the_best_are_kept_and_trained_on(shards: Path, capsys):
+    assert main(["--shards", str(shards), "--best", "2"]) == 0
+    assert "2 of 4 assets kept by pocket" in capsys.readouterr().out
+    rows = {row["asset_id"]: row for row in pq.read_table(shards / "curated.parquet").to_pylist()}
+    scores = {asset: row["clip_text_pocket"] for asset, row in rows.items()}
+    best = set(sorted(scores, key=lambda asset: -scores[asset])[:2])
+    assert {asset for asset, row in rows.items() if row["kept"]} == best
+    assert {row["split"] for row in rows.values()} <= {"train", "val"}
+    assert set(read_index(str(shards), None).captions) == best
+    assert set(read_index(str(shards), None, heed=False).captions) == set(CAPTIONS)
+    assert "2 assets kept" in (shards / "curated.html").read_text()
+    assert np.asarray(Image.open(shards / "histogram.png")).std() > 0
+    assert Image.open(shards / "kept.png").size == (8 * 96, 96 + 26)
+    assert main(["--shards", str(shards / "renders"), "--best", "4"]) == 0
+    assert set(read_index(str(shards), None).captions) == set(CAPTIONS)
+
+
+def test_best_and_threshold_together():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    verdicts = [Verdict(asset_id=str(s), caption="x", score=s, split="train", picture=picture) for s in (9.0, 5.0, 1.0)]
+    choose(verdicts, CurateConfig(best=2, threshold=6))
+    assert [verdict.kept for verdict in verdicts] == [True, False, False]
+    choose(verdicts, CurateConfig(threshold=5))
+    assert [verdict.kept for verdict in verdicts] == [True, True, False]
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path, shards_writer, capsys):
+    (tmp_path / "empty").mkdir()
+    mute = shards_writer(tmp_path / "mute", {"box-0": ""})
+    for arguments, message in [
+        (["--shards", str(mute)], "give --best N or --threshold"),
+        (["--shards", str(tmp_path / "empty"), "--best", "1"], "make some with `im3d render`"),
+        (["--shards", str(mute), "--best", "1"], "has no captions to compare with"),
+        (["--shards", str(mute), "--best", "0"], "best is 0; it must be at least 1"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
