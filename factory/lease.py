@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -47,6 +48,7 @@ class Lease:
         self.key = ""
         self.lost = ""
         self._stop = threading.Event()
+        self._handler: Any = None
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
@@ -60,12 +62,15 @@ class Lease:
             raise ValueError(f"{self.store.root}: another run took this folder just now; wait for it or choose another")
         for key in held:
             self.store.delete(key)
+        self._handler = _make_interruptible()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._stop.set()
         self._thread.join()
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
         if self.lost:
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 raise LeaseLost(self.lost) from None
@@ -112,6 +117,16 @@ class Lease:
                         f"{self.store.root}: no heartbeat could be written for {self.stale_seconds:.0f} s ({error})"
                     )
                     return _thread.interrupt_main()
+
+
+def _make_interruptible() -> Any:
+    """Let the main thread be interrupted where a shell started it in the background, with SIGINT ignored.
+
+    Returns the handler to put back; None when nothing was changed.
+    """
+    if threading.current_thread() is not threading.main_thread() or callable(signal.getsignal(signal.SIGINT)):
+        return None
+    return signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _start_time(pid: int) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -291,11 +292,17 @@ def wait_forever(store: LocalStore, **settings: Any) -> None:
             time.sleep(0.05)
 
 
-def test_superseded_run_is_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_superseded_run_is_stopped(tmp_path: Path, handler: Any) -> None:
     store = LocalStore(str(tmp_path))
+    before = signal.signal(signal.SIGINT, handler)
     threading.Timer(0.5, lambda: store.create("lease/00000001.json", b"{}")).start()
-    with pytest.raises(LeaseLost, match="took this folder over"):
-        wait_forever(store)
+    try:
+        with pytest.raises(LeaseLost, match="took this folder over"):
+            wait_forever(store)
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_superseded_run_publishes_nothing(tmp_path: Path) -> None:
