@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LIMIT ?= 4
 ASSETS ?=
+POCKET ?= runs/pocket
+STEPS ?=
 DEMO ?= runs/demo
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -l '__main__' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench
+.PHONY: help venv demo test lint bench pocket
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -45,3 +47,20 @@ bench: venv ## Run the benchmarks: LIMIT=4 cases each; ASSETS=DIR (assets.jsonl,
 	  fi; \
 	  $(BIN)/python -m benchmarks.$$name "$$@" || exit 1; \
 	done
+
+# Steps are about those that the embedded weights had in all, in one schedule; STEPS=2 tries the way in minutes.
+define train
+	$(BIN)/python -m jobs.finetune --target $(1) --shards $(POCKET)/renders --weights $(POCKET)/weights \
+	  --out $(POCKET)/training/$(1) --train.num-steps $(or $(STEPS),$(2)) $(3)
+endef
+
+pocket: venv ## Train the embedded models anew: ASSETS=DIR, POCKET=runs/pocket; goes on where it stopped
+	@test -n "$(ASSETS)" || { echo "make pocket ASSETS=DIR: a folder with assets.jsonl and glb/"; exit 2; }
+	$(BIN)/python -m jobs.render --assets $(ASSETS)/assets.jsonl --out $(POCKET)/renders --turntables 4
+	$(call train,autoencoder,1700,--train.learning-rate 1.5e-3)
+	$(call train,elevation,1500,--train.learning-rate 2e-3)
+	$(call train,mask,500,--train.learning-rate 2e-3)
+	$(call train,clip,2000,)
+	$(call train,image,20000,)
+	$(call train,video,10000,--train.learning-rate 7e-4 --train.ema-decay 0.998)
+	$(call train,temporal,1000,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
