@@ -69,6 +69,13 @@ def unsynchronised(loss: nn.Module, last: bool) -> AbstractContextManager:
     return nullcontext()
 
 
+def reshard(loss: nn.Module) -> None:
+    """Free what FSDP2 has gathered of parameters: once they are overwritten it would compute with old values."""
+    for module in loss.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()  # pyright: ignore[reportCallIssue]
+
+
 def bare(loss: nn.Module) -> nn.Module:
     """The module inside DistributedDataParallel; any other as it is."""
     return loss.module if isinstance(loss, nn.parallel.DistributedDataParallel) else loss

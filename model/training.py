@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import Precision, Share, TrainConfig
-from model.parallel import Parallel, World, assign, bare, local, recompute, spread, unsynchronised, whole
+from model.parallel import Parallel, World, assign, bare, local, recompute, reshard, spread, unsynchronised, whole
 
 Row = dict[str, float]
 """What one step reports: step, loss, gradient norm, rate, seconds, share of waiting, terms of the loss."""
@@ -178,6 +178,7 @@ class Training:
     def _overwrite(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self.parameters.items():
             local(parameter).copy_(local(values[name]))
+        reshard(self.loss)
 
     def validate(self, batches: Sequence[Any]) -> Row:
         """The averaged weights' loss on fixed batches of this worker with fixed noise, over all workers."""

@@ -33,7 +33,7 @@ def _cluster():
 
 def run_of(shards: Path, weights: Path, out: str, **config):
     settings = {"num_steps": STEPS, "save_every": SAVE_EVERY, "log_every": 1, "warmup_steps": 3, "precision": "float32"}
-    workers = WorkersConfig(workers=config.pop("workers", 1))
+    workers = WorkersConfig(workers=config.pop("workers", 1), parallel=config.pop("parallel", "ddp"))
     settings |= {"validation_turntables": 0} | config
     return prepare(
         "temporal", str(shards), str(weights), out, "train", TrainConfig(**settings), workers, StorageConfig()
@@ -70,6 +70,21 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path, tiny_shards: Path, tiny
     assert [row["step"] for row in read_log(hit.store)] == list(range(1, STEPS + 1))
     assert losses(hit) == pytest.approx(losses(calm), abs=1e-4)
     assert len(set(losses(hit))) == STEPS
+
+
+def test_shards_of_the_model_train_as_copies_do(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
+    """Three steps before and three after a checkpoint with its validation, which overwrites the weights for a while."""
+    config = {"num_steps": 6, "save_every": 3, "validation_turntables": 2, "workers": 2}
+    weights, runs = tiny_pocket / "video" / "diffusion_pytorch_model.safetensors", []
+    base = weights.read_bytes()
+    for parallel in ("ddp", "fsdp"):
+        weights.write_bytes(base)
+        runs.append(run_of(tiny_shards, tiny_pocket, str(tmp_path / parallel), parallel=parallel, **config))
+        assert train(runs[-1]) == 0
+    rows = [read_log(run.store) for run in runs]
+    for name in ("loss", "grad_norm"):
+        copies, shards = ([row[name] for row in part] for part in rows)
+        assert shards == pytest.approx(copies, rel=1e-4), name
 
 
 def test_one_worker_under_ray_is_the_plain_loop(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
