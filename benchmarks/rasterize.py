@@ -13,7 +13,6 @@ time; ``useful_lanes`` the share of the computed lanes that held such a pair.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,7 +169,6 @@ def print_table(rows: list[dict[str, Any]], peak: float) -> None:
 
 def run(options: Options) -> dict[str, Any]:
     """Measures, prints the table and returns the figures of the JSON line."""
-    os.environ["NUMBA_NUM_THREADS"] = str(max(options.threads))
     import numba
 
     from benchmarks.roofline import peak_gflops

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,11 +113,12 @@ def summary_of(rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
 
 def main(options: Options) -> dict[str, Any]:
     """Run the benchmark and print it; returns the JSON's content."""
-    os.environ["NUMBA_NUM_THREADS"] = str(options.threads)
+    import numba
     import torch
 
     from recon.perceptual import load_perceptual
 
+    numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     perceptual, random = load_perceptual("pocket"), np.random.default_rng(options.seed)
     rows, sheets, known = [], [], done_before(options.progress)

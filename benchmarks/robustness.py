@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,11 +174,12 @@ def print_table(summary: dict[str, Any]) -> None:
 
 def main(options: Options) -> dict[str, Any]:
     """Run the benchmark and print it; returns the JSON's content."""
-    os.environ["NUMBA_NUM_THREADS"] = str(options.threads)
+    import numba
     import torch
 
     from recon.perceptual import load_perceptual
 
+    numba.set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     known, rows, pictures = read_progress(options.progress), [], []
     assets = load_assets(options.assets, options.split)
