@@ -268,8 +268,11 @@ class RenderConfig:
     """Elevations are uniform in [0, this], in [0, 89]."""
     random_start: bool = False
     """Start at a random azimuth instead of the front."""
+    stretch: float = 1.0
+    """Make each turntable's mesh longer or shorter along each of its axes, by a random factor of at most this and
+    at least its inverse, in [1, 4]: more shapes to train on than there are assets."""
     seed: int = 0
-    """Of elevations and starts; an asset's do not depend on the other assets."""
+    """Of elevations, starts and stretches; an asset's do not depend on the other assets."""
     num_views: int = 16
     """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
     pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1), batch=4))
@@ -284,3 +287,5 @@ class RenderConfig:
             raise ValueError(f"turntables is {self.turntables}, num_views {self.num_views}; both must be at least 1")
         if not 0 <= self.max_elevation_degrees <= 89:
             raise ValueError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")
+        if not 1 <= self.stretch <= 4:
+            raise ValueError(f"stretch is {self.stretch}; it must lie in [1, 4]")

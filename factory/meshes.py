@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
@@ -77,6 +77,22 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     if num_faces > MAX_FACES:
         raise ValueError(f"asset has {num_faces} faces; the limit is {MAX_FACES}: decimate it first")
     return _assemble(meshes)
+
+
+def stretched(mesh: Mesh, factors: NDArray[np.float64]) -> Mesh:
+    """The mesh made longer or shorter along its axes, and normalised again: another thing of the same kind.
+
+    Args:
+        factors: [3], each > 0; x, y (up), z.
+    """
+    corners = mesh.corners * factors
+    normals = mesh.normals / factors
+    lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return replace(
+        mesh,
+        corners=(corners / np.linalg.norm(corners, axis=-1).max()).astype(np.float32),
+        normals=(normals / np.maximum(lengths, 1e-12)).astype(np.float32),
+    )
 
 
 def _assemble(meshes: list) -> Mesh:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from factory.config import LineConfig, RenderConfig
 from factory.ledger import commit
@@ -156,14 +157,16 @@ class RenderTurntables(Stage):
     def render(self, row: Row) -> Row:
         """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
         from factory.export import png
-        from factory.meshes import load_mesh, render_turntable
+        from factory.meshes import load_mesh, render_turntable, stretched
         from recon.cameras import azimuths, turntable
         from recon.config import OrbitConfig
 
         config, orbit = self.config, OrbitConfig(num_views=self.config.num_views)
-        elevation, start = view_of(row["turntable_id"], config)
+        elevation, start, factors = drawn(row["turntable_id"], config)
         data = read_asset(row["path"], self.root)
         mesh = load_mesh(data, PurePosixPath(row["path"]).suffix.lower().lstrip("."))
+        if config.stretch > 1:
+            mesh = stretched(mesh, factors)
         frames = render_turntable(mesh, elevation, config.size, orbit.num_views, start)
         cameras = turntable(elevation, config.size, orbit, start)
         return {
@@ -177,11 +180,12 @@ class RenderTurntables(Stage):
         }
 
 
-def view_of(turntable_id: str, config: RenderConfig) -> tuple[float, float]:
-    """Elevation and start azimuth in radians, drawn from the seed and the turntable's own id."""
+def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, NDArray[np.float64]]:
+    """Elevation and start azimuth in radians and stretch [3], from the seed and the turntable's own id."""
     random = np.random.default_rng(int(digest("view", turntable_id, str(config.seed)), 16))
     elevation = random.uniform(0, math.radians(config.max_elevation_degrees))
-    return elevation, random.uniform(0, 2 * math.pi) if config.random_start else 0.0
+    start = random.uniform(0, 2 * math.pi)
+    return elevation, start if config.random_start else 0.0, config.stretch ** random.uniform(-1, 1, 3)
 
 
 def read_asset(path: str, root: str) -> bytes:

@@ -15,7 +15,7 @@ import trimesh
 from PIL import Image
 
 from factory.config import RenderConfig
-from factory.turntables import RenderWork, read_assets, view_of
+from factory.turntables import RenderWork, drawn, read_assets
 from jobs import render
 from recon.cameras import turntable
 
@@ -82,11 +82,15 @@ def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.Ca
 
 def test_views_depend_on_seed_and_id_only() -> None:
     config = RenderConfig()
-    assert view_of("a.0", config) == view_of("a.0", RenderConfig(size=64))
-    assert view_of("a.0", config) != view_of("a.1", config) != view_of("a.1", RenderConfig(seed=1))
-    assert view_of("a.0", config)[1] == 0.0
-    starts = [view_of(f"{n}.0", RenderConfig(random_start=True))[1] for n in range(200)]
-    elevations = [view_of(f"{n}.0", config)[0] for n in range(200)]
+    assert drawn("a.0", config)[:2] == drawn("a.0", RenderConfig(size=64))[:2]
+    assert drawn("a.0", config)[:2] != drawn("a.1", config)[:2] != drawn("a.1", RenderConfig(seed=1))[:2]
+    assert (drawn("a.0", config)[2] == 1).all()
+    factors = np.stack([drawn(f"{n}.0", RenderConfig(stretch=2.0))[2] for n in range(200)])
+    assert 0.5 <= factors.min() < 0.55
+    assert 1.8 < factors.max() <= 2
+    assert drawn("a.0", config)[1] == 0.0
+    starts = [drawn(f"{n}.0", RenderConfig(random_start=True))[1] for n in range(200)]
+    elevations = [drawn(f"{n}.0", config)[0] for n in range(200)]
     assert 0 <= min(starts) < 0.3 < 6.0 < max(starts) < 2 * math.pi
     assert 0 <= min(elevations) < 0.05 < 0.74 < max(elevations) <= math.pi / 4
 
