@@ -29,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
 	$(BIN)/python -m jobs.generate --preset pocket --prompts examples/prompts.jsonl --limit $(LIMIT) --out $(DEMO)
 
-test: venv ## Run the tests
-	$(BIN)/python -m pytest
+test: venv ## Run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(PACKAGES) tests
