@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.charts import histogram
+from eval.measures import RANK, measure_of
 from eval.page import escape, money, table
-from eval.scored_run import ScoredRun, title_of, why_not_comparable
+from eval.scored_run import ScoredRun, why_not_comparable
 from eval.statistics import Comparison, by_prompt, compare
 
 PAIRS = 5
@@ -27,9 +28,19 @@ class ScoreComparison:
 
 
 def shared_columns(run: ScoredRun, other: ScoredRun) -> list[str]:
-    """Score columns that both have and that mean the same: of one protocol, or of settings that judge alike."""
+    """Score columns that both have and that mean the same: of one protocol, or of settings that judge alike.
+
+    Ranks only where they are among the same prompts.
+    """
     alike = not why_not_comparable(run, other)
-    return [column for column in run.scores if column in other.scores and ("@" in column or alike)]
+    theirs = {one.name for one in other.evaluations}
+    pools = {one.protocol for one in run.evaluations if one.name in theirs}
+
+    def same(column: str) -> bool:
+        _, judged, protocol = column.partition("@")
+        return (not judged and alike) or (bool(judged) and (measure_of(column).group != RANK or protocol in pools))
+
+    return [column for column in run.scores if column in other.scores and same(column)]
 
 
 def compare_scores(run: ScoredRun, other: ScoredRun) -> list[ScoreComparison]:
@@ -86,57 +97,78 @@ def _effort(run: ScoredRun, other: ScoredRun) -> str:
 def _scores(run: ScoredRun, other: ScoredRun, scores: Sequence[ScoreComparison]) -> str:
     if not scores:
         return '<p class="soft">No score can be compared: the runs share fewer than 2 scored prompts.</p>'
-    rows = []
-    for one in scores:
-        found = one.result
-        means = (f"{one.means[0]:.2f}", f"{one.means[1]:.2f}")
-        difference = (f"{found.difference:+.2f}", f"{found.low:+.2f} to {found.high:+.2f}")
-        tests = (f"{found.p_t:.3g}", f"{found.p_wilcoxon:.3g}", f"{found.effect:+.2f}")
-        rows.append((title_of(one.column), f"{found.count:,}", *means, *difference, *tests, f"{one.left_out:,}"))
     head = ("score", "prompts in both", run.label, other.label, "difference", "95% interval", "p (t)", "p (Wilcoxon)")
-    return table(f"{run.label} minus {other.label}, prompt by prompt", (*head, "d_z", "left out"), rows)
+    caption = f"{run.label} minus {other.label}, prompt by prompt"
+    return table(caption, (*head, "d_z", "left out"), [_score_row(one) for one in scores])
 
 
-def _pairs(run: ScoredRun, other: ScoredRun, by: str) -> str:
-    """Assets of one prompt id in both runs, by the difference of a score."""
-    theirs = {name: row for row, name in enumerate(other.prompt_ids)}
+def _score_row(one: ScoreComparison) -> tuple[str, ...]:
+    found, measure = one.result, measure_of(one.column)
+    title = measure.title + (", lower is better" if measure.low else "")
+    means = (measure.text(mean) for mean in one.means)
+    bounds = f"{measure.text(found.low, '+')} to {measure.text(found.high, '+')}"
+    tests = (f"{found.p_t:.3g}", f"{found.p_wilcoxon:.3g}", f"{found.effect:+.2f}")
+    return (title, f"{found.count:,}", *means, measure.text(found.difference, "+"), bounds, *tests, f"{one.left_out:,}")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Pair:
+    """An asset of either run with one prompt id: their rows, and how much better the first one's score is."""
+
+    gain: float
+    mine: int
+    theirs: int
+
+
+def _paired(run: ScoredRun, other: ScoredRun, by: str) -> list[_Pair]:
+    """The assets that have the score in both runs, the largest gain first."""
+    theirs, sign = {name: row for row, name in enumerate(other.prompt_ids)}, measure_of(by).sign
     pairs = [
-        (float(run.scores[by][row] - other.scores[by][theirs[name]]), row, theirs[name])
+        _Pair(
+            gain=sign * float(run.scores[by][row] - other.scores[by][theirs[name]]),
+            mine=row,
+            theirs=theirs[name],
+        )
         for row, name in enumerate(run.prompt_ids)
         if name in theirs
     ]
-    pairs = sorted((pair for pair in pairs if np.isfinite(pair[0])), key=lambda pair: -pair[0])
+    return sorted((pair for pair in pairs if np.isfinite(pair.gain)), key=lambda pair: -pair.gain)
+
+
+def _pairs(run: ScoredRun, other: ScoredRun, by: str) -> str:
+    """The distribution of differences by asset, and the assets that differ most."""
+    pairs, measure = _paired(run, other, by), measure_of(by)
     if not pairs:
         return ""
-    differences = np.array([difference for difference, _, _ in pairs])
-    title = f"Difference by asset: {title_of(by)}"
-    wins = f"{run.label} is better in {int((differences > 0).sum()):,} of {len(pairs):,} assets of both"
-    gains = [pair for pair in pairs[:PAIRS] if pair[0] > 0]
-    losses = [pair for pair in pairs[::-1][:PAIRS] if pair[0] < 0]
+    gains = np.array([pair.gain for pair in pairs])
+    title = f"Difference by asset: {measure.title}"
+    wins = f"{run.label} is better in {int((gains > 0).sum()):,} of {len(pairs):,} assets of both"
+    shown = {
+        "Largest gains": [pair for pair in pairs[:PAIRS] if pair.gain > 0],
+        "Largest losses": [pair for pair in pairs[::-1][:PAIRS] if pair.gain < 0],
+    }
     sheets = "".join(
-        f'<h3>{name}</h3>\n<div class="sheet">' + "".join(_pair(run, other, by, *pair) for pair in shown) + "</div>"
-        for name, shown in (("Largest gains", gains), ("Largest losses", losses))
-        if shown
+        f'<h3>{name}</h3>\n<div class="sheet">{"".join(_pair(run, other, by, pair) for pair in few)}</div>'
+        for name, few in shown.items()
+        if few
     )
-    unseen = (
-        ""
-        if other.base is not None
-        else f"<p class='soft'>Files of {escape(other.label)} cannot be reached from here.</p>"
-    )
+    unseen = f"<p class='soft'>Files of {escape(other.label)} cannot be reached from here.</p>"
     return (
         f'<p>{escape(wins)}.</p><div class="charts"><figure><figcaption>{escape(title)}</figcaption>'
-        f"{histogram(title, differences)}</figure></div>{unseen}{sheets}"
+        f"{histogram(title, measure.sign * gains)}</figure></div>{unseen if other.base is None else ''}{sheets}"
     )
 
 
-def _pair(run: ScoredRun, other: ScoredRun, by: str, difference: float, mine: int, theirs: int) -> str:
+def _pair(run: ScoredRun, other: ScoredRun, by: str, pair: _Pair) -> str:
+    measure = measure_of(by)
     strips = "".join(
         f'<div class="strip">{"".join(_picture(source) for source in one.pictures(row))}</div>'
-        f'<p class="small"><span class="soft">{escape(one.label)}</span> <b>{one.scores[by][row]:.2f}</b></p>'
-        for one, row in ((run, mine), (other, theirs))
+        f'<p class="small"><span class="soft">{escape(one.label)}</span> <b>{measure.text(one.scores[by][row])}</b></p>'
+        for one, row in ((run, pair.mine), (other, pair.theirs))
     )
-    prompt = escape(run.prompts[mine]) or escape(run.prompt_ids[mine])
-    return f'<div class="pair card"><p><b class="number">{difference:+.2f}</b> {prompt}</p>{strips}</div>\n'
+    prompt = escape(run.prompts[pair.mine]) or escape(run.prompt_ids[pair.mine])
+    difference = measure.text(measure.sign * pair.gain, "+")
+    return f'<div class="pair card"><p><b class="number">{difference}</b> {prompt}</p>{strips}</div>\n'
 
 
 def _picture(source: str) -> str:

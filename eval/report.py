@@ -8,11 +8,12 @@ from string import Template
 
 import numpy as np
 
-from eval.charts import histogram, share_bar
+from eval.charts import share_bar
 from eval.comparison import comparison_section
+from eval.measures import measure_of
 from eval.page import Markup, escape, money, table, web_file
-from eval.scored_run import STAGE_OF_TABLE, ScoredRun, title_of
-from eval.statistics import summarise
+from eval.score_section import score_section
+from eval.scored_run import STAGE_OF_TABLE, ScoredRun
 from eval.words import WordCount, count_motion, count_words
 
 WEB_FILES = ("look.css", "report.css", "report.js")
@@ -31,7 +32,7 @@ def report_page(run: ScoredRun, other: ScoredRun | None, by: str | None, made: s
     """
     sections = {
         "Overview": _overview(run),
-        "Scores": _scores(run, other),
+        "Scores": score_section(run, other),
         "Best, median, worst": _sheets(run, by),
         "Comparison": comparison_section(run, other, by) if other else "",
         "Failures": _failures(run, by),
@@ -75,35 +76,6 @@ def _overview(run: ScoredRun) -> str:
     )
 
 
-def _scores(run: ScoredRun, other: ScoredRun | None) -> str:
-    """The table of scores and a histogram of each; `other` as a line where it has the same column."""
-    if not run.scores:
-        return "" if not len(run) else '<p class="soft">No scores: im3d evaluate --run judges the assets.</p>'
-    rows, charts = [], []
-    for column, values in run.scores.items():
-        known, title = values[np.isfinite(values)], title_of(column)
-        if not len(known):
-            rows.append((title, "0", *("—",) * 5))
-            continue
-        found = summarise(known)
-        points = np.percentile(known, [5, 50, 95])
-        spread = f"{found.mean:.2f} ± {found.std:.2f}"
-        rows.append(
-            (title, f"{found.count:,}", spread, f"{found.low:.2f} to {found.high:.2f}", *(f"{p:.2f}" for p in points))
-        )
-        charts.append(_figure(title, histogram(title, known, other.scores.get(column) if other else None)))
-    head = ("score", "assets", "mean ± std", "95% interval of the mean", "5%", "median", "95%")
-    note = f"Line: {escape(other.label)}. " if other else ""
-    return (
-        table("100 × cosine", head, rows)
-        + f'<p class="soft small">{note}Dashed: median.</p><div class="charts">{"".join(charts)}</div>'
-    )
-
-
-def _figure(title: str, chart: str) -> str:
-    return f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>"
-
-
 def _sheets(run: ScoredRun, by: str | None) -> str:
     """The best, the middle and the worst assets by a score: reference image, then views of the 3D asset."""
     if by is None or not len(run):
@@ -117,7 +89,7 @@ def _sheets(run: ScoredRun, by: str | None) -> str:
         + "</div>"
         for name, start in starts.items()
     )
-    note = f"By {escape(title_of(by))}. Reference image, then the 3D asset at four azimuths."
+    note = f"By {escape(measure_of(by).title)}. Reference image, then the 3D asset at four azimuths."
     return f'<p class="soft">{note}</p>\n{sheets}'
 
 
@@ -126,7 +98,7 @@ def _sheet_row(run: ScoredRun, row: int, place: int, by: str) -> str:
     pictures = [f'<img src="{source}" alt="" loading="lazy">' for source in run.pictures(row)]
     return (
         f'<button type="button" class="sheet-row" data-place="{place}"><span class="strip">{"".join(pictures)}</span>'
-        f'<span class="said"><b class="number">{run.scores[by][row]:.2f}</b> '
+        f'<span class="said"><b class="number">{measure_of(by).text(run.scores[by][row])}</b> '
         f"{escape(run.prompts[row]) or escape(run.prompt_ids[row])}</span></button>\n"
     )
 
@@ -149,7 +121,8 @@ def _failures(run: ScoredRun, by: str | None) -> str:
     words = count_words(prompts, failed, scores)
     overall = sum(failed) / max(len(failed), 1)
     failing = [word for word in words if word.failed and word.share > overall][:MAX_WORDS]
-    poor = sorted((word for word in words if word.z < -2), key=lambda word: word.z)[:MAX_WORDS]
+    sign = measure_of(by).sign if by else 1
+    poor = sorted((word for word in words if sign * word.z < -2), key=lambda word: sign * word.z)[:MAX_WORDS]
     note = (
         "Failed: a dead letter, or a turntable that the yield gate takes for unusable. "
         "Rows of the table that are no prompts are left out."
@@ -157,7 +130,7 @@ def _failures(run: ScoredRun, by: str | None) -> str:
     return (
         f'{stages}<p class="soft small">{note}</p>{motion}'
         + _words(f"Words that fail more often than all prompts ({overall:.1%})", "word", failing, by)
-        + _words("Words whose assets score lower (2 standard errors and more)", "word", poor, by)
+        + _words("Words whose assets score worse (2 standard errors and more)", "word", poor, by)
     )
 
 
@@ -174,17 +147,17 @@ def _words(caption: str, first: str, words: Sequence[WordCount], by: str | None)
             f"{word.share:.1%}",
             f"{word.low:.1%} to {word.high:.1%}",
         )
-        score = ("—", "—") if np.isnan(word.mean_score) else (f"{word.mean_score:.2f}", f"{word.z:+.1f}")
+        score = ("—", "—") if np.isnan(word.mean_score) else (f"{word.mean_score:.4g}", f"{word.z:+.1f}")
         rows.append((*cells, *(score if by else ())))
     return table(caption, head, rows)
 
 
 def _cost(run: ScoredRun) -> str:
-    """Seconds by stage over all assets, and what the last run into the folder cost."""
+    """Yield and cost of all assets, seconds by stage, network evaluations, and what the last run into it cost."""
     sums = {stage: float(np.nansum(seconds)) for stage, seconds in run.stage_seconds.items()}
     total = sum(sums.values())
     if not total:
-        return run.last_run
+        return _calls(run) + run.last_run
     rows = [
         (stage, f"{spent / len(run):.2f}", f"{spent:,.0f}", f"{spent / total:.1%}", Markup(share_bar(spent / total)))
         for stage, spent in sums.items()
@@ -199,4 +172,15 @@ def _cost(run: ScoredRun) -> str:
     if dollars:
         words.append(f"{money(dollars)}, {money(dollars / max(good, 1))} an asset that is not flagged")
     stages = table("Time in model code", ("stage", "s an asset", "s", "share", ""), rows)
-    return f"<p>{escape('; '.join(words))}.</p>{stages}{run.last_run}"
+    return f"<p>{escape('; '.join(words))}.</p>{stages}{_calls(run)}{run.last_run}"
+
+
+def _calls(run: ScoredRun) -> str:
+    """Network evaluations an asset, counted both ways (Table 4)."""
+    rows = []
+    for part, title in (("image", "text to image"), ("video", "turntable"), ("refine", "refinement")):
+        known = [run.calls[f"{kind}_{part}"] for kind in ("steps", "forwards") if f"{kind}_{part}" in run.calls]
+        if len(known) == 2 and all(np.isfinite(values).any() for values in known):
+            rows.append((title, *(f"{np.nanmean(values):,.1f}" for values in known)))
+    head = ("model", "sampler steps", "forwards, guidance doubled")
+    return table("Network evaluations an asset, mean", head, rows) if rows else ""

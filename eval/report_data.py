@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from eval.measures import measure_of
 from eval.page import script_data
-from eval.scored_run import ScoredRun, title_of
+from eval.scored_run import ScoredRun
 
 SHARD_ROWS = 2000
 MAX_MESSAGE = 300
@@ -28,7 +29,7 @@ FACTS = {
 
 def data_files(run: ScoredRun, by: str | None) -> Iterator[tuple[str, str]]:
     """Names and texts of the script files: `contents.js`, then the shards of assets from best to worst, then those of
-    dead letters by stage."""
+    dead letters by stage. `down`: whether the best have the highest score."""
     columns = list(run.scores) + [name for name in FACTS if not _empty(run, name)]
     assets = run.ranked(by)
     dead = sorted(run.dead, key=lambda letter: (letter.stage, letter.kind, letter.prompt_id))
@@ -39,6 +40,7 @@ def data_files(run: ScoredRun, by: str | None) -> Iterator[tuple[str, str]]:
         "shard": SHARD_ROWS,
         "columns": [_column(name) for name in columns],
         "by": by,
+        "down": by is None or not measure_of(by).low,
         "threshold": float(run.settings.get("yields.threshold", 0.5)),
     }
     yield "contents.js", script_data("globalThis.CONTENTS", contents)
@@ -64,7 +66,7 @@ def _shard(run: ScoredRun, rows: Sequence[int], columns: Sequence[str]) -> dict[
 
 def _rounded(run: ScoredRun, name: str, rows: Sequence[int]) -> list[float | int | None]:
     column = run.scores[name] if name in run.scores else run.numbers[name]
-    decimals = 3 if name in run.scores else FACTS[name][1]
+    decimals = measure_of(name).decimals + 1 if name in run.scores else FACTS[name][1]
     found: list[float | int | None] = []
     for value in column[list(rows)].tolist():
         rounded = round(value, decimals) if math.isfinite(value) else None
@@ -75,7 +77,8 @@ def _rounded(run: ScoredRun, name: str, rows: Sequence[int]) -> list[float | int
 def _column(name: str) -> dict[str, Any]:
     if name in FACTS:
         return {"name": name, "title": FACTS[name][0], "decimals": FACTS[name][1]}
-    return {"name": name, "title": title_of(name), "decimals": 2}
+    measure = measure_of(name)
+    return {"name": name, "title": measure.title, "decimals": measure.decimals}
 
 
 def _empty(run: ScoredRun, name: str) -> bool:

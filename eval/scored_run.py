@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.measures import measure_of
 from eval.page import address
 
 STAGE_OF_TABLE = "prompts"
 """The stage of dead letters that are no prompts at all: empty, double, unreadable."""
 SHEET_VIEWS = 4
 """Views of an asset that a sheet shows beside its reference image."""
-_KINDS = {"text": "prompt", "image": "image prompt"}
-_VIEWS = {"frames": "generated frames", "renders": "re-renders"}
 COMPARABLE = ("clip.", "orbit.", "image.size", "files.turntable_frames")
 """Settings that the line's own scores depend on beside the asset."""
 
@@ -29,6 +28,25 @@ class Letter:
     stage: str
     kind: str
     message: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """One evaluation of a run by `im3d evaluate`."""
+
+    name: str
+    """Its folder, <protocol>-<prompts>."""
+    statement: dict[str, Any]
+    """`protocol.json`: everything that its scores depend on."""
+    scored: int
+    """Assets with scores."""
+    dead: list[Letter] = field(default_factory=list)
+    """Assets that it could not score."""
+
+    @property
+    def protocol(self) -> str:
+        """What columns of its scores have after the @."""
+        return self.name[:8]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -46,11 +64,14 @@ class ScoredRun:
     folders: list[str]
     """Of each asset's files, relative to the run's folder."""
     scores: dict[str, NDArray[np.float64]]
-    """100 x cosine by column; after an @ the protocol of the evaluation that judged."""
+    """By column, as `eval.measures` knows it; after an @ the protocol of the evaluation that judged."""
     numbers: dict[str, NDArray[np.float64]]
     """seed, seconds, forwards, cost_dollars, gpu_seconds, num_gaussians, yield_score."""
+    calls: dict[str, NDArray[np.float64]]
+    """Network evaluations: `steps_*` of the sampler and `forwards_*`, by part of the line."""
     stage_seconds: dict[str, NDArray[np.float64]]
     dead: list[Letter] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     viewers: set[str] = field(default_factory=set)
     """Ids of the assets that have been exported as a page with a viewer."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -93,18 +114,8 @@ class ScoredRun:
         """Assets from best to worst by a score, those without it last, equals by prompt id."""
         if column is None:
             return sorted(range(len(self)), key=self.prompt_ids.__getitem__)
-        values = np.nan_to_num(self.scores[column], nan=-np.inf)
+        values = np.nan_to_num(measure_of(column).sign * self.scores[column], nan=-np.inf)
         return sorted(range(len(self)), key=lambda row: (-values[row], self.prompt_ids[row]))
-
-
-def title_of(column: str) -> str:
-    """A score column in words: "clip_text_renders_pocket" -> "re-renders to prompt, CLIP pocket"."""
-    name, _, protocol = column.partition("@")
-    parts = name.split("_", 3)
-    if len(parts) < 4 or parts[0] != "clip" or parts[1] not in _KINDS or parts[2] not in _VIEWS:
-        return column
-    judged = f", protocol {protocol}" if protocol else ""
-    return f"{_VIEWS[parts[2]]} to {_KINDS[parts[1]]}, CLIP {parts[3]}{judged}"
 
 
 def why_not_comparable(a: ScoredRun, b: ScoredRun) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from eval.measures import is_measure
 from eval.page import address
-from eval.scored_run import Letter, ScoredRun
+from eval.scored_run import Evaluation, Letter, ScoredRun
 from factory.config import flat
 from factory.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.report import newest_report, report_section
@@ -26,8 +28,8 @@ VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
 _NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score")
 _SECONDS = [f"seconds_{stage}" for stage in STAGES[:-1]]
-_FORWARDS = [f"forwards_{part}" for part in ("image", "video", "refine")]
-_ASSET = ["prompt_id", "prompt", "ply.path", *_NUMBERS, *_SECONDS, *_FORWARDS]
+_STEPS, _FORWARDS = ([f"{kind}_{part}" for part in ("image", "video", "refine")] for kind in ("steps", "forwards"))
+_ASSET = ["prompt_id", "prompt", "ply.path", *_NUMBERS, *_SECONDS, *_STEPS, *_FORWARDS]
 _LETTER = ["prompt_id", "prompt", "error_stage", "error_type", "error_message"]
 
 
@@ -45,22 +47,26 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
     assets, dead = _rows(store, ASSETS, _ASSET), _rows(store, DEAD, _LETTER)
     if not len(assets) and not len(dead):
         raise ValueError(f"{root} holds neither assets nor dead letters; give the output folder of im3d generate")
-    settings = _settings(store)
-    ids, seconds = _texts(assets, "prompt_id"), {name: _column(assets, name) for name in _SECONDS}
-    numbers = {name: _column(assets, name) for name in _NUMBERS}
-    numbers |= {"seconds": _sum(seconds.values(), len(ids))}
-    numbers |= {"forwards": _sum([_column(assets, name) for name in _FORWARDS], len(ids))}
-    own = [name for name in assets.column_names if name.startswith("clip_")]
+    settings, ids = _settings(store), _texts(assets, "prompt_id")
+    seconds, calls = ({name: _column(assets, name) for name in names} for names in (_SECONDS, [*_STEPS, *_FORWARDS]))
+    evaluations, scores = _evaluations(store, ids)
+    numbers = {name: _column(assets, name) for name in _NUMBERS} | {
+        "seconds": _sum(seconds.values(), len(ids)),
+        "forwards": _sum([calls[name] for name in _FORWARDS], len(ids)),
+    }
+    numbers["yield_score"] = _first_known([numbers["yield_score"], *_of_gate(scores)])
     return ScoredRun(
         label=root.rstrip("/").rsplit("/", 1)[-1],
         base=_way(store.root, open_store(page or root).root),
         prompt_ids=ids,
         prompts=_texts(assets, "prompt"),
         folders=[path.rpartition("/")[0] for path in _texts(assets, "ply.path")],
-        scores={name: _column(assets, name) for name in own} | _evaluations(store, ids),
+        scores={name: _column(assets, name) for name in assets.column_names if is_measure(name)} | scores,
         numbers=numbers,
+        calls=calls,
         stage_seconds={stage: seconds[f"seconds_{stage}"] for stage in STAGES[:-1]},
-        dead=[Letter(**{field: text or "" for field, text in zip(_FIELDS, row.values())}) for row in dead.to_pylist()],
+        dead=_letters(dead),
+        evaluations=evaluations,
         viewers=_viewers(store),
         settings=settings,
         num_views=math.gcd(int(settings.get("files.turntable_frames", 48)), int(settings.get("orbit.num_views", 16))),
@@ -71,52 +77,70 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
 _FIELDS = ("prompt_id", "prompt", "stage", "kind", "message")
 
 
+def _letters(dead: pa.Table) -> list[Letter]:
+    return [Letter(**{field: text or "" for field, text in zip(_FIELDS, row.values())}) for row in dead.to_pylist()]
+
+
 def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:
-    """Rows of one kind, one a prompt, with the wanted columns and every score; paths as `ply.path`.
+    """Rows of one kind, one a prompt, with the wanted columns and every measure; paths as `ply.path`.
 
     Commits are read before parts, so that a record that moves meanwhile is seen at least once; where both have a
     prompt, the part's row counts.
     """
-    dead = folder == DEAD
-    tables = [
-        table for table in _tables(store, (COMMITS, folder), columns) if dead == ("error_stage" in table.column_names)
-    ]
     none = pa.table({"prompt_id": pa.array([], pa.string())})
+    tables = list(_tables(store, folder, columns))
     joined = pa.concat_tables([none, *reversed(tables)], promote_options="default")
     places = pa.table({"id": joined["prompt_id"], "row": pa.array(np.arange(len(joined)))})
     first = places.group_by("id").aggregate([("row", "min")])["row_min"]
     return joined.take(pa.array(np.sort(first.to_numpy())))
 
 
-def _tables(store: Store, folders: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """The wanted columns that each parquet file has, and its scores, without nesting."""
-    for folder in folders:
-        for key in store.keys(f"{folder}/"):
-            if not key.endswith(".parquet"):
-                continue
-            try:
-                file = pq.ParquetFile(io.BytesIO(store.get(key)))
-            except KeyError:
-                continue
-            names = file.schema_arrow.names
+def _tables(store: Store, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Commits, then parts: the wanted columns that each file has, and its measures, without nesting."""
+    for key in (key for place in (COMMITS, folder) for key in store.keys(f"{place}/") if key.endswith(".parquet")):
+        try:
+            file = pq.ParquetFile(io.BytesIO(store.get(key)))
+        except KeyError:
+            continue
+        names = file.schema_arrow.names
+        if ("error_stage" in names) == (folder == DEAD):
             wanted = [name for name in columns if name.split(".")[0] in names]
-            scores = [name for name in names if name.startswith("clip_") and not name.endswith("_views")]
-            yield file.read(columns=[*wanted, *scores]).flatten()
+            yield file.read(columns=[*wanted, *filter(is_measure, names)]).flatten()
 
 
-def _evaluations(store: Store, ids: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """The scores of `im3d evaluate`, by `column@protocol`, in the order of `ids`."""
-    protocols = {key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")}
-    found: dict[str, NDArray[np.float64]] = {}
-    for protocol in sorted(protocols):
-        place = f"evaluations/{protocol}"
-        table = _rows(open_store(f"{store.root}/{place}"), SCORES, ["prompt_id"])
-        rows = {name: row for row, name in enumerate(_texts(table, "prompt_id"))}
-        order = np.array([rows.get(name, -1) for name in ids], int)
-        for column in table.column_names:
-            if column.startswith("clip_"):
-                values = np.append(_column(table, column), np.nan)
-                found[f"{column}@{protocol[:8]}"] = values[order]
+def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], dict[str, NDArray[np.float64]]]:
+    """The evaluations of `im3d evaluate`, and their scores by `column@protocol`, in the order of `ids`.
+
+    Of evaluations by one protocol, which differ by the prompts that ranks are among, the one with the most scores.
+    """
+    names = sorted({key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")})
+    places = {name: open_store(f"{store.root}/evaluations/{name}") for name in names}
+    tables = {name: _rows(place, SCORES, ["prompt_id"]) for name, place in places.items()}
+    chosen = {name.partition("-")[0]: name for name in sorted(names, key=lambda name: len(tables[name]))}
+    found, scores = [], {}
+    for name in sorted(chosen.values()):
+        table, statement = tables[name], json.loads(places[name].get("protocol.json"))
+        evaluation = Evaluation(
+            name=name, statement=statement, scored=len(table), dead=_letters(_rows(places[name], DEAD, _LETTER))
+        )
+        rows = {prompt_id: row for row, prompt_id in enumerate(_texts(table, "prompt_id"))}
+        order = np.array([rows.get(prompt_id, -1) for prompt_id in ids], int)
+        for column in filter(is_measure, table.column_names):
+            scores[f"{column}@{evaluation.protocol}"] = np.append(_column(table, column), np.nan)[order]
+        found.append(evaluation)
+    return found, {column: values for column, values in scores.items() if np.isfinite(values).any()}
+
+
+def _of_gate(scores: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The yield gate's verdicts of evaluations."""
+    return [values for column, values in scores.items() if column.startswith("yield_probability@")]
+
+
+def _first_known(columns: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """By row, the first value that is known; nan where none is."""
+    found, *others = columns
+    for other in others:
+        found = np.where(np.isnan(found), other, found)
     return found
 
 

@@ -72,7 +72,7 @@ async function update() {
   const words = element("query").value.toLowerCase().split(/\s+/).filter(Boolean);
   const column = kind === kinds.failed || !contents.columns.length ? -1 : Number(element("sort").value);
   const down = element("order").value === "down";
-  const given = column < 0 || (column === ranking && down);
+  const given = column < 0 || (column === ranking && down === contents.down);
   for (const id of ["sort", "order"]) element(id).disabled = column < 0;
   if (!given || words.length) {
     element("found").textContent = "Loading every row …";
@@ -232,7 +232,7 @@ async function openSheet(place) {
   element("query").value = "";
   element("show").value = "assets";
   if (ranking >= 0) element("sort").value = ranking;
-  element("order").value = "down";
+  element("order").value = contents.down ? "down" : "up";
   await update();
   await open(place);
 }
@@ -259,4 +259,5 @@ for (const button of document.querySelectorAll(".sheet-row")) {
 document.addEventListener("keydown", onKey);
 element("sort").append(...contents.columns.map(({ title }, k) => make("option", { value: k }, title)));
 if (ranking >= 0) element("sort").value = ranking;
+if (!contents.down) element("order").value = "up";
 guard(update)();

@@ -62,6 +62,15 @@ def test_a_row_of_a_part_counts_more_than_a_late_commit(tmp_path: Path) -> None:
     assert run.numbers["seed"].tolist() == [1]
 
 
+def test_a_dead_letter_that_is_not_published_yet_is_no_asset(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    letter = dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "bad", "prompt": "x", "error_stage": "video"}
+    commit(store, letter, DEAD_LETTERS)
+    put(store, "one")
+    run = read_run(str(tmp_path))
+    assert (run.prompt_ids, [one.prompt_id for one in run.dead]) == (["one"], ["bad"])
+
+
 def test_records_of_many_rows(tmp_path: Path) -> None:
     store, schema = LocalStore(str(tmp_path)), assets_schema(["clip_text_renders_small"])
     names = [f"p{number}" for number in range(5)]

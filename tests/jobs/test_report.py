@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from factory.config import FactoryConfig, YieldConfig, to_yaml
+from factory.evaluation import SCORE_DEAD_LETTERS
 from factory.ledger import Ledger, commit
 from factory.schema import DEAD_LETTERS, assets_schema
 from factory.store import LocalStore
@@ -33,15 +34,15 @@ def asset(number: int, prompt: str, score: float, **values: Any) -> dict[str, An
     return row | values
 
 
-def write_run(root: Path, scores: list[float], config: FactoryConfig | None = None) -> Path:
-    """A run of an asset a score with pictures, three dead letters, and the settings."""
+def write_run(root: Path, scores: list[float], config: FactoryConfig | None = None, gate: bool = True) -> Path:
+    """A run of an asset a score with pictures, three dead letters, and the settings; `gate`: every fifth is flagged."""
     store = LocalStore(str(root))
     store.put("config.yaml", to_yaml(config or FactoryConfig()).encode())
     Image.new("RGB", (16, 16), "red").save(root / "square.png")
     picture, video = (root / "square.png").read_bytes(), encode_mp4(np.full((4, 32, 32, 3), 90, np.uint8))
     for number, score in enumerate(scores):
         prompt = HOSTILE if number == 0 else f"a running horse {number}" if number % 5 == 4 else f"a box {number}"
-        row = asset(number, prompt, score, yield_score=0.9 if number % 5 == 4 else 0.1)
+        row = asset(number, prompt, score, yield_score=(0.9 if number % 5 == 4 else 0.1) if gate else None)
         folder = root / f"files/a{number}-0"
         (folder / "views").mkdir(parents=True)
         for name in ("image.png", *(f"views/{k:02d}.png" for k in range(16))):
@@ -97,8 +98,8 @@ def test_figures_and_sheets(browser: Any, pair: tuple[Path, Path]) -> None:
     page = open_page(browser, pair[0] / "report.html")
     tiles = page.evaluate("() => [...document.querySelectorAll('.tiles dd')].map((e) => e.textContent)")
     assert tiles == ["30", "3", "90.9%", "6", "10.0 s", "24.0", "$0.30", "$0.010"]
-    scores = tables(page, "100 × cosine")
-    assert [row[2] for row in scores] == ["17.25 ± 4.40", "34.50 ± 8.80"]  # 0.5 x and 1 x 20..49: std 8.80
+    scores = tables(page, "CLIP similarity, 100 × cosine")
+    assert [row[3] for row in scores] == ["17.25 ± 4.40", "34.50 ± 8.80"]  # 0.5 x and 1 x 20..49: std 8.80
     sheets = page.evaluate("() => [...document.querySelectorAll('.sheet-row b')].map((e) => Number(e.textContent))")
     assert sheets == [49, 48, 47, 46, 45, 44, 37, 36, 35, 34, 33, 32, 25, 24, 23, 22, 21, 20]
     page.locator(".sheet-row").last.scroll_into_view_if_needed()
@@ -190,18 +191,74 @@ def test_page_on_a_phone(browser: Any, pair: tuple[Path, Path]) -> None:
     assert min(height for height in heights if height) >= 44
 
 
-def test_scores_of_im3d_evaluate_have_columns_of_their_own(tmp_path: Path) -> None:
-    root = write_run(tmp_path / "run", [1.0, 2.0])
-    store = LocalStore(str(root))
-    store.put("evaluations/0123456789abcdef-11112222/protocol.json", b"{}")
-    (root / "evaluations/0123456789abcdef-11112222/scores").mkdir()
-    scores = {"prompt_id": ["a1", "gone"], TEXT: [30.0, 5.0], f"{TEXT}_views": [[1.0], [2.0]]}
-    pq.write_table(pa.table(scores), root / "evaluations/0123456789abcdef-11112222/scores/part-000000.parquet")
-    assert report.main(["--run", str(root), "--by", f"{TEXT}@01234567"]) == 0
-    text = (root / "report" / "assets-0000.js").read_text()
-    shard = json.loads(text.partition(" = ")[2].rstrip(";\n"))
-    assert shard["id"] == ["a1", "a0"]
-    assert [column[:2] for column in shard["values"][:3]] == [[1, 0.5], [2, 1], [30, None]]
+JUDGED = {
+    "clip_text_renders_big": [30.0, 5.0, 20.0, 10.0],
+    "clip_text_renders_big_views": [[1.0], [2.0], [3.0], [4.0]],
+    "rank_text_renders_big": [0, 7, 4, None],
+    "psnr_renders": [15.0, 25.0, 20.0, None],
+    "chamfer": [0.4, 0.1, 0.2, None],
+    "yield_probability": [0.9, 0.1, 0.2, 0.7],
+}
+"""Of four assets; two are better by PSNR and Chamfer than by CLIP."""
+
+
+def write_evaluation(root: Path, name: str, values: dict[str, list], **statement: Any) -> None:
+    """An evaluation of the assets a1, a2, ... as `im3d evaluate` leaves it, and one asset that it could not score."""
+    store = LocalStore(str(root / "evaluations" / name))
+    store.put("protocol.json", json.dumps(statement).encode())
+    ids = [f"a{number}" for number in range(1, 1 + len(next(iter(values.values()))))]
+    (root / "evaluations" / name / "scores").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"prompt_id": ids} | values), root / "evaluations" / name / "scores/part-000000.parquet")
+    letter = {"prompt_id": "a0", "error_stage": "evaluate", "error_type": "ValueError", "error_message": HOSTILE}
+    commit(store, dict.fromkeys(SCORE_DEAD_LETTERS.names) | letter, SCORE_DEAD_LETTERS)
+
+
+def test_evaluations_have_tables_of_their_own_and_rank_by_what_is_better(browser: Any, tmp_path: Path) -> None:
+    root, name = write_run(tmp_path / "run", [1.0, 2.0, 3.0, 4.0, 5.0], gate=False), "0123456789abcdef-11112222"
+    views = {"num_views": 16, "size": 128, "background": 1.0}
+    measures = {"fidelity": {}, "consistency": {}}
+    write_evaluation(root, name, JUDGED, views=views, models={"big": {}}, measures=measures)
+    older = {"clip_text_renders_big": [99.0]}
+    write_evaluation(root, "0123456789abcdef-00000000", older, views=views)  # by fewer prompts: left out
+    assert report.main(["--run", str(root), "--by", "chamfer@01234567"]) == 0
+    page = open_page(browser, root / "report.html")
+    judged = ["01234567", "16 of 128 px, background 1", "big", "fidelity, consistency", "4", "1"]
+    assert tables(page, "Evaluations by im3d evaluate") == [judged]
+    failed = tables(page, "Assets that an evaluation could not score")
+    assert failed == [["01234567", "ValueError", HOSTILE, "1"]]
+    assert tables(page, "CLIP similarity, 100 × cosine")[2][2:4] == ["4", "16.25 ± 11.09"]
+    ranks = tables(page, "How many other prompts fit better than the own")
+    assert ranks == [["re-renders, CLIP big, protocol 01234567", "3", "33.3%", "66.7%", "100.0%", "4"]]
+    psnr, chamfer = tables(page, "Fidelity: against the true object, on unseen views")
+    assert psnr[:4] == ["PSNR, dB, protocol 01234567", "higher", "3", "20.00 ± 5.00"]
+    assert chamfer[:4] == ["Chamfer distance, radii, protocol 01234567", "lower", "3", "0.2333 ± 0.1528"]
+    sheets = page.evaluate("() => [...document.querySelectorAll('.sheet-row b')].map((e) => e.textContent)")
+    assert sheets == ["0.1000", "0.2000", "0.4000"]
+    assert cards(page)[:3] == ["a box 2", "a box 3", "a box 1"]
+    assert page.evaluate("() => document.getElementById('order').value") == "up"
+    page.select_option("#sort", label="PSNR, dB, protocol 01234567")
+    page.select_option("#order", "down")
+    page.wait_for_selector("#cards li:first-child :text-is('25.00 PSNR, dB, protocol 01234567')")
+    page.locator(".sheet-row").last.click()
+    page.wait_for_selector("#asset-prompt:text-is('a box 1')")
+    tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd"))))
+    assert tiles["flagged turntables"] == "2"  # by the evaluation's gate where the line had none
+    assert page.problems == []
+
+
+def test_runs_compare_by_evaluations_and_less_may_be_better(browser: Any, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, [1.0, 2.0, 3.0, 4.0, 5.0]) for name in ("new", "old")]
+    worse = JUDGED | {"chamfer": [0.5, 0.3, 0.1, None]}
+    write_evaluation(runs[0], "0123456789abcdef-11112222", JUDGED)
+    write_evaluation(runs[1], "0123456789abcdef-33334444", worse)
+    assert report.main(["--run", str(runs[0]), "--against", str(runs[1]), "--by", "chamfer@01234567"]) == 0
+    page = open_page(browser, runs[0] / "report.html")
+    rows = {row[0]: row[1:] for row in tables(page, "new minus old, prompt by prompt")}
+    assert not any("own prompt" in title or title.startswith("re-renders, CLIP") for title in rows)  # other pools
+    assert rows["Chamfer distance, radii, protocol 01234567, lower is better"][3] == "-0.0667"
+    assert "new is better in 2 of 3 assets of both." in page.text_content("#comparison")
+    pairs = page.evaluate("() => [...document.querySelectorAll('.pair .number')].map((e) => e.textContent)")
+    assert pairs == ["-0.2000", "-0.1000", "+0.1000"]
 
 
 def test_a_run_of_dead_letters_alone(browser: Any, tmp_path: Path) -> None:

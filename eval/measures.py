@@ -1,0 +1,88 @@
+"""What columns of scores measure: their names in words, their groups, and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+SIMILARITY, RANK, FIDELITY, CONSISTENCY = "similarity", "rank", "fidelity", "consistency"
+GROUPS = {
+    SIMILARITY: "CLIP similarity, 100 × cosine",
+    RANK: "How many other prompts fit better than the own",
+    FIDELITY: "Fidelity: against the true object, on unseen views",
+    CONSISTENCY: "Consistency: of the frames with each other and with the fit",
+}
+"""Groups of measures in their order, and the caption of each."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Measure:
+    """One kind of score."""
+
+    title: str
+    group: str
+    decimals: int = 2
+    low: bool = False
+    """Whether less is better."""
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 where less is."""
+        return -1 if self.low else 1
+
+    def text(self, value: float, sign: str = "") -> str:
+        """A value as it is printed; `sign` "+" prints that of positive ones too."""
+        return f"{value:{sign}.{self.decimals}f}"
+
+
+_KINDS = {"text": "prompt", "image": "image prompt"}
+_VIEWS = {"frames": "generated frames", "renders": "re-renders"}
+_KNOWN = {
+    "psnr_renders": Measure(title="PSNR, dB", group=FIDELITY),
+    "ssim_renders": Measure(title="SSIM", group=FIDELITY, decimals=3),
+    "ms_ssim_renders": Measure(title="MS-SSIM", group=FIDELITY, decimals=3),
+    "lpips_renders": Measure(title="LPIPS", group=FIDELITY, decimals=3, low=True),
+    "mask_iou_renders": Measure(title="mask IoU", group=FIDELITY, decimals=3),
+    "depth_error_renders": Measure(title="depth error, radii", group=FIDELITY, decimals=3, low=True),
+    "chamfer": Measure(title="Chamfer distance, radii", group=FIDELITY, decimals=4, low=True),
+    "f_score": Measure(title="F-score", group=FIDELITY, decimals=3),
+    "residual_psnr": Measure(title="re-renders against frames: PSNR, dB", group=CONSISTENCY),
+    "residual_lpips": Measure(title="re-renders against frames: LPIPS", group=CONSISTENCY, decimals=3, low=True),
+    "feature_consistency": Measure(title="features of neighbouring frames: cosine", group=CONSISTENCY, decimals=3),
+    "flow_residual": Measure(
+        title="motion against the fit, share of the side", group=CONSISTENCY, decimals=4, low=True
+    ),
+    "yield_probability": Measure(
+        title="yield gate: risk of an unusable turntable", group=CONSISTENCY, decimals=3, low=True
+    ),
+}
+
+
+def measure_of(column: str) -> Measure:
+    """What a column of scores measures; after an @ it may name the protocol that judged.
+
+    "clip_text_renders_pocket" is "re-renders to prompt, CLIP pocket".
+
+    Raises:
+        ValueError: for a column that is no score.
+    """
+    name, _, protocol = column.partition("@")
+    judged = f", protocol {protocol}" if protocol else ""
+    if name in _KNOWN:
+        return replace(_KNOWN[name], title=_KNOWN[name].title + judged)
+    kind, *parts = name.split("_", 3)
+    if len(parts) == 3 and parts[0] in _KINDS and parts[1] in _VIEWS and not name.endswith("_views"):
+        against, views, model = parts
+        if kind == "clip":
+            title = f"{_VIEWS[views]} to {_KINDS[against]}, CLIP {model}{judged}"
+            return Measure(title=title, group=SIMILARITY)
+        if kind == "rank" and against == "text":
+            return Measure(title=f"{_VIEWS[views]}, CLIP {model}{judged}", group=RANK, decimals=0, low=True)
+    raise ValueError(f"column {column!r} is no score that im3d evaluate writes")
+
+
+def is_measure(column: str) -> bool:
+    """Whether a column is a score."""
+    try:
+        return bool(measure_of(column))
+    except ValueError:
+        return False
