@@ -1,8 +1,10 @@
 """The turntable model on real assets: given the true first frame, how near are the other fifteen?
 
 python -m benchmarks.turntable --assets DIR [--split val] [--limit N] [--video.guidance-scale G] [--sheet FILE]
+    [--plot FILE.svg]
 
-The baseline repeats the first frame; a white background flatters both PSNRs alike.
+The baseline repeats the first frame; a white background flatters both PSNRs alike. The last line of output is JSON:
+means over frames 1-15, and the same figures for every azimuth under `by_azimuth`.
 """
 
 from __future__ import annotations
@@ -16,8 +18,12 @@ import numpy as np
 import tyro
 
 from benchmarks.assets import load_assets
+from benchmarks.curves import curves
 from factory.config import preset
 from model.config import VideoConfig
+
+CHANCE = 3 / 16
+"""Share of rotation hits of a frame that is equally near to all true ones."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +41,8 @@ class Arguments:
     """Also noise and denoise the true frames once, as an upper bound of what refinement keeps."""
     sheet: Path | None = None
     """Where to write a contact sheet: true frames over generated ones."""
+    plot: Path | None = None
+    """Where to write quality at every azimuth as SVG."""
 
 
 def masked_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -50,26 +58,40 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(max(error, 1e-6)))
 
 
-def rotation_hits(frames: np.ndarray, truth: np.ndarray) -> float:
-    """Share of frames 1.. whose nearest true frame lies within one step of its own azimuth."""
+def rotation_hits(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Whether the true frame nearest to each of frames 1.. lies within one step of its own azimuth: bool [15]."""
     count = len(truth)
     error = np.square(frames[:, None, ..., :3].astype(np.float32) - truth[None, ..., :3]).mean((2, 3, 4))
     offset = (error.argmin(1) - np.arange(count) + count // 2) % count - count // 2
-    return float((np.abs(offset[1:]) <= 1).mean())
+    return np.abs(offset[1:]) <= 1
+
+
+def by_azimuth(frames: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures [15] of frames 1-15 [16,S,S,4] against the truth, and of the first frame repeated."""
+    still = np.repeat(truth[:1], len(truth), 0)
+    scores: dict[str, np.ndarray] = {}
+    for name, video in (("", frames), ("baseline_", still)):
+        pairs = list(zip(video[1:], truth[1:], strict=True))
+        scores[f"{name}psnr"] = np.array([psnr(a[..., :3], b[..., :3]) for a, b in pairs])
+        scores[f"{name}iou"] = np.array([masked_iou(a[..., 3], b[..., 3]) for a, b in pairs])
+    return {**scores, "rotation_hit_rate": rotation_hits(frames, truth).astype(float)}
 
 
 def measure(frames: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Figures of frames 1-15 [16,S,S,4] against the truth, and of the first frame repeated."""
-    still = np.repeat(truth[:1], len(truth), 0)
-    scores = {}
-    for name, video in (("", frames), ("baseline_", still)):
-        scores[f"{name}psnr"] = np.mean(
-            [psnr(a[..., :3], b[..., :3]) for a, b in zip(video[1:], truth[1:], strict=True)]
-        )
-        scores[f"{name}iou"] = np.mean(
-            [masked_iou(a[..., 3], b[..., 3]) for a, b in zip(video[1:], truth[1:], strict=True)]
-        )
-    return {**scores, "rotation_hit_rate": rotation_hits(frames, truth)}
+    """Means over frames 1-15 of `by_azimuth`."""
+    return {name: float(values.mean()) for name, values in by_azimuth(frames, truth).items()}
+
+
+def plot(figures: dict[str, np.ndarray]) -> str:
+    """Figures [15] by azimuth, as `by_azimuth` names them, as one SVG; what repeats the first frame is grey."""
+    degrees = 360 / 16 * np.arange(1, 16)
+    chance = np.full(15, CHANCE)
+    panels = (
+        ("PSNR (dB)", figures["psnr"], figures["baseline_psnr"]),
+        ("mask IoU", figures["iou"], figures["baseline_iou"]),
+        ("rotation hits", figures["rotation_hit_rate"], chance),
+    )
+    return curves([(f"{title} by azimuth (degrees)", degrees, lines) for title, *lines in panels])
 
 
 def main() -> None:
@@ -87,18 +109,22 @@ def main() -> None:
         began = time.perf_counter()
         frames = model.generate(truth[:1], [asset.caption], [index])[0]
         seconds.append(time.perf_counter() - began)
-        rows.append(measure(frames, truth))
+        rows.append(by_azimuth(frames, truth))
         if arguments.refine:
             kept = model.refine(truth[None], truth[:1], [asset.caption], [index])[0]
-            rows[-1]["refined_truth_psnr"] = measure(kept, truth)["psnr"]
-        print(f"{asset.caption[:32]:32s} " + "  ".join(f"{k} {v:6.2f}" for k, v in rows[-1].items()), flush=True)
+            rows[-1]["refined_truth_psnr"] = by_azimuth(kept, truth)["psnr"]
+        print(f"{asset.caption[:32]:32s} " + "  ".join(f"{k} {v.mean():6.2f}" for k, v in rows[-1].items()), flush=True)
         sheet += [np.concatenate(list(truth[::2, ..., :3]), 1), np.concatenate(list(frames[::2, ..., :3]), 1)]
     if arguments.sheet:
         from PIL import Image
 
         Image.fromarray(np.concatenate(sheet)).save(arguments.sheet)
-    result = {key: round(float(np.mean([row[key] for row in rows])), 3) for key in rows[0]}
-    print(json.dumps({**result, "seconds_per_video": round(float(np.median(seconds)), 2), "assets": len(rows)}))
+    views = {key: np.mean([row[key] for row in rows], 0) for key in rows[0]}
+    if arguments.plot:
+        arguments.plot.write_text(plot(views))
+    result = {key: round(float(values.mean()), 3) for key, values in views.items()}
+    result |= {"seconds_per_video": round(float(np.median(seconds)), 2), "assets": len(rows)}
+    print(json.dumps({**result, "by_azimuth": {key: values.round(3).tolist() for key, values in views.items()}}))
 
 
 if __name__ == "__main__":

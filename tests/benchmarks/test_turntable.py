@@ -1,11 +1,13 @@
 """The turntable benchmark's figures on videos whose figures are known."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 import trimesh
 
 from benchmarks.assets import load_assets
-from benchmarks.turntable import masked_iou, measure, psnr, rotation_hits
+from benchmarks.turntable import by_azimuth, masked_iou, measure, plot, psnr, rotation_hits
 from factory.meshes import load_mesh, render_turntable
 
 
@@ -18,16 +20,30 @@ def truth():
 
 
 def test_perfect_frames_hit_and_repeated_ones_do_not(truth):
-    assert rotation_hits(truth, truth) == 1.0
-    assert rotation_hits(np.repeat(truth[:1], 16, 0), truth) == pytest.approx(2 / 15)
-    assert rotation_hits(np.roll(truth, 1, 0), truth) == 1.0
-    assert rotation_hits(np.roll(truth, 2, 0), truth) == 0.0
+    assert rotation_hits(truth, truth).all()
+    repeated = rotation_hits(np.repeat(truth[:1], 16, 0), truth)
+    assert repeated.nonzero()[0].tolist() == [0, 14]
+    assert rotation_hits(np.roll(truth, 1, 0), truth).all()
+    assert not rotation_hits(np.roll(truth, 2, 0), truth).any()
 
 
 def test_repeating_the_first_frame_is_the_baseline(truth):
     scores = measure(np.repeat(truth[:1], 16, 0), truth)
     assert scores["psnr"] == scores["baseline_psnr"] < measure(truth, truth)["psnr"]
     assert scores["iou"] == scores["baseline_iou"] < 1
+
+
+def test_one_wrong_frame_shows_at_its_azimuth_and_in_the_plot(truth):
+    frames = truth.copy()
+    frames[5] = 255
+    scores = by_azimuth(frames, truth)
+    assert scores["psnr"].argmin() == 4
+    assert scores["iou"].argmin() == 4
+    svg = ElementTree.fromstring(plot(scores))
+    model = [path for path in svg.iter("{http://www.w3.org/2000/svg}path") if path.get("stroke") == "#27608b"]
+    heights = [float(place.split()[1]) for place in model[0].attrib["d"][1:].split("L")]
+    assert len(model) == 3
+    assert int(np.argmax(heights)) == 4
 
 
 def test_psnr_and_iou_in_closed_form():
