@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,7 +79,8 @@ def write(table: Table, form: Form) -> str:
 
 def _text(cell: Cell) -> str:
     if isinstance(cell, tuple):
-        return f"{cell[0]:.2f} ± {cell[1]:.1f}"
+        mean, std = cell
+        return f"{mean:.2f}" if math.isnan(std) else f"{mean:.2f} ± {std:.1f}"
     return "—" if cell is None else cell if isinstance(cell, str) else f"{cell:.6g}"
 
 

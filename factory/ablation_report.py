@@ -53,7 +53,7 @@ def tables_of(results: dict[str, dict[str, Row]], config: AblationConfig) -> lis
     ]
     found, scores = [], {name: _numbers(rows) for name, rows in results.items()}
     for table, caption in TABLES.items():
-        lines = [_full_line(table), *_lines(table, config)]
+        lines = lines_of(table, config)
         made = ablation_table(f"{caption}; {config.targets} targets", FULL, lines, scores, columns)
         if len(made.rows) > 1:
             found.append(made)
@@ -69,8 +69,9 @@ def _full_line(table: str) -> Line:
     return Line(variant=FULL, label="16 frames (full)" if table == "frames" else "full", paper=paper)
 
 
-def _lines(table: str, config: AblationConfig) -> list[Line]:
-    lines = []
+def lines_of(table: str, config: AblationConfig) -> list[Line]:
+    """The lines of one of TABLES: the full method, then its variants; says which are not refined where it is."""
+    lines = [_full_line(table)]
     for name, variant in VARIANTS.items():
         if variant.table == table:
             bare = config.rounds and table != "rounds" and not config.plan(name).rounds

@@ -99,23 +99,32 @@ def letters(ledger: Ledger, folder: str = DEAD) -> dict[str, Any]:
 
 
 def same_protocol(other: str, store: Store, parts: Iterable[str] = ("views", "models", "measures")) -> Store:
-    """The evaluation of the folder `other` that was made as the one in `store`.
+    """The evaluation of the folder `other` that was made as the one in `store`; of several, the one of most assets.
 
     Raises:
         ValueError: when there is none; it says what differs.
     """
     own, name = json.loads(store.get("protocol.json")), store.root.rstrip("/").rsplit("/", 1)[1].split("-")[0]
     place = open_store(other)
-    keys = [key for key in place.keys("evaluations/") if key.endswith("/protocol.json")]
-    if not keys:
+    folders = [key.rpartition("/")[0] for key in place.keys("evaluations/") if key.endswith("/protocol.json")]
+    if not folders:
         raise ValueError(f"{other} has no evaluation; run im3d evaluate --run {other} with the same flags first")
-    for key in keys:
-        if key.split("/")[1].split("-")[0] == name:
-            return open_store(f"{other.rstrip('/')}/{key.rsplit('/', 1)[0]}")
-    theirs = json.loads(place.get(keys[-1]))
+    alike = [folder for folder in folders if folder.split("/")[1].split("-")[0] == name]
+    if alike:
+        counts = {folder: _scored(place, folder) for folder in alike}
+        return open_store(f"{other.rstrip('/')}/{max(alike, key=counts.__getitem__)}")
+    theirs = json.loads(place.get(f"{folders[-1]}/protocol.json"))
     changes = [
         f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in parts if own.get(part) != theirs.get(part)
     ]
     raise ValueError(
         f"{other} was evaluated by another protocol ({'; '.join(changes)}): evaluate it with the same flags"
     )
+
+
+def _scored(place: Store, folder: str) -> int:
+    """The assets that a finished evaluation scored; -1 for one that was never finished."""
+    try:
+        return json.loads(place.get(f"{folder}/summary.json"))["assets"]
+    except KeyError:
+        return -1

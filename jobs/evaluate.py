@@ -1,4 +1,4 @@
-"""3D assets in, scores out: `im3d evaluate --run DIR`.
+"""3D assets in, scores and the paper's tables out: `im3d evaluate --run DIR`.
 
 Exit code: 0 when every asset has scores, 1 when some have none, 2 when nothing could run or be compared.
 """
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from factory.evaluation import Measures
     from factory.ledger import Ledger
     from factory.stage import Row
+    from factory.store import Store
 
 SHOWN = 20
+SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,7 +47,8 @@ class Evaluate:
     """Score the assets of a run. Run it again and it scores what is missing; another protocol gets its own table."""
 
     run: str
-    """Output folder of `im3d generate`, or with --prompts a folder of <prompt_id>.mp4, .ply or .glb; local or s3://."""
+    """Output folder of `im3d generate`, or with --prompts a folder of <prompt_id>.mp4, .ply or .glb; local or s3://.
+    Or one of `im3d ablate`, for Tables 2 and 3."""
     prompts: str | None = None
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for a folder that is no run of ours."""
     clip: tuple[str, ...] = ("pocket",)
@@ -60,13 +63,14 @@ class Evaluate:
     against: str | None = None
     """Another evaluated folder: compare prompt by prompt. Refused when its protocol was another."""
     beside: tuple[str, ...] = ()
-    """Other evaluated folders, each a row of the table. Refused when their protocol was another."""
-    table: Literal[1, 2, 3, 4, 5] | None = None
-    """Print this table of the paper with the run's rows beside it."""
+    """Other evaluated folders, each a row of the tables, or outputs of `im3d ablate`, whose variants are rows of Tables
+    2 and 3. Refused when their protocol was another."""
+    table: tuple[Literal[1, 2, 3, 4, 5], ...] = ()
+    """Print these tables of the paper with our rows beside them, and write them beside the scores."""
     form: Literal["markdown", "latex", "csv", "html"] = "markdown"
-    """How the table is written."""
+    """How tables are written."""
     label: str = "ours"
-    """What the run is called in the table."""
+    """What the run is called in the tables."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
     pool: Pool = field(default_factory=lambda: Pool(batch=4))
@@ -87,8 +91,11 @@ def run(job: Evaluate) -> int:
     from factory.evaluation import Measures
     from factory.lease import Lease
     from factory.ledger import DEAD, SCORES, Ledger
+    from factory.paper_rows import is_ablation
     from factory.store import open_store
 
+    if is_ablation(open_store(job.run)):
+        return _ablation(job)
     protocol, measures = Protocol(**asdict(job.view)), Measures(truth=job.truth, consistency=job.consistency)
     clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     with Lease(open_store(job.run)):
@@ -168,7 +175,9 @@ def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
 def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: Measures, models: list[str]) -> int:
     import numpy as np
 
+    from eval.tables import own_rows
     from factory.ledger import Ledger
+    from factory.paper_rows import rows_beside
     from factory.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
     from factory.store import open_store
 
@@ -188,8 +197,9 @@ def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: 
         print(f"{summary['without_truth']} scored assets without truth")
     if job.against:
         summary["against"] = _against(job.against, ledger, scores, mean_columns(models, extra))
-    if job.table is not None:
-        print(_table(job, job.table, ledger, summary, models))
+    for number in job.table:
+        rows = own_rows(number, job.label, summary["scores"], models, summary["costs"])
+        _table(job, number, rows + rows_beside(job.beside, number, models, ledger.store), ledger.store)
     ledger.store.put("summary.json", json.dumps(summary, indent=2).encode())
     print(f"{len(scores)} assets scored: {ledger.store.root}/summary.json")
     return 0 if len(scores) and not failed["count"] and not dead["count"] else 1
@@ -221,17 +231,30 @@ def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[
     return {"run": other, "columns": found}
 
 
-def _table(job: Evaluate, number: int, ledger: Ledger, summary: dict[str, Any], models: list[str]) -> str:
-    """The paper's table, a row of ours a run and model."""
-    from eval.tables import own_rows, paper_table, write
-    from factory.score_tables import same_protocol
+def _ablation(job: Evaluate) -> int:
+    """Tables 2 and 3 of an output of `im3d ablate`, which has judged its fits already."""
+    from factory.paper_rows import ABLATED, ablation_rows, is_ablation
+    from factory.store import open_store
 
-    rows = own_rows(number, job.label, summary["scores"], models, summary["costs"])
-    for other in job.beside:
-        theirs = json.loads(same_protocol(other, ledger.store).get("summary.json"))
-        label = other.rstrip("/").rsplit("/", 1)[-1]
-        rows += own_rows(number, label, theirs["scores"], models, theirs["costs"])
-    return write(paper_table(number, rows), job.form)
+    if not job.table or set(job.table) - set(ABLATED):
+        raise ValueError(f"{job.run} is an output of im3d ablate, which has Tables 2 and 3; say --table 2 3")
+    names = {job.run: job.label} | {other: other.rstrip("/").rsplit("/", 1)[-1] for other in job.beside}
+    runs = [name for name in names if not is_ablation(open_store(name))]
+    if runs:
+        raise ValueError(f"{runs[0]} is no output of im3d ablate; give a run as --run and ablations as --beside")
+    for number in job.table:
+        rows = [row for name, label in names.items() for row in ablation_rows(open_store(name), number, label)]
+        _table(job, number, rows, open_store(job.run))
+    return 0
+
+
+def _table(job: Evaluate, number: int, rows: list[tuple[Any, ...]], store: Store) -> None:
+    """Print the paper's table with our rows, and keep it."""
+    from eval.tables import paper_table, write
+
+    text = write(paper_table(number, rows), job.form)
+    store.put(f"table-{number}.{SUFFIXES[job.form]}", text.encode())
+    print(text)
 
 
 if __name__ == "__main__":

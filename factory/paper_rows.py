@@ -1,0 +1,67 @@
+"""The rows that a folder has in the paper's tables: of an ablation one a variant, of an evaluation one a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import yaml
+
+from eval.paper import Cell
+from eval.statistics import summarise
+from eval.tables import own_rows
+from factory.ablation_config import FULL, AblationConfig
+from factory.ablation_report import lines_of, results_of
+from factory.ablation_work import FITS
+from factory.ledger import Ledger
+from factory.score_tables import same_protocol
+from factory.store import Store, open_store
+
+ABLATED = {2: "loss", 3: "frames"}
+"""The paper's tables that an ablation has rows of, and what it calls them."""
+
+
+def is_ablation(store: Store) -> bool:
+    """Whether a folder is an output of `im3d ablate` with fits."""
+    return next(iter(store.keys(f"{FITS}/")), None) is not None
+
+
+def ablation_rows(store: Store, number: int, label: str) -> list[tuple[Cell, ...]]:
+    """An ablation's rows of Table 2 or 3: CLIP similarity with text and image, (mean, deviation) over assets.
+
+    None for other tables. A variant counts with the assets that it was fitted to, and its row says how many.
+    """
+    if number not in ABLATED:
+        return []
+    settings = yaml.safe_load(store.get("config.yaml"))
+    results = results_of(Ledger(store, FITS).rows(FITS))
+    judges = [name.removeprefix("clip_text_") for name in _columns(results) if name.startswith("clip_text_")]
+    rows: list[tuple[Cell, ...]] = []
+    for line in lines_of(ABLATED[number], AblationConfig(rounds=settings["rounds"])):
+        fits = results.get(line.variant, {}).values()
+        for judge in judges if fits else ():
+            found = [summarise([fit[f"clip_{what}_{judge}"] for fit in fits]) for what in ("text", "image")]
+            name = f"{label}: {line.label} (n = {len(fits)}), CLIP {judge}"
+            rows.append((name, *((one.mean, one.std) for one in found)))
+    return rows
+
+
+def _columns(results: dict[str, dict[str, dict]]) -> Sequence[str]:
+    return list(next(iter(results.get(FULL, {}).values()), {}))
+
+
+def rows_beside(folders: Sequence[str], number: int, models: Sequence[str], ours: Store) -> list[tuple[Cell, ...]]:
+    """The rows of other folders, each called by its name: ablations, or runs that were evaluated as the one in `ours`.
+
+    Raises:
+        ValueError: when a run was evaluated by another protocol, or not at all.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for folder in folders:
+        label, store = folder.rstrip("/").rsplit("/", 1)[-1], open_store(folder)
+        if is_ablation(store):
+            rows += ablation_rows(store, number, label)
+        else:
+            theirs = json.loads(same_protocol(folder, ours).get("summary.json"))
+            rows += own_rows(number, label, theirs["scores"], models, theirs["costs"])
+    return rows
