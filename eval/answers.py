@@ -28,7 +28,7 @@ class Answer:
     @property
     def method(self) -> str:
         """The method that was preferred; meaningless where a video did not play."""
-        return self.task.left if self.choice == "left" else self.task.right
+        return self.task.chosen("left" if self.choice == "left" else "right")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -133,7 +133,3 @@ def judge(annotator: str, answers: Mapping[str, Answer], tasks: int, thresholds:
 
 def _is_choice(answer: Answer | None) -> bool:
     return answer is not None and answer.choice != UNPLAYABLE
-
-
-def _method(answer: Answer) -> str:
-    return answer.task.left if answer.choice == "left" else answer.task.right

@@ -36,11 +36,15 @@ def shared_columns(run: ScoredRun, other: ScoredRun) -> list[str]:
     theirs = {one.name for one in other.evaluations}
     pools = {one.protocol for one in run.evaluations if one.name in theirs}
 
-    def same(column: str) -> bool:
-        _, judged, protocol = column.partition("@")
-        return (not judged and alike) or (bool(judged) and (measure_of(column).group != RANK or protocol in pools))
+    return [column for column in run.scores if column in other.scores and _same(column, alike, pools)]
 
-    return [column for column in run.scores if column in other.scores and same(column)]
+
+def _same(column: str, alike: bool, pools: set[str]) -> bool:
+    """Whether a column means the same in two runs: `alike` by their settings, with `pools` of the same prompts."""
+    protocol = column.partition("@")[2]
+    if not protocol:
+        return alike
+    return measure_of(column).group != RANK or protocol in pools
 
 
 def compare_scores(run: ScoredRun, other: ScoredRun) -> list[ScoreComparison]:

@@ -23,11 +23,15 @@ SURFACES = ("chamfer", "f_score")
 
 
 class Perceptual(Protocol):
-    """`recon.perceptual.PerceptualNetwork`."""
+    """What tells pictures apart; `recon.perceptual.PerceptualNetwork` is one."""
 
-    def features(self, images: Tensor) -> list[Tensor]: ...
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features [V,C,h,w] by layer of float32 [V,3,H,W] in [0, 1]."""
+        ...
 
-    def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor: ...
+    def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        """[V], >= 0, between the features of two sets of pictures."""
+        ...
 
 
 def psnr(pictures: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ def measure_of(column: str) -> Measure:
         ValueError: for a column that is no score.
     """
     name, _, protocol = column.partition("@")
-    judged = f", protocol {protocol}" if protocol else ""
+    judged = f" @{protocol}" if protocol else ""
     if name in _KNOWN:
         return replace(_KNOWN[name], title=_KNOWN[name].title + judged)
     kind, *parts = name.split("_", 3)

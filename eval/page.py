@@ -50,18 +50,19 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], left
         left: how many columns hold text; the others hold numbers.
     """
 
-    def line(cells: Sequence[str], tag: str) -> str:
-        texts = [cell if isinstance(cell, Markup) else escape(cell) for cell in cells]
-        return "".join(
-            f"<{tag}>{text}</{tag}>" if k < left else f'<{tag} class="number">{text}</{tag}>'
-            for k, text in enumerate(texts)
-        )
-
-    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    body = "\n".join(f"<tr>{_line(row, 'td', left)}</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>\n'
-        f"<caption>{escape(caption)}</caption>\n<thead><tr>{line(head, 'th')}</tr></thead>\n"
+        f"<caption>{escape(caption)}</caption>\n<thead><tr>{_line(head, 'th', left)}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>\n"
+    )
+
+
+def _line(cells: Sequence[str], tag: str, left: int) -> str:
+    texts = [cell if isinstance(cell, Markup) else escape(cell) for cell in cells]
+    return "".join(
+        f"<{tag}>{text}</{tag}>" if k < left else f'<{tag} class="number">{text}</{tag}>'
+        for k, text in enumerate(texts)
     )
 
 

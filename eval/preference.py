@@ -70,18 +70,7 @@ def score_study(study: str, tasks: Sequence[Task], texts: Mapping[str, str], thr
     Raises:
         ValueError: when there is no usable answer at all.
     """
-    known = {task.task_id: task for task in tasks}
-    given: dict[str, dict[str, Answer]] = {}
-    problems, changed = [], 0
-    for name, text in texts.items():
-        answers, wrong = check_answers(text, study, known)
-        problems += [f"{name}, {problem}" for problem in wrong]
-        for answer in answers:
-            own = given.setdefault(answer.task.annotator, {})
-            before = own.get(answer.task.task_id)
-            changed += before is not None and before.choice != answer.choice
-            if before is None or before.answered <= answer.answered:
-                own[answer.task.task_id] = answer
+    given, problems, changed = _gathered(study, {task.task_id: task for task in tasks}, texts)
     if not given:
         raise ValueError(f"{len(texts)} answer files hold no usable answer{': ' + problems[0] if problems else ''}")
     screens = Counter(task.annotator for task in tasks)
@@ -95,6 +84,24 @@ def score_study(study: str, tasks: Sequence[Task], texts: Mapping[str, str], thr
         annotators=annotators, consensus=consensus, rates=win_rates(consensus),
         problems=problems, changed=changed, short=short,
     )  # fmt: skip
+
+
+def _gathered(
+    study: str, tasks: Mapping[str, Task], texts: Mapping[str, str]
+) -> tuple[dict[str, dict[str, Answer]], list[str], int]:
+    """The last answer to each screen by annotator and task_id, what was not used, how many answers were replaced."""
+    given: dict[str, dict[str, Answer]] = {}
+    problems, changed = [], 0
+    for name, text in texts.items():
+        answers, wrong = check_answers(text, study, tasks)
+        problems += [f"{name}, {problem}" for problem in wrong]
+        for answer in answers:
+            own = given.setdefault(answer.task.annotator, {})
+            before = own.get(answer.task.task_id)
+            changed += before is not None and before.choice != answer.choice
+            if before is None or before.answered <= answer.answered:
+                own[answer.task.task_id] = answer
+    return given, problems, changed
 
 
 def majority(answers: Iterable[Answer]) -> list[Consensus]:

@@ -78,7 +78,7 @@ def _ranks(caption: str, columns: Mapping[str, NDArray[np.float64]]) -> str:
     for column, values in columns.items():
         known = values[np.isfinite(values)]
         shares = (f"{(known < k).mean():.1%}" if len(known) else "—" for k in PRECISION_AT)
-        middle = f"{np.median(known):.0f}" if len(known) else "—"
+        middle = f"{np.median(known):g}" if len(known) else "—"
         rows.append((measure_of(column).title, f"{len(known):,}", *shares, middle))
     return table(caption, _RANK_HEAD, rows)
 

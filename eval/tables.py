@@ -13,7 +13,8 @@ from typing import Literal
 from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES, Cell
 
 Form = Literal["markdown", "latex", "csv", "html"]
-_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"}
+_LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "—": "---", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {sign: rf"\{sign}" for sign in "_%&#${}"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,15 +42,16 @@ def own_rows(
     if number == 4:
         return [(label, costs.get("steps"), costs.get("forwards"))]
 
-    def cells(views: str, model: str) -> list[Cell]:
-        found = [scores.get(f"clip_{against}_{views}_{model}") for against in ("text", "image")]
-        return [(score["mean"], score["std"]) if score else None for score in found]
-
     rows: list[tuple[Cell, ...]] = []
     for model in models:
-        first = [costs.get("minutes"), *cells("frames", model)] if number == 1 else []
-        rows.append((f"{label}, CLIP {model}", *first, *cells("renders", model)))
+        first = [costs.get("minutes"), *_own_cells(scores, "frames", model)] if number == 1 else []
+        rows.append((f"{label}, CLIP {model}", *first, *_own_cells(scores, "renders", model)))
     return rows
+
+
+def _own_cells(scores: Mapping[str, Mapping[str, float]], views: str, model: str) -> list[Cell]:
+    found = [scores.get(f"clip_{against}_{views}_{model}") for against in ("text", "image")]
+    return [(score["mean"], score["std"]) if score else None for score in found]
 
 
 def paper_table(number: int, own: Sequence[tuple[Cell, ...]] = ()) -> Table:
@@ -91,18 +93,24 @@ def _markdown(table: Table) -> str:
 
 
 def _latex(table: Table) -> str:
-    def line(cells: tuple[str, ...]) -> str:
-        return " & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
-
-    body = [line(table.columns), r"\midrule", *map(line, table.rows)]
+    body = [_latex_line(table.columns), r"\midrule", *map(_latex_line, table.rows)]
     form = "l" + "r" * (len(table.columns) - 1)
     inner = "\n".join([rf"\begin{{tabular}}{{{form}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"])
-    return f"\\begin{{table}}\n\\caption{{{table.caption}}}\n{inner}\n\\end{{table}}\n"
+    return f"\\begin{{table}}\n\\caption{{{_latex_text(table.caption)}}}\n{inner}\n\\end{{table}}\n"
+
+
+def _latex_line(cells: tuple[str, ...]) -> str:
+    return " & ".join(map(_latex_text, cells)) + r" \\"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def _html(table: Table) -> str:
-    def line(cells: tuple[str, ...], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    rows = "\n".join([line(table.columns, "th"), *(line(row, "td") for row in table.rows)])
+    rows = "\n".join([_html_line(table.columns, "th"), *(_html_line(row, "td") for row in table.rows)])
     return f"<table>\n<caption>{html.escape(table.caption)}</caption>\n{rows}\n</table>\n"
+
+
+def _html_line(cells: tuple[str, ...], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -9,7 +9,7 @@ Assets stream: a slice of them is in the driver at a time, however many there ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from eval import consistency
-from eval.similarity import VIEW_SETS, columns
+from eval.clip import Scorer
+from eval.similarity import VIEW_SETS, Protocol, columns
 from factory import fidelity
 from factory.consistency import COLUMNS
 from factory.ledger import ASSETS, Ledger
 from factory.schema import STAGES
 from factory.stage import Row
-from factory.store import Store
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
@@ -37,6 +37,7 @@ SCORE_LINE = pa.schema(
         ("image", pa.large_binary()),  # encoded, where no file holds it
         ("elevation", pa.float64()),
         ("yield_score", pa.float64()),
+        ("error", pa.string()),  # why it cannot be scored, where that is known before
         ("attempt", pa.int32()),
     ]
 )
@@ -69,6 +70,21 @@ class Measures:
         """What these columns depend on."""
         found: dict[str, Any] = {"fidelity": fidelity.STATEMENT} if self.truth else {}
         return found | ({"consistency": consistency.STATEMENT} if self.consistency else {})
+
+
+def statement_of(protocol: Protocol, scorers: Sequence[Scorer], measures: Measures) -> dict[str, Any]:
+    """Everything that scores depend on, as it is written beside them and hashed.
+
+    Raises:
+        ValueError: when two models have one name.
+    """
+    models = {
+        scorer.name: {"revision": scorer.revision, "preprocessing": repr(scorer.preprocess)} for scorer in scorers
+    }
+    if len(models) < len(scorers):
+        raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
+    statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
+    return statement | ({"measures": measures.statement()} if measures.statement() else {})
 
 
 def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
@@ -110,29 +126,36 @@ def costs_of_run(ledger: Ledger) -> dict[str, float]:
     return {name: total / count for name, total in sums.items()} if count else {}
 
 
-def assets_of_folder(store: Store, root: str, prompts: str) -> list[Row]:
-    """Videos and models named after the ids of a prompt table: `<prompt_id>.mp4`, `.ply`, `.glb`, ...
+def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> Iterator[Row]:
+    """Videos and models named after the ids of a prompt table, one after the other: `<prompt_id>.mp4`, `.ply`, `.glb`.
 
-    A prompt without files and a file without prompt are rows too, without the other, so that they are counted.
+    A prompt without files, a file without prompt and an unusable row of the table, with its `error`, are rows too, so
+    that they are counted.
+
+    Args:
+        root: the folder, local or s3://.
+        prompts: the table. image_root: folder that its image paths are relative to, the table's own by default.
 
     Raises:
-        ValueError: when the prompt table cannot be read.
+        ValueError: when the prompt table or the folder cannot be read.
     """
     from factory.prompts import read_prompts
 
-    table = read_prompts(prompts)
-    rows: dict[str, Row] = {
-        prompt.prompt_id: {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
-        for prompt in table.prompts
-    }
-    rows |= {row.prompt_id: {"prompt_id": row.prompt_id, "prompt": row.prompt} for row in table.rejected}
+    table, files = read_prompts(prompts, image_root=image_root), dict[str, Row]()
     for name in store_files(root):
         path = PurePosixPath(name)
         suffix = path.suffix.lower()
         kind = "model_path" if suffix in MODELS else "frames_path" if suffix in VIDEOS else None
         if kind:
-            rows.setdefault(path.stem, {"prompt_id": path.stem, "prompt": None})[kind] = name
-    return list(rows.values())
+            files.setdefault(path.stem, {})[kind] = name
+    for prompt in table.prompts:
+        known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
+        yield known | files.pop(prompt.prompt_id, {})
+    for bad in table.rejected:
+        known = {"prompt_id": bad.prompt_id, "prompt": bad.prompt, "error": bad.error_message}
+        yield known | files.pop(bad.prompt_id, {})
+    for name, found in files.items():
+        yield {"prompt_id": name, "prompt": None} | found
 
 
 def store_files(root: str) -> list[str]:
@@ -171,12 +194,15 @@ class ScoreWork:
 
     @property
     def ids(self) -> Sequence[str]:
+        """Of all assets."""
         return [asset["prompt_id"] for asset in self.assets]
 
     def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        """Rows of SCORE_LINE of the assets at these places."""
         return pa.Table.from_pylist([self.assets[row] | {"attempt": attempt} for row in rows], schema=SCORE_LINE)
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        """The dead letter of an asset that ended its worker."""
         return dead(self.assets[row] | error), SCORE_DEAD_LETTERS
 
 

@@ -99,6 +99,8 @@ class Evaluate(Stage):
 
     def score(self, row: Row) -> Row:
         """Every score of one asset; ValueError for an asset that cannot be judged by this protocol."""
+        if row["error"]:
+            raise ValueError(f"asset {row['prompt_id']!r}: {row['error']}")
         if not row["prompt"]:
             raise ValueError(f"asset {row['prompt_id']!r} has no prompt; add it to the table of prompts")
         frames, shape, turn = self.frames(row), self.shape(row), self.turn(row)

@@ -62,6 +62,7 @@ class Splats:
     gaussians: Gaussians
 
     def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage."""
         import torch
 
         from recon.gaussians import render
@@ -71,6 +72,7 @@ class Splats:
         return (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def depths(self, turn: Turn) -> NDArray[np.float32]:
+        """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
         from recon.views import render_views
 
         return render_views(self.gaussians, turn.cameras).depth
@@ -91,6 +93,7 @@ class Solid:
     fine: bool = False
 
     def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage; ValueError for cameras that meshes are not rendered by."""
         from factory.meshes import render_turntable
         from factory.truth import true_turntable
 
@@ -103,11 +106,13 @@ class Solid:
         return make(self.mesh, turn.elevation, turn.size, orbit.num_views, turn.start)
 
     def depths(self, turn: Turn) -> NDArray[np.float32]:
+        """[V,S,S] of the nearest surface at pixel centres, 0 where there is none."""
         from factory.surfaces import mesh_depth
 
         return mesh_depth(self.mesh.corners, turn.cameras)
 
     def points(self, count: int) -> NDArray[np.float64]:
+        """On its outer surface."""
         from factory.surfaces import outer_points
 
         return outer_points(self.mesh.corners, count)

@@ -21,7 +21,8 @@ from factory.store import Store, open_store
 from factory.study_media import Media, Method
 
 PAGE_FILES = ("look.css", "study.css", "study.js")
-RESERVED = (BROKEN, "ours", "tie", "all competitors")
+RESERVED = (BROKEN, "tie", "all competitors")
+"""What results call other things; `ours` too, for competitors."""
 
 
 def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limit: int | None = None) -> dict:
@@ -38,8 +39,7 @@ def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limi
         ValueError: when methods share no prompt, share a label, or `out` already holds a study.
     """
     _refuse(methods, out)
-    ours, *competitors = methods
-    names = sorted(ours.turntables)[:limit]
+    ours, names = methods[0], sorted(methods[0].turntables)[:limit]
     media = Media(page=open_store(f"{out.root}/page"))
     videos = {
         (method.label, name): media.video(method, name)
@@ -47,12 +47,7 @@ def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limi
         for name in names
         if name in method.turntables
     }
-    pairs = [
-        (competitor.label, name)
-        for competitor in competitors
-        for name in names
-        if videos[ours.label, name] and videos.get((competitor.label, name))
-    ]
+    pairs = _pairs(methods, names, videos)
     tasks = assign(pairs, ours.label, config)
     for name in {task.prompt_id for task in tasks if task.kind == "broken"}:
         videos[BROKEN, name] = media.broken(ours, name, config.seed)
@@ -64,26 +59,54 @@ def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limi
     out.put("links.csv", "".join(["annotator,page\n", *(f"{n},index.html?a={n}\n" for n in annotators)]).encode())
     record = {
         "study": study,
-        "ours": ours.label,
-        "competitors": {other.label: sum(label == other.label for label, _ in pairs) for other in competitors},
-        "pairs_left_out": len(names) * len(competitors) - len(pairs),
-        "questions": len({(t.competitor, t.prompt_id, t.criterion) for t in tasks if t.kind == "question"}),
-        "annotators": len(annotators),
-        "screens": len(tasks),
+        **_counts(methods, names, pairs, tasks),
         "videos_reencoded": media.reencoded,
-        "problems": media.problems,
+        "without_image": sum(image is None for _, image in shown.values()),
+        "problems": [problem for method in methods for problem in method.problems] + media.problems,
         "config": asdict(config),
     }
     out.put("study.json", json.dumps(record, indent=2).encode())
     return record
 
 
+def _counts(
+    methods: Sequence[Method], names: Sequence[str], pairs: Sequence[tuple[str, str]], tasks: Sequence[Task]
+) -> dict:
+    """What `study.json` counts."""
+    ours, *competitors = [method.label for method in methods]
+    return {
+        "ours": ours,
+        "competitors": {other: sum(label == other for label, _ in pairs) for other in competitors},
+        "pairs_left_out": len(names) * len(competitors) - len(pairs),
+        "questions": len({(t.competitor, t.prompt_id, t.criterion) for t in tasks if t.kind == "question"}),
+        "annotators": len({task.annotator for task in tasks}),
+        "screens": len(tasks),
+    }
+
+
+def _pairs(
+    methods: Sequence[Method], names: Sequence[str], videos: Mapping[tuple[str, str], str | None]
+) -> list[tuple[str, str]]:
+    """(competitor, prompt_id) where both have a video that plays."""
+    ours, *competitors = methods
+    return [
+        (competitor.label, name)
+        for competitor in competitors
+        for name in names
+        if videos[ours.label, name] and videos.get((competitor.label, name))
+    ]
+
+
 def _refuse(methods: Sequence[Method], out: Store) -> None:
     labels = [method.label for method in methods]
     if len(labels) < 2:
         raise ValueError(f"a study compares at least 2 runs; {len(labels)} given")
-    if len(set(labels)) < len(labels) or set(labels) & set(RESERVED) or not all(labels):
-        raise ValueError(f"labels are {', '.join(labels)}; give different --labels, none of {', '.join(RESERVED)}")
+    taken = set(labels) & set(RESERVED) or set(labels[1:]) & {"ours"}
+    if len(set(labels)) < len(labels) or taken or not all(labels):
+        raise ValueError(
+            f"labels are {', '.join(labels)}; give different --labels, none of {', '.join(RESERVED)}, "
+            "and the first one alone may be ours"
+        )
     if _holds_study(out):
         raise ValueError(f"{out.root} already holds a study; answers belong to one assignment, so give another --out")
 

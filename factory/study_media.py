@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.evaluation import assets_of_folder
+from factory.lease import Lease
+from factory.ledger import ASSETS, COMMITS, Ledger
+from factory.stage import Row
 from factory.store import Store, open_store
 
 GRID = 8
@@ -33,6 +37,8 @@ class Method:
     label: str
     store: Store
     turntables: dict[str, Turntable]
+    problems: list[str] = field(default_factory=list)
+    """What was left out, and why."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,43 +79,58 @@ class Media:
             return None
 
     def put(self, data: bytes, suffix: str) -> str:
+        """Keep bytes in the page, under the address that is returned."""
         name = f"media/{hashlib.sha256(data).hexdigest()[:20]}.{suffix}"
         self.page.put(name, data)
         return name
 
 
-def method_of_run(label: str, root: str, prompts: str | None = None) -> Method:
+def method_of_run(label: str, root: str, prompts: str | None = None, image_root: str | None = None) -> Method:
     """The turntables of an output folder of `im3d generate`, or of <prompt_id>.mp4 files with a table of prompts.
+
+    Args:
+        image_root: folder that the table's image paths are relative to, its own by default.
 
     Raises:
         ValueError: when the folder has none.
     """
-    from factory.lease import Lease
-    from factory.ledger import ASSETS, Ledger
-
     store = open_store(root)
-    if next(iter(store.keys(f"{ASSETS}/")), None) or next(iter(store.keys("commits/")), None):
-        with Lease(store):
-            ledger = Ledger(store)
-            ledger.publish()
-            columns = ["prompt_id", "prompt", "turntable.path", "image.path"]
-            found = {
-                row["prompt_id"]: Turntable(
-                    prompt=row["prompt"], video=row["turntable"]["path"], image=row["image"]["path"]
-                )
-                for row in ledger.rows(ASSETS, columns)
-            }
+    if next(iter(store.keys(f"{ASSETS}/")), None) or next(iter(store.keys(f"{COMMITS}/")), None):
+        method = _own_method(label, store)
     elif prompts is None:
         raise ValueError(f"{root} is no output of im3d generate; for a folder of <prompt_id>.mp4 give --prompts TABLE")
     else:
+        method = _method_of_folder(label, store, assets_of_folder(root, prompts, image_root))
+    if not method.turntables:
+        why = f": {method.problems[0]}" if method.problems else ""
+        raise ValueError(f"{root} holds no turntable with a prompt; a study wants finished assets{why}")
+    return method
+
+
+def _own_method(label: str, store: Store) -> Method:
+    with Lease(store):
+        ledger = Ledger(store)
+        ledger.publish()
+        rows = ledger.rows(ASSETS, ["prompt_id", "prompt", "turntable.path", "image.path"])
         found = {
-            row["prompt_id"]: Turntable(prompt=row["prompt"], video=row["frames_path"], image_bytes=row.get("image"))
-            for row in assets_of_folder(store, root, prompts)
-            if row.get("frames_path") and row.get("prompt")
+            row["prompt_id"]: Turntable(
+                prompt=row["prompt"], video=row["turntable"]["path"], image=row["image"]["path"]
+            )
+            for row in rows
         }
-    if not found:
-        raise ValueError(f"{root} holds no turntable with a prompt; a study wants finished assets")
     return Method(label=label, store=store, turntables=found)
+
+
+def _method_of_folder(label: str, store: Store, assets: Iterable[Row]) -> Method:
+    method = Method(label=label, store=store, turntables={})
+    for row in assets:
+        if row.get("error"):
+            method.problems.append(f"{label}, {row['prompt_id']}: {row['error']}")
+        elif row.get("frames_path") and row["prompt"]:
+            method.turntables[row["prompt_id"]] = Turntable(
+                prompt=row["prompt"], video=row["frames_path"], image_bytes=row["image"]
+            )
+    return method
 
 
 def shuffle_tiles(frames: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:

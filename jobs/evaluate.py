@@ -18,7 +18,6 @@ from factory.config import Pool
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from eval.similarity import Protocol
     from factory.evaluation import Measures
     from factory.ledger import Ledger
     from factory.stage import Row
@@ -51,6 +50,8 @@ class Evaluate:
     Or one of `im3d ablate`, for Tables 2 and 3."""
     prompts: str | None = None
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for a folder that is no run of ours."""
+    image_root: str | None = None
+    """Folder that image paths of --prompts are relative to and may not leave; the table's own by default."""
     clip: tuple[str, ...] = ("pocket",)
     """Models that judge: 'pocket', a folder, or open_clip architectures such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
@@ -88,7 +89,7 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
-    from factory.evaluation import Measures
+    from factory.evaluation import Measures, statement_of
     from factory.lease import Lease
     from factory.ledger import DEAD, SCORES, Ledger
     from factory.paper_rows import is_ablation
@@ -101,7 +102,7 @@ def run(job: Evaluate) -> int:
     with Lease(open_store(job.run)):
         pool = prompt_pool(asset["prompt"] for asset in _assets(job) if asset["prompt"])
         scorers = [Scorer.load(config) for config in clip]
-        statement = _statement(protocol, scorers, measures)
+        statement = statement_of(protocol, scorers, measures)
         embedded = {
             scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}
             for scorer in scorers
@@ -122,33 +123,17 @@ def _assets(job: Evaluate) -> Iterable[Row]:
     from factory.ledger import ASSETS, DEAD, Ledger
     from factory.store import open_store
 
-    store, dead = open_store(job.run), 0
     if job.prompts:
-        assets = assets_of_folder(store, job.run, job.prompts)
-        some = bool(assets)
-    else:
-        ledger = Ledger(store)
-        ledger.publish()
-        assets = assets_of_run(ledger)
-        some = next(ledger.rows(ASSETS, ["prompt_id"]), None) is not None
-        dead = 0 if some else sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
-    if not some:
+        return assets_of_folder(job.run, job.prompts, job.image_root)
+    ledger = Ledger(open_store(job.run))
+    ledger.publish()
+    if next(ledger.rows(ASSETS, ["prompt_id"]), None) is None:
+        dead = sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
         raise ValueError(
             f"{job.run} holds no assets ({dead} dead letters); give the output of im3d generate, "
             "or a folder of videos and models with --prompts"
         )
-    return assets
-
-
-def _statement(protocol: Protocol, scorers: Sequence[Any], measures: Measures) -> dict[str, Any]:
-    """Everything that scores depend on, as it is written beside them and hashed."""
-    models = {
-        scorer.name: {"revision": scorer.revision, "preprocessing": repr(scorer.preprocess)} for scorer in scorers
-    }
-    if len(models) < len(scorers):
-        raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
-    statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
-    return statement | ({"measures": measures.statement()} if measures.statement() else {})
+    return assets_of_run(ledger)
 
 
 def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:

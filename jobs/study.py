@@ -29,6 +29,8 @@ class Make:
     """What the runs are called in the results; the folders' names by default."""
     prompts: str | None = None
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for folders that are no runs of ours."""
+    image_root: str | None = None
+    """Folder that image paths of --prompts are relative to and may not leave; the table's own by default."""
     limit: int | None = None
     """Only the first prompts."""
     study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
@@ -93,11 +95,13 @@ def make(job: Make) -> int:
         raise ValueError(f"{len(labels)} labels for {len(job.runs)} runs; give one each")
     if job.limit is not None and job.limit < 1:
         raise ValueError(f"limit is {job.limit}; it must be at least 1")
-    methods = [method_of_run(label, run, job.prompts) for label, run in zip(labels, job.runs)]
+    methods = [method_of_run(label, run, job.prompts, job.image_root) for label, run in zip(labels, job.runs)]
     record = write_study(methods, open_store(job.out), job.study, job.limit)
     pairs = ", ".join(f"{count} with {label}" for label, count in record["competitors"].items())
     print(f"{record['questions']} questions on pairs of {record['ours']}: {pairs}; {record['pairs_left_out']} left out")
     print(f"{record['annotators']} annotators, {record['screens']} screens with the checks; links: {job.out}/links.csv")
+    if record["without_image"]:
+        print(f"{record['without_image']} prompts have no reference image: alignment is asked with the prompt alone")
     if record["videos_reencoded"]:
         print(f"{record['videos_reencoded']} videos written anew as h264, which every browser plays")
     print("\n".join(f"  left out: {problem}" for problem in record["problems"]), end="\n" * bool(record["problems"]))

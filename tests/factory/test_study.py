@@ -131,6 +131,20 @@ def test_reencoded_video_shows_the_same(tmp_path: Path) -> None:
     assert np.abs(decoded - pixels).mean() < 12
 
 
+def test_a_reference_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for method in ("ours", "theirs"):
+        (tmp_path / method).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / method / f"{name}.mp4").write_bytes(encode_mp4(frames(1)))
+    table = [{"prompt_id": "a", "prompt": "x"}, {"prompt_id": "b", "prompt": "y", "image": "/gone.png"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, table)))
+    methods = [method_of_run(name, str(tmp_path / name), str(tmp_path / "t.jsonl")) for name in ("ours", "theirs")]
+    record = write_study(methods, LocalStore(str(tmp_path / "study")), StudyConfig(per_question=1))
+    assert (record["competitors"], record["without_image"]) == ({"theirs": 1}, 1)
+    assert [problem[:8] for problem in record["problems"]] == ["ours, b:", "theirs, "]
+    assert "'/gone.png' lies outside" in record["problems"][0]
+
+
 def test_answers_are_kept_once(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     assert keep_answers(store, "a1", b"x")

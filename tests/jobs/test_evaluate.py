@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +139,11 @@ def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: 
     lines = [line for line in table if line[0].endswith(", CLIP first")]
     assert [line[0].split(",")[0] for line in lines] == ["ours", "other"]
     assert [line[1].split(" ")[0] for line in lines] == [f"{mean:.2f}" for mean in means]
-    shutil.rmtree(other / "evaluations")
-    assert evaluate.main(["--run", str(other), *flags, "--background", "0.5"]) == 0
+    assert (next(run.glob("evaluations/*")) / "table-2.csv").read_text().splitlines()[0].startswith("loss /")
+    (judged,) = other.glob("evaluations/*")
+    stated = (judged / "protocol.json").read_text().replace('"background": 1.0', '"background": 0.5')
+    (judged / "protocol.json").write_text(stated)
+    judged.rename(judged.with_name("0123456789abcdef-00000000"))
     assert evaluate.main(["--run", str(run), *flags, "--against", str(other)]) == 2
     message = capsys.readouterr().err
     assert "another protocol" in message
@@ -150,12 +152,13 @@ def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: 
 
 def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[str], capsys) -> None:
     folder = tmp_path / "folder"
-    for number, name in enumerate(("good", "torn", "short", "stray")):
+    for number, name in enumerate(("good", "torn", "short", "stray", "blind")):
         files(folder, name, number)
     (folder / "torn.ply").write_bytes((folder / "torn.ply").read_bytes()[:900])
     (folder / "short.mp4").write_bytes(encode_mp4(np.zeros((3, 32, 32, 3), np.uint8)))
     (folder / "box.glb").write_bytes(trimesh.creation.box((1.0, 0.4, 0.6)).export(file_type="glb"))  # pyright: ignore
     table = [{"prompt_id": name, "prompt": f"a {name} car"} for name in ("good", "torn", "short", "box", "gone")]
+    table.append({"prompt_id": "blind", "prompt": "a blind car", "image": "/nowhere.png"})
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, table)))
     flags = ["--run", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--clip", judges[0], *CHEAP]
     assert evaluate.main(flags) == 1
@@ -166,12 +169,13 @@ def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[st
     assert found["scores"]["clip_text_renders_first"]["count"] == 2
     assert found["scores"]["clip_text_frames_first"]["count"] == 1
     reasons = {row["prompt_id"]: row["error_message"] for row in found["without_scores"]["named"]}
-    assert sorted(reasons) == ["gone", "short", "stray", "torn"]
+    assert sorted(reasons) == ["blind", "gone", "short", "stray", "torn"]
+    assert "'/nowhere.png' lies outside" in reasons["blind"]
     assert "has no prompt" in reasons["stray"]
     assert "3 frames of 32x32; the protocol says 4" in reasons["short"]
     assert "cut short" in reasons["torn"]
     assert "neither video nor model" in reasons["gone"]
-    assert "4 without scores" in capsys.readouterr().out
+    assert "5 without scores" in capsys.readouterr().out
 
 
 def test_known_objects_and_consistency(tmp_path: Path, judges: list[str], capsys) -> None:

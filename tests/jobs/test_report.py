@@ -228,17 +228,17 @@ def test_evaluations_have_tables_of_their_own_and_rank_by_what_is_better(browser
     assert failed == [["01234567", "ValueError", HOSTILE, "1"]]
     assert tables(page, "CLIP similarity, 100 × cosine")[2][2:4] == ["4", "16.25 ± 11.09"]
     ranks = tables(page, "How many other prompts fit better than the own")
-    assert ranks == [["re-renders, CLIP big, protocol 01234567", "3", "33.3%", "66.7%", "100.0%", "4"]]
+    assert ranks == [["re-renders, CLIP big @01234567", "3", "33.3%", "66.7%", "100.0%", "4"]]
     psnr, chamfer = tables(page, "Fidelity: against the true object, on unseen views")
-    assert psnr[:4] == ["PSNR, dB, protocol 01234567", "higher", "3", "20.00 ± 5.00"]
-    assert chamfer[:4] == ["Chamfer distance, radii, protocol 01234567", "lower", "3", "0.2333 ± 0.1528"]
+    assert psnr[:4] == ["PSNR, dB @01234567", "higher", "3", "20.00 ± 5.00"]
+    assert chamfer[:4] == ["Chamfer distance, radii @01234567", "lower", "3", "0.2333 ± 0.1528"]
     sheets = page.evaluate("() => [...document.querySelectorAll('.sheet-row b')].map((e) => e.textContent)")
     assert sheets == ["0.1000", "0.2000", "0.4000"]
     assert cards(page)[:3] == ["a box 2", "a box 3", "a box 1"]
     assert page.evaluate("() => document.getElementById('order').value") == "up"
-    page.select_option("#sort", label="PSNR, dB, protocol 01234567")
+    page.select_option("#sort", label="PSNR, dB @01234567")
     page.select_option("#order", "down")
-    page.wait_for_selector("#cards li:first-child :text-is('25.00 PSNR, dB, protocol 01234567')")
+    page.wait_for_selector("#cards li:first-child :text-is('25.00 PSNR, dB @01234567')")
     page.locator(".sheet-row").last.click()
     page.wait_for_selector("#asset-prompt:text-is('a box 1')")
     tiles = dict(zip(*(page.locator(f".tiles {tag}").all_text_contents() for tag in ("dt", "dd"))))
@@ -255,7 +255,7 @@ def test_runs_compare_by_evaluations_and_less_may_be_better(browser: Any, tmp_pa
     page = open_page(browser, runs[0] / "report.html")
     rows = {row[0]: row[1:] for row in tables(page, "new minus old, prompt by prompt")}
     assert not any("own prompt" in title or title.startswith("re-renders, CLIP") for title in rows)  # other pools
-    assert rows["Chamfer distance, radii, protocol 01234567, lower is better"][3] == "-0.0667"
+    assert rows["Chamfer distance, radii @01234567, lower is better"][3] == "-0.0667"
     assert "new is better in 2 of 3 assets of both." in page.text_content("#comparison")
     pairs = page.evaluate("() => [...document.querySelectorAll('.pair .number')].map((e) => e.textContent)")
     assert pairs == ["-0.2000", "-0.1000", "+0.1000"]
