@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.faults import Faults, fault_proxy, read_counts
 from benchmarks.s3_server import BUCKET, CREDENTIALS, s3_server
-from benchmarks.storm import ROOT, Reader, account, storm, whole
+from benchmarks.storm import ROOT, Reader, account, at_random, storm, whole
 from factory.schema import STAGES
 from factory.store import StorageConfig, open_store
 
@@ -69,7 +69,7 @@ def measure(folder: Path, prompts: int, kills: int, reference: int, seed: int) -
         reader = Reader(store, whole)
         with reader.watching():
             broken = environment | {"AWS_ENDPOINT_URL": proxy}
-            told = storm([*command, place], broken, reader, prompts, kills, seed)
+            told = storm([*command, place], broken, reader, prompts, kills, at_random(seed))
         reader.poll()
         counts = account(store, [row["prompt_id"] for row in rows])
         made = _gaussians(reader)

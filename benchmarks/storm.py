@@ -104,40 +104,49 @@ def whole(store: Store, row: dict[str, Any]) -> bool:
 
 
 def storm(
-    command: Sequence[str], environment: Mapping[str, str], reader: Reader, prompts: int, kills: int, seed: int = 0
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    reader: Reader,
+    prompts: int,
+    kills: int,
+    kinds: Iterator[str],
 ) -> dict[str, Any]:
     """Run a command to its end again and again while its processes are killed; what came of it.
 
     Kills are spread over the outcomes, so that they happen while there is work; one that comes too late is not counted.
 
+    Args:
+        kinds: what is killed next, of TARGETS (see `at_random`).
+
     Returns:
-        kills by target, starts, exit code of the last start, seconds.
+        kills by target, starts, exit code of the last start, processes that outlived their driver, seconds.
 
     Raises:
         RuntimeError: when it does not come to an end.
     """
-    chance, done, started = random.Random(seed), Counter[str](), time.monotonic()
+    done, started, orphans = Counter[str](), time.monotonic(), 0
     for starts in range(1, MAX_STARTS + 1):
         with _started(command, environment) as process:
             family = []
             while process.poll() is None:
                 time.sleep(0.1)
                 if done.total() < kills and len(reader.seen) >= (done.total() + 1) * prompts / (kills + 1):
-                    time.sleep(chance.uniform(0, 2))
+                    time.sleep(random.uniform(0, 0.5))
                     family = _family(process)
-                    if target := _kill(process, chance):
+                    if target := _kill(process, next(kinds)):
                         done[target] += 1
                         print(
                             f"{len(reader.seen)} outcomes, kill {done.total()}: {target}", file=sys.stderr, flush=True
                         )
             code = process.returncode
-        psutil.wait_procs(family, timeout=60)
+        orphans += len(still_working(family))
         if code in (0, 1) and len(reader.seen) >= prompts:
             return {
                 "kills": done.total(),
                 **done,
                 "starts": starts,
                 "exit": code,
+                "orphans": orphans,
                 "seconds": time.monotonic() - started,
             }
     raise RuntimeError(f"not done after {MAX_STARTS} starts; {len(reader.seen)} of {prompts} prompts have an outcome")
@@ -162,14 +171,30 @@ def _family(process: subprocess.Popen) -> list[psutil.Process]:
     return []
 
 
-def _kill(process: subprocess.Popen, chance: random.Random) -> str | None:
-    """SIGKILL one process of a random kind; None when it was not there, or the program has ended."""
+def at_random(seed: int) -> Iterator[str]:
+    """Kinds of processes to kill, by the shares of TARGETS."""
+    chance = random.Random(seed)
+    while True:
+        yield chance.choices(list(TARGETS), list(TARGETS.values()))[0]
+
+
+def still_working(family: Sequence[psutil.Process], seconds: float = 60.0) -> list[psutil.Process]:
+    """Those that have not ended by then: a zombie has, and Ray's agents notice a dead raylet in their own time."""
+    found = []
+    for member in psutil.wait_procs(family, timeout=seconds)[1]:
+        with contextlib.suppress(psutil.Error):
+            if member.status() != psutil.STATUS_ZOMBIE and "Agent" not in member.name():
+                found.append(member)
+    return found
+
+
+def _kill(process: subprocess.Popen, kind: str) -> str | None:
+    """SIGKILL one process of a kind; None when there was none, or the program has ended."""
     if process.poll() is not None:
         return None
-    kind = chance.choices(list(TARGETS), list(TARGETS.values()))[0]
     found = [member for member in _family(process) if _kind(member) == kind]
     try:
-        process.kill() if kind == "driver" else chance.choice(found).kill()
+        process.kill() if kind == "driver" else random.choice(found).kill()
     except (IndexError, psutil.Error):
         return None
     return kind

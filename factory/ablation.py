@@ -7,25 +7,20 @@ assets x variants ── Fit ──▶ fits/part-*.parquet, or a row in dead_let
 from __future__ import annotations
 
 import math
-import socket
 import time
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from factory.ablation_config import NUM_FRAMES, AblationConfig, Plan
-from factory.ablation_work import FIT_DEAD_LETTERS, STAGE, dead_fit, fits_schema
-from factory.config import LineConfig
-from factory.ledger import commit
+from factory.ablation_work import FIT_DEAD_LETTERS, STAGE, fits_schema
+from factory.finishing import Finish
 from factory.pipeline import Step
 from factory.prompts import digest
-from factory.schema import OUTCOME
-from factory.stage import Row, Stage, fail
-from factory.store import open_store
+from factory.stage import Row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +35,6 @@ def steps(config: AblationConfig, root: str, out: str, run_id: str) -> list[Step
     """The chain: one stage. `root`: the folder, local or s3://, that the assets' paths are relative to."""
     arguments = {"config": config, "root": root, "out": out, "run_id": run_id}
     return [Step(actor=Fit, pool=config.pool, arguments=arguments)]
-
-
-def line_config(config: AblationConfig) -> LineConfig:
-    """How the line runs: one block a batch."""
-    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,17 +54,17 @@ class Targets:
     """What the fit takes it for, radians."""
 
 
-class Fit(Stage):
+class Fit(Finish):
     """One asset by one variant, committed as a row of fits or as a dead letter."""
 
-    name = STAGE
+    name, dead_letters = STAGE, FIT_DEAD_LETTERS
 
     def __init__(
         self, config: AblationConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
     ) -> None:
-        self.root, self.run_id, self.store = root, run_id, open_store(out)
+        self.root = root
         self.known: Targets | None = None
-        super().__init__(config, threads, board)
+        super().__init__(config, out, run_id, threads, board)
 
     def load(self) -> None:
         from eval.clip import Scorer
@@ -91,27 +81,7 @@ class Fit(Stage):
         self.estimator = load_elevation() if config.targets == "generated" else None
         warm_up()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        outcomes = []
-        for row in table.to_pylist():
-            self._tell("start", [row | {"error_stage": None}], 0.0)
-            started = time.perf_counter()
-            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
-            outcomes.append({"prompt_id": row["fit_id"], "status": self._finish(row)})
-            self._tell("end", [row], time.perf_counter() - started)
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
-
-    def _finish(self, row: Row) -> str:
-        try:
-            finished = row | self.fit(row)
-        except Exception as error:
-            fail(row, self.name, error)
-            commit(self.store, dead_fit(row), FIT_DEAD_LETTERS)
-            return "failed"
-        commit(self.store, {name: finished.get(name) for name in self.schema.names}, self.schema)
-        return "done"
-
-    def fit(self, row: Row) -> Row:
+    def make(self, row: Row) -> Row:
         """Reconstruct and judge; ValueError for an asset that cannot be used."""
         from eval.similarity import score_views
         from factory.export import png

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from factory.schema import IMAGE
+from factory.schema import IMAGE, chosen
 from factory.stage import Row
 
 FITS, STAGE = "fits", "fit"
@@ -64,14 +64,9 @@ class FitWork:
         return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=FIT_LINE)
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
-        return dead_fit(self._row(row, error["attempt"]) | error), FIT_DEAD_LETTERS
+        return chosen(self._row(row, error["attempt"]) | error, FIT_DEAD_LETTERS), FIT_DEAD_LETTERS
 
     def _row(self, row: int, attempt: int) -> Row:
         asset, variant = self.assets[row // len(self.variants)], self.variants[row % len(self.variants)]
         known = {"fit_id": f"{asset['asset_id']}.{variant}", "variant": variant, "attempt": attempt}
         return known | {name: asset[name] for name in ("asset_id", "path", "caption", "error")}
-
-
-def dead_fit(row: Row) -> Row:
-    """The dead letter of a row."""
-    return {name: row.get(name) for name in FIT_DEAD_LETTERS.names}

@@ -66,6 +66,7 @@ class _Place:
     stage: str
     state: str
     host: str | None = None
+    node: str = ""
     deaths: int = 0
     timed_out: bool = False
 
@@ -83,11 +84,17 @@ class Board:
     Args:
         stages: their names, in order.
         metrics: told of every report too (`metrics.Metrics`), or None. A function, since it is made in the actor.
+        is_gone: tells by its id whether a node has left the cluster, or is about to.
     """
 
-    def __init__(self, stages: Iterable[str] = STAGES, metrics: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        stages: Iterable[str] = STAGES,
+        metrics: Callable[[], Any] | None = None,
+        is_gone: Callable[[str], bool] = lambda node: False,
+    ) -> None:
         self.stages = {name: StageCount() for name in stages}
-        self.metrics = metrics() if metrics else None
+        self.metrics, self.is_gone = metrics() if metrics else None, is_gone
         self._started: dict[str, _Place] = {}
         self._actors: dict[str, _Actor] = {}
         self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
@@ -103,6 +110,7 @@ class Board:
         evaluations: tuple[int, int] = (0, 0),
         notes: Sequence[dict[str, Any]] = (),
         host: str | None = None,
+        node: str = "",
     ) -> None:
         """Note what an actor tells.
 
@@ -115,7 +123,7 @@ class Board:
             actor: the same after a restart of its process.
             evaluations: sampler steps and forwards.
             notes: see `Snapshot.notes`.
-            host: of the actor, where rows start.
+            host: of the actor, where rows start. node: its node's id.
         """
         count = self.stages[stage]
         self._notes.extend(notes)
@@ -123,7 +131,7 @@ class Board:
             count.restarts += 1
             self._notes.append({"event": "actor_restarted", "stage": stage})
         if event == "start":
-            self._start(stage, prompt_ids, host)
+            self._start(stage, prompt_ids, host, node)
         elif event == "timeout":
             for place in filter(None, map(self._started.get, prompt_ids)):
                 place.timed_out = True
@@ -141,7 +149,10 @@ class Board:
             self.metrics.record(stage, event, len(prompt_ids), failed, seconds, evaluations)
 
     def deaths(self, stage: str, prompt_ids: Sequence[str]) -> list[Deaths]:
-        """How often a process of this stage died with each row. Rows that an actor asks for run nowhere else."""
+        """How often a process of this stage died with each row. Rows that an actor asks for run nowhere else.
+
+        The end of a node is no fault of the rows that it had.
+        """
         found = []
         for prompt_id in prompt_ids:
             place = self._started.get(prompt_id)
@@ -149,7 +160,8 @@ class Board:
                 found.append(Deaths())
                 continue
             if place.state == "running":
-                place.state, place.deaths = "died", place.deaths + 1
+                place.state = "died"
+                place.deaths += not (place.node and self.is_gone(place.node))
             found.append(Deaths(count=place.deaths, timed_out=place.timed_out, host=place.host))
         return found
 
@@ -178,11 +190,11 @@ class Board:
         place = self._started.get(prompt_id)
         return (place.stage, place.host) if place else (None, None)
 
-    def _start(self, stage: str, prompt_ids: Sequence[str], host: str | None) -> None:
+    def _start(self, stage: str, prompt_ids: Sequence[str], host: str | None, node: str) -> None:
         for prompt_id in prompt_ids:
             before = self._started.pop(prompt_id, None)
             same = before is not None and before.stage == stage
-            self._started[prompt_id] = _Place(stage, "running", host, before.deaths if same and before else 0)
+            self._started[prompt_id] = _Place(stage, "running", host, node, before.deaths if same and before else 0)
         while len(self._started) > MAX_STARTED:
             del self._started[next(iter(self._started))]
 

@@ -22,7 +22,7 @@ from eval.similarity import VIEW_SETS, Protocol, columns
 from factory import fidelity
 from factory.consistency import COLUMNS
 from factory.ledger import ASSETS, Ledger
-from factory.schema import STAGES
+from factory.schema import STAGES, chosen
 from factory.stage import Row
 
 ROWS_AT_ONCE = 16_384
@@ -203,9 +203,4 @@ class ScoreWork:
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
         """The dead letter of an asset that ended its worker."""
-        return dead(self.assets[row] | error), SCORE_DEAD_LETTERS
-
-
-def dead(row: Row) -> Row:
-    """The dead letter of a failed row."""
-    return {name: row.get(name) for name in SCORE_DEAD_LETTERS.names}
+        return chosen(self.assets[row] | error, SCORE_DEAD_LETTERS), SCORE_DEAD_LETTERS

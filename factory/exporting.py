@@ -7,25 +7,22 @@ assets ── Export ──▶ <format>/<prompt_id>…, and a row of exports/*.p
 from __future__ import annotations
 
 import io
-import socket
 import tarfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory import datasets
-from factory.config import LineConfig
 from factory.export_config import CONVERTED, ExportConfig
 from factory.finished import read, table
-from factory.ledger import commit, file_entry
+from factory.finishing import Finish
+from factory.ledger import file_entry
 from factory.pipeline import Step
-from factory.schema import FILE, OUTCOME
-from factory.stage import Row, Stage, fail
-from factory.store import Store, open_store
+from factory.schema import FILE, chosen
+from factory.stage import Row
+from factory.store import Store
 
 EXPORTS, DATA, SHARDS = "exports", "data", "shards"
 EXPORTED = pa.schema(
@@ -66,7 +63,7 @@ class ExportWork:
         return table(self.assets[row] | {"attempt": attempt} for row in rows)
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
-        return _dead(self.assets[row] | error), EXPORT_DEAD_LETTERS
+        return chosen(self.assets[row] | error, EXPORT_DEAD_LETTERS), EXPORT_DEAD_LETTERS
 
 
 def steps(config: ExportConfig, out: str, run_id: str) -> list[Step]:
@@ -74,12 +71,7 @@ def steps(config: ExportConfig, out: str, run_id: str) -> list[Step]:
     return [Step(actor=Export, pool=config.pool, arguments={"config": config, "out": out, "run_id": run_id})]
 
 
-def line_config(config: ExportConfig) -> LineConfig:
-    """How the line runs: one block a batch."""
-    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
-
-
-class Export(Stage):
+class Export(Finish):
     """An asset to the files of one format, committed as a row, or as a dead letter.
 
     Args:
@@ -87,44 +79,19 @@ class Export(Stage):
         out: folder of this format, local or s3://. run_id: which run this is.
     """
 
-    name = "export"
+    name, dead_letters, passing = "export", EXPORT_DEAD_LETTERS, OSError
 
-    def __init__(self, config: ExportConfig, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
-        self.store, self.run_id = open_store(out), run_id
-        super().__init__(config, threads, board)
+    def load(self) -> None:
+        self.schema = datasets.HF_ROWS if self.config.format == "hf" else EXPORTED
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        outcomes = []
-        for row in table.to_pylist():
-            self._tell("start", [row | {"error_stage": None}], 0.0)
-            started = time.perf_counter()
-            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
-            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row, started)})
-            self._tell("end", [row], time.perf_counter() - started)
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
-
-    def _finish(self, row: Row, started: float) -> str:
-        try:
-            result, schema = self.export(row)
-        except OSError:
-            raise  # the storage, not the asset: the block is tried again
-        except Exception as error:
-            fail(row, self.name, error)
-            commit(self.store, _dead(row), EXPORT_DEAD_LETTERS)
-            return "failed"
-        result |= {"seconds_export": time.perf_counter() - started}
-        commit(self.store, {name: result.get(name) for name in schema.names}, schema)
-        return "done"
-
-    def export(self, row: Row) -> tuple[Row, pa.Schema]:
-        """Write the asset's files; returns its row and schema. ValueError for an asset that cannot be exported."""
+    def make(self, row: Row) -> Row:
+        """Write the asset's files; returns its row. ValueError for an asset that cannot be exported."""
         if self.config.format == "hf":
-            return datasets.hf_row(*self._sample(row)), datasets.HF_ROWS
+            return datasets.hf_row(*self._sample(row))
         files = self.files(row)
         for name, data in files.items():
             self.store.put(name, data)
-        entries = [file_entry(name, data) for name, data in files.items()]
-        return row | {"format": self.config.format, "files": entries}, EXPORTED
+        return {"format": self.config.format, "files": [file_entry(name, data) for name, data in files.items()]}
 
     def files(self, row: Row) -> dict[str, bytes]:
         """The files of an asset by name."""
@@ -194,7 +161,3 @@ def join_tars(archives: Sequence[bytes]) -> bytes:
                 for entry in source:
                     joined.addfile(entry, source.extractfile(entry))
     return stream.getvalue()
-
-
-def _dead(row: Row) -> Row:
-    return {name: row.get(name) for name in EXPORT_DEAD_LETTERS.names}

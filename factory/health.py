@@ -21,7 +21,7 @@ MAX_DEATHS = 3
 """Processes that a row may take along while it is alone."""
 GRACE_SECONDS = 20.0
 """After the time limit, for the process to say so; then it is ended even where native code holds the interpreter."""
-EXIT_HUNG, EXIT_WORN, EXIT_BROKEN = 70, 71, 72
+EXIT_HUNG, EXIT_WORN, EXIT_BROKEN, EXIT_LEFT = 70, 71, 72, 73
 
 Row = dict[str, Any]
 

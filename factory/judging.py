@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import io
-import socket
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from eval.similarity import Protocol, score_asset
-from factory.config import LineConfig, Pool
-from factory.evaluation import SCORE_DEAD_LETTERS, Measures, dead, scores_schema
-from factory.ledger import commit
+from factory.config import Pool
+from factory.evaluation import SCORE_DEAD_LETTERS, Measures, scores_schema
+from factory.finishing import Finish
 from factory.pipeline import Step
-from factory.schema import OUTCOME
 from factory.shapes import Shape, Turn, over_grey, read_shape
-from factory.stage import Row, Stage, fail
+from factory.stage import Row
 from factory.store import open_store
 from recon.config import OrbitConfig
 
@@ -29,12 +25,7 @@ def step(pool: Pool, **arguments: Any) -> Step:
     return Step(actor=Evaluate, pool=pool, arguments=arguments)
 
 
-def line_config(pool: Pool, address: str) -> LineConfig:
-    """How the line runs: one block a batch."""
-    return LineConfig(address=address, rows_per_block=pool.batch, max_failed_share=1.0)
-
-
-class Evaluate(Stage):
+class Evaluate(Finish):
     """Videos and models to scores, committed as a row of scores or as a dead letter.
 
     Args:
@@ -44,7 +35,7 @@ class Evaluate(Stage):
         run_id: which run this is.
     """
 
-    name = "evaluate"
+    name, dead_letters = "evaluate", SCORE_DEAD_LETTERS
 
     def __init__(
         self,
@@ -59,9 +50,9 @@ class Evaluate(Stage):
         threads: int = 1,
         board: Any = None,
     ) -> None:
-        self.clip, self.prompts, self.run_id, self.measures = clip, prompts, run_id, measures
-        self.assets, self.store, self.truth_root = open_store(root), open_store(out), truth_root
-        super().__init__(config, threads, board)
+        self.clip, self.prompts, self.measures = clip, prompts, measures
+        self.assets, self.truth_root = open_store(root), truth_root
+        super().__init__(config, out, run_id, threads, board)
 
     def load(self) -> None:
         from eval.clip import Scorer
@@ -77,27 +68,7 @@ class Evaluate(Stage):
 
             self.judge = ConsistencyJudge(self.network)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        outcomes = []
-        for row in table.to_pylist():
-            self._tell("start", [row | {"error_stage": None}], 0.0)
-            started = time.perf_counter()
-            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
-            outcomes.append({"prompt_id": row["prompt_id"], "status": self._finish(row)})
-            self._tell("end", [row], time.perf_counter() - started)
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
-
-    def _finish(self, row: Row) -> str:
-        try:
-            finished = row | self.score(row)
-        except Exception as error:
-            fail(row, self.name, error)
-            commit(self.store, dead(row), SCORE_DEAD_LETTERS)
-            return "failed"
-        commit(self.store, {name: finished.get(name) for name in self.schema.names}, self.schema)
-        return "done"
-
-    def score(self, row: Row) -> Row:
+    def make(self, row: Row) -> Row:
         """Every score of one asset; ValueError for an asset that cannot be judged by this protocol."""
         if row["error"]:
             raise ValueError(f"asset {row['prompt_id']!r}: {row['error']}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import _thread
 import json
 import os
-import signal
 import socket
 import threading
 import time
 import uuid
 from typing import Any
 
+from factory.stopping import handle_stops, restore
 from factory.store import Store
 
 HEARTBEAT_SECONDS = 10.0
@@ -27,7 +27,8 @@ class Lease:
 
     A lease is free when it was given back, when its process on this very host is gone, or when its last
     heartbeat is older than `stale_seconds`. A holder whose heartbeat finds a higher number, or that could not beat
-    for so long, has lost it: the main thread is interrupted, and leaving raises LeaseLost.
+    for so long, has lost it: the main thread is interrupted, and leaving raises LeaseLost. While the lease is held,
+    SIGTERM interrupts the main thread too, so that the folder is left in order.
 
     Args:
         store: the folder.
@@ -48,7 +49,7 @@ class Lease:
         self.key = ""
         self.lost = ""
         self._stop = threading.Event()
-        self._handler: Any = None
+        self._handlers: dict[Any, Any] = {}
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
@@ -62,15 +63,14 @@ class Lease:
             raise ValueError(f"{self.store.root}: another run took this folder just now; wait for it or choose another")
         for key in held:
             self.store.delete(key)
-        self._handler = _make_interruptible()
+        self._handlers = handle_stops()
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
+        restore(self._handlers)
         if self.lost:
             if kind is None or issubclass(kind, KeyboardInterrupt):
                 raise LeaseLost(self.lost) from None
@@ -117,16 +117,6 @@ class Lease:
                         f"{self.store.root}: no heartbeat could be written for {self.stale_seconds:.0f} s ({error})"
                     )
                     return _thread.interrupt_main()
-
-
-def _make_interruptible() -> Any:
-    """Let the main thread be interrupted where a shell started it in the background, with SIGINT ignored.
-
-    Returns the handler to put back; None when nothing was changed.
-    """
-    if threading.current_thread() is not threading.main_thread() or callable(signal.getsignal(signal.SIGINT)):
-        return None
-    return signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _start_time(pid: int) -> float | None:

@@ -31,17 +31,19 @@ from factory.health import MAX_DEATHS
 from factory.identity import Weights, weights_of
 from factory.ledger import Ledger
 from factory.metrics import Metrics
+from factory.nodes import is_gone
 from factory.placement import place
 from factory.progress import Display, Tally
 from factory.prompts import Prompt
 from factory.schema import DEAD_LETTERS, LINE, empty_row
 from factory.stage import Stage, dead_letter
+from factory.stopping import sigterm_kept
+from factory.traffic import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way, row_bytes
 
 ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
 REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
-LOCAL_STORE_BYTES = 1 << 30
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
 
@@ -53,19 +55,21 @@ class Step:
     actor: type[Stage]
     pool: Pool
     arguments: dict[str, Any]
+    row_bytes: int = 0
+    """About how many a row has that leaves the stage, where that may fill the object store."""
 
 
 def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
     """The chain, in order."""
-    line, common = config.line, {"config": config}
-    return [
-        Step(actor=stages.TextToImage, pool=line.image, arguments=common),
-        Step(actor=stages.ImageToVideo, pool=line.video, arguments=common),
-        Step(actor=stages.FindViews, pool=line.views, arguments=common),
-        Step(actor=stages.Reconstruct, pool=line.reconstruct, arguments=common),
-        Step(actor=stages.Score, pool=line.score, arguments=common),
-        Step(actor=stages.Commit, pool=line.commit, arguments=common | {"out": out, "run_id": run_id}),
+    common: dict[str, Any] = {"config": config}
+    actors = [stages.TextToImage, stages.ImageToVideo, stages.FindViews, stages.Reconstruct, stages.Score]
+    sizes = row_bytes(config)
+    chain = [
+        Step(actor=actor, pool=getattr(config.line, actor.name), arguments=common, row_bytes=sizes[actor.name])
+        for actor in actors
     ]
+    end = common | {"out": out, "run_id": run_id}
+    return [*chain, Step(actor=stages.Commit, pool=config.line.commit, arguments=end)]
 
 
 def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, careful: bool = False) -> Dataset:
@@ -103,7 +107,7 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
     }
 
 
-def start_ray(address: str) -> None:
+def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
     """Start Ray on this machine ("local") or join a cluster; nothing when a session is already open.
 
     A local Ray counts at least 8 logical CPUs: `Pool.threads` bounds the real ones, and reading needs some of its own.
@@ -117,10 +121,11 @@ def start_ray(address: str) -> None:
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
         cpus = max(8, os.cpu_count() or 1)
-        common |= {"num_cpus": cpus, "object_store_memory": LOCAL_STORE_BYTES, "include_dashboard": False}
+        common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
     for attempt in range(START_ATTEMPTS):
         try:
-            ray.init(address, **common)
+            with sigterm_kept():
+                ray.init(address, **common)
             return
         except ConnectionError as error:
             raise RuntimeError(
@@ -241,9 +246,9 @@ def run_line(
     tally, board = Tally(total=len(_missing(work, ledger)), waiting_for="Ray"), None
     try:
         with display.watching(tally) if display else nullcontext():
-            start_ray(line.address)
+            start_ray(line.address, wanted_store(chain, line))
             configure_data()
-            chain = place_steps(chain, line, display)
+            chain, line = place_steps(chain, line, display)
             board = start_board(chain)
             tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
             for attempt in (1, 2):
@@ -260,21 +265,36 @@ def run_line(
     return tally
 
 
-def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None) -> list[Step]:
-    """The chain with pools that fit the cluster; raises RuntimeError where none do."""
+def wanted_store(chain: Sequence[Step], line: LineConfig) -> int:
+    """Bytes of the object store that the chain wants on this machine."""
+    pools, sizes = _by_stage(chain)
+    return local_store_bytes(on_their_way(pools, line.rows_per_block, sizes))
+
+
+def _by_stage(chain: Sequence[Step]) -> tuple[dict[str, Pool], dict[str, int]]:
+    """Pools, and bytes of a row that leaves each stage."""
+    return {step.actor.name: step.pool for step in chain}, {step.actor.name: step.row_bytes for step in chain}
+
+
+def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None) -> tuple[list[Step], LineConfig]:
+    """Chain and line with pools and blocks that fit the cluster; raises RuntimeError where none do."""
     there = ray.cluster_resources()
-    pools = {step.actor.name: step.pool for step in chain}
+    pools, sizes = _by_stage(chain)
     placed, lines = place(
         pools, there.get("CPU", 0), there.get("GPU", 0), local=line.address == "local", autoscaling=line.autoscaling
     )
+    rows = line.rows_per_block
+    if any(sizes.values()):
+        placed, rows, explained = bound(placed, rows, sizes, there.get("object_store_memory", LOCAL_STORE_BYTES))
+        lines.append(explained)
     if display:
         display.explain(lines)
-    return [replace(step, pool=placed[step.actor.name]) for step in chain]
+    return [replace(step, pool=placed[step.actor.name]) for step in chain], replace(line, rows_per_block=rows)
 
 
 def start_board(chain: Sequence[Step]) -> Any:
     """The actor that stages tell what they do."""
-    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics)
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics, is_gone)
 
 
 def _missing(work: Work, ledger: Ledger) -> list[int]:

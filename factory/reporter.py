@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from factory.health import Deaths
+from factory.health import EXIT_LEFT, Deaths
 from factory.secrets import scrub
 
 BOARD_SECONDS = 5.0
@@ -35,7 +35,7 @@ class Reporter:
 
     def __init__(self, stage: str, board: Any) -> None:
         self.stage, self.board, self.host = stage, board, socket.gethostname()
-        self.actor = _actor_id() if board is not None else ""
+        self.actor, self.node = _places() if board is not None else ("", "")
         self.log = json_logger() if board is not None else logging.getLogger("factory")
 
     @contextmanager
@@ -56,7 +56,7 @@ class Reporter:
             return
         ids = [next(iter(row.values())) for row in rows]
         if event == "start":
-            self._heard(self._send("start", prompt_ids=ids, host=self.host), None)
+            self._heard(self._send("start", prompt_ids=ids, host=self.host, node=self.node), None)
             for identity in ids:
                 self.log.debug("start", extra={"fields": {"stage": self.stage, "prompt_id": identity}})
             return
@@ -85,11 +85,24 @@ class Reporter:
         ids = [next(iter(row.values())) for row in rows]
         self._heard(self._send("timeout", prompt_ids=ids), None)
 
+    def note(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Tell of an event, and return it."""
+        note = {"event": event, "stage": self.stage, "host": self.host} | fields
+        self._send("note", notes=[note])
+        return note
+
     def shrunk(self, batch: int) -> None:
         """Tell that memory was too short for a batch, and how many rows are tried from now on."""
-        note = {"event": "batch_shrunk", "stage": self.stage, "rows": batch, "host": self.host}
-        self._send("note", notes=[note])
-        self.log.warning("batch_shrunk", extra={"fields": note})
+        self.log.warning("batch_shrunk", extra={"fields": self.note("batch_shrunk", rows=batch)})
+
+    def leave_if_drained(self) -> None:
+        """End this process where its node is about to go: Ray starts another elsewhere, with the rows at hand."""
+        from factory.nodes import is_leaving
+
+        if self.node and is_leaving(self.node):
+            note = {"event": "node_left", "stage": self.stage, "host": self.host}
+            self._heard(self._send("gone", notes=[note]), None)
+            os._exit(EXIT_LEFT)
 
     def gone(self) -> None:
         """The actor ends."""
@@ -131,10 +144,12 @@ def _failure(identity: str, row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt_id": identity} | known | {"attempt": row.get("attempt")}
 
 
-def _actor_id() -> str:
+def _places() -> tuple[str, str]:
+    """The ids of this actor and of its node."""
     import ray
 
-    return ray.get_runtime_context().get_actor_id() or f"{socket.gethostname()}:{os.getpid()}"
+    context = ray.get_runtime_context()
+    return context.get_actor_id() or f"{socket.gethostname()}:{os.getpid()}", context.get_node_id()
 
 
 class JsonFormatter(logging.Formatter):

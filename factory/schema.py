@@ -106,6 +106,11 @@ def assets_schema(score_columns: list[str]) -> pa.Schema:
     return pa.schema(fields, metadata={"huggingface": json.dumps(features)})
 
 
+def chosen(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
+    """A row's values of a schema's columns, null where it has none."""
+    return {name: row.get(name) for name in schema.names}
+
+
 def empty_row(**values: Any) -> dict[str, Any]:
     """A row of LINE: the given values, and null for the rest."""
     return dict.fromkeys(LINE.names) | values

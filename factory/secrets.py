@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 HIDDEN = "[hidden]"
 _WORDS = r"secret|token|passw|signature|credential|api_?key|access_?key|accesskey|authorization"
@@ -33,11 +34,14 @@ def scrub(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=4096)
+def _is_secret(name: str) -> bool:
+    return bool(_NAMES.search(name)) and not name.endswith(("_PATH", "_FILE"))
+
+
 def _environment() -> list[str]:
     """Secret values, longest first; a path to a file of secrets is no secret, a short value no use to hide."""
-    found = {
-        value for name, value in os.environ.items() if _NAMES.search(name) and not name.endswith(("_PATH", "_FILE"))
-    }
+    found = {os.environ.get(name, "") for name in filter(_is_secret, os.environ)}
     return sorted(
         (value for value in found if len(value) >= _MIN_LENGTH and not value.isspace()), key=len, reverse=True
     )

@@ -28,8 +28,9 @@ from factory.health import (
     time_limit,
 )
 from factory.reporter import Reporter
-from factory.schema import DEAD_LETTERS, LINE
+from factory.schema import DEAD_LETTERS, LINE, chosen
 from factory.secrets import scrub
+from factory.store import StorageError
 
 Row = dict[str, Any]
 
@@ -46,11 +47,16 @@ class Stage:
     name: ClassVar[str]
     pool: ClassVar[Pool] = Pool()
     """The line gives each stage its own."""
+    together: ClassVar[int] = sys.maxsize
+    """Rows of a batch that are tried together at most."""
+    passing: ClassVar[type[Exception]] = StorageError
+    """Not the row's fault: its block is tried again."""
     config: Any
 
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
         self.config, self.reporter = config, Reporter(self.name, board)
-        self.fits = sys.maxsize
+        self.fits = self.together
+        self.given_up: list[Row] = []
         use_threads(threads)
         with self.reporter.loading():
             self.load()
@@ -75,15 +81,21 @@ class Stage:
         return pa.Table.from_pylist(rows, schema=LINE)
 
     def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead."""
+        """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead.
+
+        These are in `given_up` then.
+        """
         self.wear.replace_if_worn()
         deaths = self.reporter.deaths(rows)
         for row, death in zip(rows, deaths):
-            if death.hopeless(len(rows)):
+            if death.hopeless(min(len(rows), self.together)):
                 give_up(row, self.name, death)
+        self.given_up = [row for row in rows if row["error_stage"] is not None]
+        self._tell("end", self.given_up, 0.0)
         for group in groups(rows, deaths, self.fits):
             live = [row for row in group if row["error_stage"] is None]
             if live:
+                self.reporter.leave_if_drained()
                 started = time.perf_counter()
                 self._tell("start", live, 0.0)
                 with time_limit(self.pool.row_timeout * len(live), lambda live=live: self.reporter.timed_out(live)):
@@ -95,6 +107,8 @@ class Stage:
         started = time.perf_counter()
         try:
             self.process(rows)
+        except self.passing:
+            raise
         except Exception as error:
             if is_broken_device(error):
                 os._exit(EXIT_BROKEN)
@@ -139,4 +153,4 @@ def fail(row: Row, stage: str, error: BaseException) -> None:
 
 def dead_letter(row: Row, config: FactoryConfig) -> Row:
     """The dead-letter row of a failed row."""
-    return {name: row.get(name) for name in DEAD_LETTERS.names} | {"fingerprint": fingerprint(config)}
+    return chosen(row, DEAD_LETTERS) | {"fingerprint": fingerprint(config)}

@@ -7,8 +7,6 @@ assets ── RenderTurntables ──▶ renders/part-*.parquet, or a row in dea
 from __future__ import annotations
 
 import math
-import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -18,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from factory.config import LineConfig, RenderConfig
-from factory.ledger import commit
+from factory.config import RenderConfig
+from factory.finishing import Finish
 from factory.pipeline import Step
 from factory.prompts import ID_PATTERN, digest
 from factory.readers import Raw, read_rows
-from factory.schema import ASSET_LINE, OUTCOME, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS
-from factory.stage import Row, Stage, fail
-from factory.store import open_store, pyarrow_filesystem
+from factory.schema import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS, chosen
+from factory.stage import Row
+from factory.store import pyarrow_filesystem
 
 _TEXTS = ("caption", "license", "source", "split")
 
@@ -91,7 +89,7 @@ class RenderWork:
         return pa.Table.from_pylist([self.row(row, attempt) for row in rows], schema=ASSET_LINE)
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
-        return _dead(self.row(row, error["attempt"]) | error), RENDER_DEAD_LETTERS
+        return chosen(self.row(row, error["attempt"]) | error, RENDER_DEAD_LETTERS), RENDER_DEAD_LETTERS
 
     def row(self, row: int, attempt: int) -> Row:
         """One turntable to render."""
@@ -103,8 +101,9 @@ class RenderWork:
         """Dead letters of the rows that the table itself disqualifies."""
         numbers = range(len(self.assets) * self.config.turntables)
         rows = [self.row(number, 1) for number in numbers]
+        unusable = {"error_stage": "assets", "error_type": "UnusableRow"}
         return [
-            _dead(row | {"error_stage": "assets", "error_type": "UnusableRow", "error_message": row["error"]})
+            chosen(row | unusable | {"error_message": row["error"]}, RENDER_DEAD_LETTERS)
             for row in rows
             if row["error"]
         ]
@@ -116,45 +115,18 @@ def steps(config: RenderConfig, root: str, out: str, run_id: str) -> list[Step]:
     return [Step(actor=RenderTurntables, pool=config.pool, arguments=arguments)]
 
 
-def line_config(config: RenderConfig) -> LineConfig:
-    """How the line runs: one block a batch."""
-    return LineConfig(address=config.address, rows_per_block=config.pool.batch, max_failed_share=1.0)
-
-
-class RenderTurntables(Stage):
+class RenderTurntables(Finish):
     """Mesh to V RGBA views and their cameras, committed as a row of RENDERS or as a dead letter."""
 
-    name = RENDER_STAGE
+    name, schema, dead_letters = RENDER_STAGE, RENDERS, RENDER_DEAD_LETTERS
 
     def __init__(
         self, config: RenderConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
     ) -> None:
-        self.root, self.run_id, self.store = root, run_id, open_store(out)
-        super().__init__(config, threads, board)
+        self.root = root
+        super().__init__(config, out, run_id, threads, board)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        outcomes = []
-        for row in table.to_pylist():
-            self._tell("start", [row | {"error_stage": None}], 0.0)
-            started = time.perf_counter()
-            row |= {"host": socket.gethostname(), "run_id": self.run_id, "error_stage": None}
-            status = self._finish(row, started)
-            outcomes.append({"prompt_id": row["turntable_id"], "status": status})
-            self._tell("end", [row], time.perf_counter() - started)
-        return pa.Table.from_pylist(outcomes, schema=OUTCOME)
-
-    def _finish(self, row: Row, started: float) -> str:
-        try:
-            finished = row | self.render(row)
-        except Exception as error:
-            fail(row, self.name, error)
-            commit(self.store, _dead(row), RENDER_DEAD_LETTERS)
-            return "failed"
-        finished["seconds_render"] = time.perf_counter() - started
-        commit(self.store, {name: finished[name] for name in RENDERS.names}, RENDERS)
-        return "done"
-
-    def render(self, row: Row) -> Row:
+    def make(self, row: Row) -> Row:
         """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
         from factory.export import png
         from factory.meshes import load_mesh, render_turntable, stretched
@@ -207,7 +179,3 @@ def read_asset(path: str, root: str) -> bytes:
             return stream.read()
     except FileNotFoundError as error:
         raise ValueError(f"no file {path!r} in the assets' folder") from error
-
-
-def _dead(row: Row) -> Row:
-    return {name: row.get(name) for name in RENDER_DEAD_LETTERS.names}

@@ -71,7 +71,8 @@ def run(job: Ablate) -> int:
 
 
 def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
-    from factory.ablation import line_config, steps
+    from factory.ablation import steps
+    from factory.finishing import line_config
     from factory.pipeline import run_line
     from factory.progress import Display
 
@@ -82,7 +83,7 @@ def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
         return
     print(f"{missing} of {len(ids)} fits to make: {len(work.assets)} assets, variants {', '.join(work.variants)}")
     chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12])
-    run_line(work, chain, line_config(job.settings), ledger, Display())
+    run_line(work, chain, line_config(job.settings.pool, job.settings.address), ledger, Display())
 
 
 def _report(job: Ablate, work: FitWork, ledger: Ledger) -> int:

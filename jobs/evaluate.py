@@ -139,7 +139,8 @@ def _assets(job: Evaluate) -> Iterable[Row]:
 def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
     from factory.evaluation import slices, with_truth
     from factory.fidelity import truth_of, truth_paths
-    from factory.judging import line_config, step
+    from factory.finishing import line_config
+    from factory.judging import step
     from factory.pipeline import run_line
     from factory.progress import Display
 

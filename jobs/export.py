@@ -83,7 +83,8 @@ def describe(store: Store, config: ExportConfig) -> None:
 
 
 def _export(assets: list[dict[str, Any]], config: ExportConfig, ledger: Any) -> None:
-    from factory.exporting import ExportWork, line_config, steps
+    from factory.exporting import ExportWork, steps
+    from factory.finishing import line_config
     from factory.pipeline import run_line
     from factory.progress import Display
 
@@ -94,7 +95,7 @@ def _export(assets: list[dict[str, Any]], config: ExportConfig, ledger: Any) -> 
         return
     print(f"{missing} of {len(assets)} assets to export as {config.format}")
     chain = steps(config, ledger.store.root, uuid.uuid4().hex[:12])
-    run_line(ExportWork(assets=assets), chain, line_config(config), ledger, Display())
+    run_line(ExportWork(assets=assets), chain, line_config(config.pool, config.address), ledger, Display())
 
 
 def _report(assets: list[dict[str, Any]], ledger: Any) -> int:

@@ -133,12 +133,19 @@ def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bo
 
 
 def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
-    """Make what the ledger lacks of a table, and report; returns the exit code."""
+    """Make what the ledger lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
+    from factory.gallery import write_gallery
+
     missing = len(ledger.missing([prompt.prompt_id for prompt in table.prompts]))
     if missing:
         settled = len(table.prompts) - missing
         print(f"{missing} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
-        _run_line(job, table, ledger)
+        try:
+            _run_line(job, table, ledger)
+        except (KeyboardInterrupt, RuntimeError):
+            if not ledger.lease or not ledger.lease.lost:
+                write_gallery(store, ledger, job.settings)
+            raise
     else:
         ledger.publish()
         print(f"Nothing to do: all {len(table)} prompts of {job.prompts} are settled in {job.out}")

@@ -43,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Render) -> int:
     """Render what the output folder lacks; returns the exit code."""
+    from factory.finishing import line_config
     from factory.lease import Lease
     from factory.ledger import RENDERS, Ledger
     from factory.pipeline import run_line
     from factory.progress import Display
     from factory.schema import RENDER_DEAD_LETTERS
     from factory.store import open_store
-    from factory.turntables import RenderWork, line_config, read_assets, steps
+    from factory.turntables import RenderWork, read_assets, steps
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split), config=job.settings)
     root = job.asset_root or job.assets.rpartition("/")[0] or "."
@@ -63,7 +64,7 @@ def run(job: Render) -> int:
         if missing:
             print(f"{missing} of {len(ids)} turntables to render")
             chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12])
-            run_line(work, chain, line_config(job.settings), ledger, Display())
+            run_line(work, chain, line_config(job.settings.pool, job.settings.address), ledger, Display())
         else:
             ledger.publish()
             print(f"Nothing to do: all {len(ids)} turntables of {job.assets} are settled in {job.out}")

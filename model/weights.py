@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
     """The local folder of a model.
 
     Args:
-        spec: "pocket", a folder, an s3:// address (copied once into the user's cache), or a hub id
+        spec: "pocket", a folder, an s3:// address (copied once into the machine's cache), or a hub id
             (downloaded once into the hub's cache).
         pocket_folder: which of the embedded models "pocket" means, as "image".
         revision: branch, tag or commit of a hub id.
@@ -59,19 +60,28 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
 
 
 def _copied(address: str) -> Path:
+    """A copy in this machine's cache, made once however many processes ask; other files at the address make another.
+
+    A copy that is cut off is never seen: it grows beside its place, and moves there when it is whole.
+    """
+    from filelock import FileLock
     from pyarrow import fs
 
-    target = _CACHE / hashlib.sha256(address.encode()).hexdigest()[:16]
-    done = target.with_suffix(".complete")
-    if done.exists():
-        return target
     try:
-        filesystem, path = fs.FileSystem.from_uri(address)
-        target.mkdir(parents=True, exist_ok=True)
-        fs.copy_files(path, str(target), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+        source, path = fs.FileSystem.from_uri(address)
+        found = source.get_file_info(fs.FileSelector(path, recursive=True))
+        listed = sorted(f"{item.path} {item.size} {item.mtime_ns}" for item in found if item.is_file)
+        target = _CACHE / hashlib.sha256("\n".join([address, *listed]).encode()).hexdigest()[:16]
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.exists():
+                growing = target.with_suffix(".growing")
+                shutil.rmtree(growing, ignore_errors=True)
+                growing.mkdir()
+                fs.copy_files(path, str(growing), source, fs.LocalFileSystem())
+                growing.rename(target)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
-    done.touch()
     return target
 
 

@@ -101,3 +101,10 @@ def test_rows_that_ran_when_asked_for_again_have_killed_a_process() -> None:
     board.record("image", "end", ["a"], actor="y")
     board.record("video", "start", ["a"], actor="z", host="h2")
     assert board.deaths("video", ["a"])[0].count == 1
+
+
+def test_the_end_of_a_node_is_no_death_of_its_rows() -> None:
+    board = Board(["image"], is_gone=lambda node: node == "spot")
+    for node, count in (("spot", 0), ("firm", 1), ("spot", 1)):
+        board.record("image", "start", ["p"], actor="a", host="h", node=node)
+        assert board.deaths("image", ["p"]) == [Deaths(count=count, host="h")]

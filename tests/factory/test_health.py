@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from factory.config import FactoryConfig, Pool
-from factory.health import EXIT_BROKEN, EXIT_HUNG, EXIT_WORN, MAX_DEATHS, Deaths, give_up, groups
+from factory.health import EXIT_BROKEN, EXIT_HUNG, EXIT_LEFT, EXIT_WORN, MAX_DEATHS, Deaths, give_up, groups
 from factory.schema import LINE, empty_row
 from factory.stage import Row, Stage
 
@@ -109,11 +109,15 @@ def test_short_memory_shrinks_the_batch_and_goes_on() -> None:
         ("max_rows=2", "pass", EXIT_WORN, 2),
         ("max_growth_gb=0.05", "self.kept = bytearray(b'x' * (100 << 20))", EXIT_WORN, 1),
         ("", "raise RuntimeError('CUDA error: device-side assert triggered')", EXIT_BROKEN, 0),
+        ("", "nodes.is_leaving = lambda node: True; self.reporter.node = 'spot'", EXIT_LEFT, 1),
     ],
 )
-def test_process_ends_when_it_hangs_wears_out_or_breaks(pool: str, body: str, code: int, batches: int) -> None:
+def test_process_ends_when_something_is_wrong_with_it_or_its_node(
+    pool: str, body: str, code: int, batches: int
+) -> None:
     program = f"""
 import pyarrow as pa
+from factory import nodes
 from factory.config import FactoryConfig, Pool
 from factory.schema import LINE, empty_row
 from factory.stage import Stage

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,19 @@ def test_folder_with_dead_letters_only_is_guarded_too(tmp_path: Path, capsys: py
     assert generate.main([*flags, "--fit.iterations", "31"]) == 2
     assert "fit.iterations: 1200 -> 31" in capsys.readouterr().err
     assert (tmp_path / "out" / "config.yaml").read_bytes() == before
+
+
+def test_a_stopped_run_leaves_its_page_and_gives_the_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = dead_folder(tmp_path)
+    monkeypatch.setattr(generate, "_run_line", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    assert generate.main(flags) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "stopped; run the same command again" in capsys.readouterr().err
+    assert "Dead letters" in (tmp_path / "out" / "index.html").read_text()
+    assert json.loads(next((tmp_path / "out" / "lease").iterdir()).read_text())["released"]
 
 
 def test_new_run_goes_into_its_own_folder_and_back_into_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 """Any text-to-image pipeline of diffusers, on a tiny random SDXL."""
 
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +51,38 @@ def test_the_solver_is_dpm_and_the_card_is_read(tiny_sdxl: Path) -> None:
     assert model.license == "openrail++"
 
 
-def test_an_s3_like_address_is_copied(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_at_an_address_are_fetched_once_a_machine(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import fs
+
     from model import weights
 
     monkeypatch.setattr(weights, "_CACHE", tmp_path / "cache")
-    folder = weights.locate(tiny_sdxl.as_uri(), "image")
-    assert folder.is_relative_to(tmp_path)
-    assert weights.revision_of(folder) == weights.revision_of(tiny_sdxl)
+    source, copies, copy_files = tmp_path / "bucket", [], fs.copy_files
+    shutil.copytree(tiny_sdxl, source)
+
+    def slowly(path: str, target: str, *rest: Any) -> None:
+        copies.append(target)
+        copy_files(path, target, *rest)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(fs, "copy_files", slowly)
+    with ThreadPoolExecutor(4) as actors:
+        folders = set(actors.map(lambda _: weights.locate(source.as_uri(), "image"), range(4)))
+    assert (len(folders), len(copies)) == (1, 1)
+    assert weights.revision_of(folders.pop()) == weights.revision_of(tiny_sdxl)
+
+    def broken(path: str, target: str, *rest: Any) -> None:
+        Path(target, "model_index.json").write_text("{}")
+        raise OSError("cut off")
+
+    next(source.rglob("*.safetensors")).write_bytes(b"other weights")
+    monkeypatch.setattr(fs, "copy_files", broken)
+    with pytest.raises(RuntimeError, match="cut off"):
+        weights.locate(source.as_uri(), "image")
+    monkeypatch.setattr(fs, "copy_files", slowly)
+    assert weights.revision_of(weights.locate(source.as_uri(), "image")) == weights.revision_of(source)
     with pytest.raises(RuntimeError, match="cannot read model weights at file:///nowhere"):
         weights.locate("file:///nowhere/at/all", "image")
 

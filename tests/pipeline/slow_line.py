@@ -16,6 +16,7 @@ from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
 from factory.store import open_store
+from jobs.settings import guarded
 
 
 class Think(Stage):
@@ -40,7 +41,7 @@ class Keep(Commit):
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 
-def main(out: str, count: int, address: str = "local") -> None:
+def main(out: str, count: int, address: str = "local") -> int:
     config = FactoryConfig(line=LineConfig(address=address))
     chain = [
         Step(actor=Think, pool=Pool(actors=2, cpus=0.1), arguments={"config": config}),
@@ -52,7 +53,8 @@ def main(out: str, count: int, address: str = "local") -> None:
         prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(count)]
         tally = run_line(PromptWork(prompts=prompts, config=config), chain, config.line, Ledger(store))
     print("made", tally.done)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    sys.exit(guarded(lambda: main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])))

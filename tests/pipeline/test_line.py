@@ -11,17 +11,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import cloudpickle
 
 from factory.config import FactoryConfig, LineConfig, Pool
+from factory.finishing import Finish, line_config
 from factory.health import MAX_DEATHS
 from factory.ledger import ASSETS, DEAD, Ledger
 from factory.pipeline import PromptWork, Step, TooManyFailures, build, run_line
 from factory.prompts import Prompt
-from factory.schema import assets_schema, pack, unpack
+from factory.schema import DEAD_LETTERS, assets_schema, pack, unpack
 from factory.stage import Row, Stage
 from factory.stages import Commit
 from factory.store import open_store
@@ -59,6 +61,20 @@ class Keep(Commit):
         self.store.put(key, row["image"])
         schema = assets_schema([])
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
+
+
+class Sign(Finish):
+    """A line of one stage that commits the prompt's length; misbehaves as `Paint` does."""
+
+    name, dead_letters = "sign", DEAD_LETTERS
+    schema = pa.schema([("prompt_id", pa.string()), ("length", pa.int64())])
+
+    def make(self, row: Row) -> Row:
+        if row["prompt"].startswith("raise"):
+            raise ValueError("no ink")
+        if row["prompt"].startswith("kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"length": len(row["prompt"])}
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +156,20 @@ def test_killer_and_hanging_row_are_found_in_a_batch_within_one_pass(cluster, tm
     assert (letters["p1"]["error_type"], letters["p3"]["error_type"]) == ("worker_killed", "row_timeout")
     assert letters["p1"]["attempt"] == 2 + MAX_DEATHS
     assert letters["p3"]["host"] == socket.gethostname()
+
+
+def test_killer_in_a_line_of_one_stage_takes_no_neighbour_along(cluster, tmp_path: Path, monkeypatch) -> None:
+    passes = []
+    monkeypatch.setattr("factory.pipeline.build", lambda *a, **k: passes.append(k) or build(*a, **k))
+    arguments = {"config": FactoryConfig(), "out": str(tmp_path), "run_id": "r"}
+    chain, pool = [Step(actor=Sign, pool=Pool(cpus=0.1, batch=4), arguments=arguments)], Pool(batch=4)
+    ledger = Ledger(open_store(str(tmp_path)))
+    tally = run_line(work(["a cup", "kill me", "raise this", "a box"]), chain, line_config(pool, "local"), ledger)
+    assert (tally.done, tally.failed, len(passes)) == (2, 2, 1)
+    assert {row["prompt_id"]: row["length"] for row in ledger.rows(ASSETS)} == {"p0": 5, "p3": 5}
+    letters = {row["prompt_id"]: row for row in ledger.rows(DEAD)}
+    assert (letters["p1"]["error_type"], letters["p1"]["attempt"]) == ("worker_killed", MAX_DEATHS)
+    assert (letters["p2"]["error_type"], letters["p2"]["error_message"]) == ("ValueError", "no ink")
 
 
 def test_worn_processes_are_replaced_and_nothing_is_lost(cluster, tmp_path: Path) -> None:

@@ -1,21 +1,28 @@
-"""Several nodes on this machine: one is taken away while the line runs, and stages keep to the nodes they ask for."""
+"""Several nodes on this machine: two go while the line runs, and stages keep to the nodes they ask for."""
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 from factory.config import FactoryConfig, LineConfig, Pool
+from factory.events import EventLog
 from factory.ledger import ASSETS, DEAD, Ledger
 from factory.pipeline import PromptWork, Step, run_line
+from factory.progress import Display
 from factory.prompts import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
@@ -24,7 +31,7 @@ from factory.store import open_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.timeout(600)
-COUNT = 24
+COUNT = 30
 
 
 class Think(Stage):
@@ -49,11 +56,11 @@ class Keep(Commit):
 
 
 @pytest.fixture
-def cluster():
-    """A head with CPUs only, and two nodes labelled as having GPUs."""
+def cluster() -> Iterator[tuple[Cluster, list[Any]]]:
+    """A head with CPUs only, and three nodes labelled as having GPUs."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 100 << 20})
     nodes = [
-        made.add_node(num_cpus=2, labels={"kind": "gpu"}, object_store_memory=100 << 20, num_gpus=1) for _ in range(2)
+        made.add_node(num_cpus=2, labels={"kind": "gpu"}, object_store_memory=100 << 20, num_gpus=1) for _ in range(3)
     ]
     ray.init(made.address, logging_level="ERROR", log_to_driver=False)
     yield made, nodes
@@ -61,7 +68,18 @@ def cluster():
     made.shutdown()
 
 
-def test_a_node_that_goes_takes_no_prompt_along(cluster, tmp_path: Path) -> None:
+def drain(address: str, node: str) -> None:
+    """As `ray drain-node` does when a spot notice has come."""
+    from ray.core.generated import autoscaler_pb2
+
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = ray._raylet.GcsClient(address=address).drain_node(node, reason, "spot notice", 0)
+    assert accepted, why
+
+
+def test_nodes_that_vanish_or_are_drained_take_no_prompt_along(
+    cluster: tuple[Cluster, list[Any]], tmp_path: Path
+) -> None:
     made, nodes = cluster
     config = FactoryConfig(line=LineConfig(address="auto"))
     think = Pool(actors=1, max_actors=2, cpus=1, gpus=1, labels=("kind=gpu",))
@@ -70,32 +88,36 @@ def test_a_node_that_goes_takes_no_prompt_along(cluster, tmp_path: Path) -> None
         Step(actor=Think, pool=think, arguments={"config": config}),
         Step(actor=Keep, pool=Pool(cpus=0.1), arguments=keep),
     ]
-    ledger = Ledger(open_store(str(tmp_path)))
+    store = open_store(str(tmp_path))
+    ledger, events = Ledger(store), EventLog(store, "r")
     gone: list[str] = []
 
-    def take_away() -> None:
-        """Once some rows are through, the node that made them goes."""
-        store = open_store(str(tmp_path))
-        while len(list(store.keys("commits/"))) < 4:
+    def busy_node(commits: int) -> str:
+        """The node that made one of the first rows, of those still there, once there are so many."""
+        while True:
+            tables = [pq.read_table(io.BytesIO(store.get(key))) for key in store.keys("commits/")]
+            there = [node for table in tables if (node := table["device"][0].as_py()) not in gone]
+            if len(tables) >= commits and there:
+                return there[0]
             time.sleep(0.1)
-        first = next(iter(store.keys("commits/")))
-        import io
 
-        import pyarrow.parquet as pq
-
-        busy = pq.read_table(io.BytesIO(store.get(first)))["device"][0].as_py()
-        made.remove_node(next(node for node in nodes if node.node_id == busy), allow_graceful=False)
-        gone.append(busy)
+    def take_away() -> None:
+        """One node vanishes, another is drained."""
+        gone.append(busy_node(4))
+        made.remove_node(next(node for node in nodes if node.node_id == gone[0]), allow_graceful=False)
+        gone.append(busy_node(10))
+        drain(made.address, gone[1])
 
     thread = threading.Thread(target=take_away)
     thread.start()
     prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(COUNT)]
-    tally = run_line(PromptWork(prompts=prompts, config=config), chain, config.line, ledger)
+    work, display = PromptWork(prompts=prompts, config=config), Display(events=events)
+    tally = run_line(work, chain, config.line, ledger, display)
     thread.join()
     rows = list(ledger.rows(ASSETS))
     assert sorted(row["prompt_id"] for row in rows) == sorted(f"p{n}" for n in range(COUNT))
     assert list(ledger.rows(DEAD)) == []
     assert tally.done + tally.failed >= COUNT - 1
-    workers = {node.node_id for node in nodes}
-    assert {row["device"] for row in rows} == workers
-    assert gone[0] in workers
+    assert {row["device"] for row in rows} == {node.node_id for node in nodes} >= set(gone)
+    left = [event for event in map(json.loads, store.get("events.jsonl").splitlines()) if event["event"] == "node_left"]
+    assert [event["stage"] for event in left] == ["image"]
