@@ -171,7 +171,7 @@ def _drive(folder: str, count: int) -> float:
     with PeakMemory(torch.device("cpu")) as memory:
         ledger, empty = Ledger(open_store(folder)), Ledger(open_store(f"{folder}/evaluations/none"), SCORES)
         pool = prompt_pool(row["prompt"] for row in assets_of_run(ledger))
-        seen = sum(len(work.assets) for work in slices(assets_of_run(ledger), empty))
+        seen = sum(work.assets.num_rows for work in slices(assets_of_run(ledger), empty))
         finished = Ledger(open_store(f"{folder}/evaluations/e"), SCORES)
         scores = read_scores(finished, mean_columns(["m"], measures) + rank_columns(["m"]))
         found = summaries(scores, ["m"], measures)

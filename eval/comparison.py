@@ -11,6 +11,7 @@ from eval.charts import histogram
 from eval.measures import RANK, measure_of
 from eval.page import escape, money, table
 from eval.scored_run import ScoredRun, why_not_comparable
+from eval.sheet import strip
 from eval.statistics import Comparison, by_prompt, compare
 
 PAIRS = 5
@@ -90,12 +91,20 @@ def _effort(run: ScoredRun, other: ScoredRun) -> str:
     """Yield, time and cost of both."""
     rows = []
     for one in (run, other):
-        wanted, count = len(one) + len(one.dead), max(len(one), 1)
-        sums = [float(np.nansum(one.numbers[name])) / count for name in ("seconds", "forwards", "cost_dollars")]
+        wanted = len(one) + len(one.dead)
         cells = (f"{len(one):,}", f"{len(one) / wanted:.1%}", f"{int(one.flagged.sum()):,}")
-        rows.append((one.label, *cells, f"{sums[0]:.1f}", f"{sums[1]:.1f}", money(sums[2])))
+        spent = (_mean(one, "seconds"), _mean(one, "forwards"), _mean(one, "cost_dollars"))
+        texts = (f"{spent[0]:.1f}", f"{spent[1]:.1f}", money(spent[2]))
+        known = ["—" if np.isnan(value) else text for value, text in zip(spent, texts)]
+        rows.append((one.label, *cells, *known))
     head = ("run", "assets", "yield", "flagged", "s an asset", "network evaluations", "cost an asset")
     return table(f"{run.label} and {other.label}", head, rows)
+
+
+def _mean(run: ScoredRun, name: str) -> float:
+    """Of all assets; nan where none has the number."""
+    known = run.numbers[name][np.isfinite(run.numbers[name])]
+    return float(known.sum()) / len(run) if len(known) else float("nan")
 
 
 def _scores(run: ScoredRun, other: ScoredRun, scores: Sequence[ScoreComparison]) -> str:
@@ -166,14 +175,10 @@ def _pairs(run: ScoredRun, other: ScoredRun, by: str) -> str:
 def _pair(run: ScoredRun, other: ScoredRun, by: str, pair: _Pair) -> str:
     measure = measure_of(by)
     strips = "".join(
-        f'<div class="strip">{"".join(_picture(source) for source in one.pictures(row))}</div>'
-        f'<p class="small"><span class="soft">{escape(one.label)}</span> <b>{measure.text(one.scores[by][row])}</b></p>'
+        f'{strip(one, row)}<p class="small"><span class="soft">{escape(one.label)}</span> '
+        f"<b>{measure.text(one.scores[by][row])}</b></p>"
         for one, row in ((run, pair.mine), (other, pair.theirs))
     )
     prompt = escape(run.prompts[pair.mine]) or escape(run.prompt_ids[pair.mine])
     difference = measure.text(measure.sign * pair.gain, "+")
     return f'<div class="pair card"><p><b class="number">{difference}</b> {prompt}</p>{strips}</div>\n'
-
-
-def _picture(source: str) -> str:
-    return f'<img src="{source}" alt="" loading="lazy">'

@@ -14,10 +14,10 @@ from eval.measures import measure_of
 from eval.page import Markup, escape, money, table, web_file
 from eval.score_section import score_section
 from eval.scored_run import STAGE_OF_TABLE, ScoredRun
+from eval.sheet import best_to_worst
 from eval.words import WordCount, count_motion, count_words
 
 WEB_FILES = ("look.css", "report.css", "report.js")
-SHEET_ROWS = 6
 MAX_WORDS = 15
 
 
@@ -33,7 +33,7 @@ def report_page(run: ScoredRun, other: ScoredRun | None, by: str | None, made: s
     sections = {
         "Overview": _overview(run),
         "Scores": score_section(run, other),
-        "Best, median, worst": _sheets(run, by),
+        "Best, median, worst": best_to_worst(run, by),
         "Comparison": comparison_section(run, other, by) if other else "",
         "Failures": _failures(run, by),
         "Cost and yield": _cost(run),
@@ -73,33 +73,6 @@ def _overview(run: ScoredRun) -> str:
         tiles += [("cost", money(dollars)), ("cost an asset", money(dollars / finished))]
     return (
         '<dl class="tiles">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles) + "</dl>"
-    )
-
-
-def _sheets(run: ScoredRun, by: str | None) -> str:
-    """The best, the middle and the worst assets by a score: reference image, then views of the 3D asset."""
-    if by is None or not len(run):
-        return ""
-    known = [row for row in run.ranked(by) if np.isfinite(run.scores[by][row])]
-    count = min(SHEET_ROWS, max(1, len(known) // 3))
-    starts = {"Best": 0, "Median": (len(known) - count) // 2, "Worst": len(known) - count} if known else {}
-    sheets = "".join(
-        f'<h3>{name}</h3>\n<div class="sheet">'
-        + "".join(_sheet_row(run, known[place], place, by) for place in range(start, start + count))
-        + "</div>"
-        for name, start in starts.items()
-    )
-    note = f"By {escape(measure_of(by).title)}. Reference image, then the 3D asset at four azimuths."
-    return f'<p class="soft">{note}</p>\n{sheets}'
-
-
-def _sheet_row(run: ScoredRun, row: int, place: int, by: str) -> str:
-    """One asset as a button that opens it; `place` is its rank."""
-    pictures = [f'<img src="{source}" alt="" loading="lazy">' for source in run.pictures(row)]
-    return (
-        f'<button type="button" class="sheet-row" data-place="{place}"><span class="strip">{"".join(pictures)}</span>'
-        f'<span class="said"><b class="number">{measure_of(by).text(run.scores[by][row])}</b> '
-        f"{escape(run.prompts[row]) or escape(run.prompt_ids[row])}</span></button>\n"
     )
 
 

@@ -55,7 +55,9 @@ def data_files(run: ScoredRun, by: str | None) -> Iterator[tuple[str, str]]:
 
 def _shard(run: ScoredRun, rows: Sequence[int], columns: Sequence[str]) -> dict[str, Any]:
     values = {name: _rounded(run, name, rows) for name in columns}
-    return {
+    files = [run.files[row] for row in rows] if run.files else []
+    foreign = {"video": [video for video, _ in files], "model": [model for _, model in files]} if files else {}
+    return foreign | {
         "id": [run.prompt_ids[row] for row in rows],
         "prompt": [run.prompts[row] for row in rows],
         "folder": [run.folders[row] for row in rows],

@@ -72,6 +72,8 @@ class ScoredRun:
     stage_seconds: dict[str, NDArray[np.float64]]
     dead: list[Letter] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    files: list[tuple[str, str]] = field(default_factory=list)
+    """Video and model of each asset, or "", of a folder that is no output of `im3d generate`; else empty."""
     viewers: set[str] = field(default_factory=set)
     """Ids of the assets that have been exported as a page with a viewer."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -105,10 +107,15 @@ class ScoredRun:
 
     def pictures(self, row: int) -> list[str]:
         """Addresses of an asset's reference image and of SHEET_VIEWS of its views; none where unreachable."""
-        if self.base is None:
+        if self.base is None or self.files:
             return []
         views = [f"views/{k * self.num_views // SHEET_VIEWS:02d}.png" for k in range(SHEET_VIEWS)]
         return [self.base + address(self.folders[row], name) for name in ("image.png", *views)]
+
+    def video(self, row: int) -> str | None:
+        """Address of an asset's video in a folder that is no output of `im3d generate`; None where there is none."""
+        name = self.files[row][0] if self.files else ""
+        return self.base + address(name) if name and self.base is not None else None
 
     def ranked(self, column: str | None) -> list[int]:
         """Assets from best to worst by a score, those without it last, equals by prompt id."""

@@ -27,6 +27,10 @@ from factory.stage import Row
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
+BYTES_AT_ONCE = 64 << 20
+"""A slice that holds more, for its images, ends early."""
+ROWS_AT_A_TIME = 128
+"""Rows that become columns together."""
 MODELS = (".ply", ".glb", ".gltf", ".obj")
 VIDEOS = (".mp4", ".webm", ".mov")
 SCORE_LINE = pa.schema(
@@ -141,13 +145,7 @@ def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> 
     """
     from factory.prompts import read_prompts
 
-    table, files = read_prompts(prompts, image_root=image_root), dict[str, Row]()
-    for name in store_files(root):
-        path = PurePosixPath(name)
-        suffix = path.suffix.lower()
-        kind = "model_path" if suffix in MODELS else "frames_path" if suffix in VIDEOS else None
-        if kind:
-            files.setdefault(path.stem, {})[kind] = name
+    table, files = read_prompts(prompts, image_root=image_root), asset_files(store_files(root))
     for prompt in table.prompts:
         known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
         yield known | files.pop(prompt.prompt_id, {})
@@ -156,6 +154,18 @@ def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> 
         yield known | files.pop(bad.prompt_id, {})
     for name, found in files.items():
         yield {"prompt_id": name, "prompt": None} | found
+
+
+def asset_files(names: Iterable[str]) -> dict[str, Row]:
+    """Names of files by the id that they begin with: the video as `frames_path`, the model as `model_path`."""
+    files: dict[str, Row] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        suffix = path.suffix.lower()
+        kind = "model_path" if suffix in MODELS else "frames_path" if suffix in VIDEOS else None
+        if kind:
+            files.setdefault(path.stem, {})[kind] = name
+    return files
 
 
 def store_files(root: str) -> list[str]:
@@ -178,29 +188,41 @@ def with_truth(rows: Iterable[Row], paths: Mapping[str, str]) -> Iterator[Row]:
 
 
 def slices(rows: Iterable[Row], ledger: Ledger, size: int = ROWS_AT_ONCE) -> Iterator[ScoreWork]:
-    """The rows that have no outcome yet, at most `size` at a time."""
-    stream = iter(rows)
-    while read := list(islice(stream, size)):
+    """The rows that have no outcome yet, at most `size` and about BYTES_AT_ONCE at a time, as columns."""
+    stream, tables = iter(rows), list[pa.Table]()
+    while read := list(islice(stream, min(size, ROWS_AT_A_TIME))):
         left = [read[place] for place in ledger.missing([row["prompt_id"] for row in read])]
-        if left:
-            yield ScoreWork(assets=left)
+        tables.append(pa.Table.from_pylist(left, schema=SCORE_LINE))
+        held = sum(table.num_rows for table in tables)
+        if held + ROWS_AT_A_TIME > size or sum(table.nbytes for table in tables) > BYTES_AT_ONCE:
+            yield from _work(tables)
+            tables = []
+    yield from _work(tables)
+
+
+def _work(tables: Sequence[pa.Table]) -> Iterator[ScoreWork]:
+    joined = pa.concat_tables([SCORE_LINE.empty_table(), *tables]).combine_chunks()
+    if joined.num_rows:
+        yield ScoreWork(assets=joined)
 
 
 @dataclass(kw_only=True, slots=True)
 class ScoreWork:
-    """Assets as `pipeline.Work`."""
+    """Assets as `pipeline.Work`: a table of SCORE_LINE."""
 
-    assets: Sequence[Row]
+    assets: pa.Table
 
     @property
     def ids(self) -> Sequence[str]:
         """Of all assets."""
-        return [asset["prompt_id"] for asset in self.assets]
+        return self.assets["prompt_id"].to_pylist()
 
     def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
         """Rows of SCORE_LINE of the assets at these places."""
-        return pa.Table.from_pylist([self.assets[row] | {"attempt": attempt} for row in rows], schema=SCORE_LINE)
+        taken, place = self.assets.take(pa.array(rows, pa.int64())), SCORE_LINE.get_field_index("attempt")
+        return taken.set_column(place, SCORE_LINE.field(place), pa.array([attempt] * len(rows), pa.int32()))
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
         """The dead letter of an asset that ended its worker."""
-        return chosen(self.assets[row] | error, SCORE_DEAD_LETTERS), SCORE_DEAD_LETTERS
+        asset = self.assets.slice(row, 1).to_pylist()[0]
+        return chosen(asset | error, SCORE_DEAD_LETTERS), SCORE_DEAD_LETTERS

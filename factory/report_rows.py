@@ -19,6 +19,7 @@ from eval.measures import is_measure
 from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
 from factory.config import flat
+from factory.evaluation import asset_files, store_files
 from factory.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.report import newest_report, report_section
 from factory.schema import STAGES
@@ -37,16 +38,16 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
     """A run's assets, scores, dead letters and figures.
 
     Args:
-        root: output folder of `im3d generate`, local or s3://.
+        root: output folder of `im3d generate`, or a folder that `im3d evaluate --prompts` has judged; local or s3://.
         page: folder that the page will lie in; `root` by default.
 
     Raises:
-        ValueError: when it holds neither assets nor dead letters.
+        ValueError: when it holds neither assets nor dead letters, and no evaluation.
     """
     store = open_store(root)
     assets, dead = _rows(store, ASSETS, _ASSET), _rows(store, DEAD, _LETTER)
     if not len(assets) and not len(dead):
-        raise ValueError(f"{root} holds neither assets nor dead letters; give the output folder of im3d generate")
+        return _judged_folder(store, root, page)
     settings, ids = _settings(store), _texts(assets, "prompt_id")
     seconds, calls = ({name: _column(assets, name) for name in names} for names in (_SECONDS, [*_STEPS, *_FORWARDS]))
     evaluations, scores = _evaluations(store, ids)
@@ -71,6 +72,36 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
         settings=settings,
         num_views=math.gcd(int(settings.get("files.turntable_frames", 48)), int(settings.get("orbit.num_views", 16))),
         last_run=report_section(newest_report(store)),
+    )
+
+
+def _judged_folder(store: Store, root: str, page: str | None) -> ScoredRun:
+    """Anyone's videos and models, as the largest evaluation of them has them; what it could not score is dead."""
+    places = _evaluation_stores(store).values()
+    known = [(_rows(place, SCORES, ["prompt_id", "prompt"]), _rows(place, DEAD, _LETTER)) for place in places]
+    if not any(len(scored) or len(dead) for scored, dead in known):
+        raise ValueError(
+            f"{root} holds neither assets nor dead letters; give the output folder of im3d generate, "
+            "or a folder that im3d evaluate --prompts has judged"
+        )
+    scored, dead = max(known, key=lambda tables: len(tables[0]))
+    ids, none = _texts(scored, "prompt_id"), np.full(len(scored), np.nan)
+    evaluations, scores = _evaluations(store, ids)
+    files = asset_files(store_files(root))
+    return ScoredRun(
+        label=root.rstrip("/").rsplit("/", 1)[-1],
+        base=_way(store.root, open_store(page or root).root),
+        prompt_ids=ids,
+        prompts=_texts(scored, "prompt"),
+        folders=[""] * len(ids),
+        scores=scores,
+        numbers=dict.fromkeys([*_NUMBERS, "seconds", "forwards"], none)
+        | {"yield_score": _first_known([none, *_of_gate(scores)])},
+        calls={},
+        stage_seconds={},
+        dead=_letters(dead),
+        evaluations=evaluations,
+        files=[tuple(files.get(name, {}).get(kind, "") for kind in ("frames_path", "model_path")) for name in ids],
     )
 
 
@@ -113,10 +144,9 @@ def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], di
 
     Of evaluations by one protocol, which differ by the prompts that ranks are among, the one with the most scores.
     """
-    names = sorted({key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")})
-    places = {name: open_store(f"{store.root}/evaluations/{name}") for name in names}
+    places = _evaluation_stores(store)
     tables = {name: _rows(place, SCORES, ["prompt_id"]) for name, place in places.items()}
-    chosen = {name.partition("-")[0]: name for name in sorted(names, key=lambda name: len(tables[name]))}
+    chosen = {name.partition("-")[0]: name for name in sorted(tables, key=lambda name: len(tables[name]))}
     found, scores = [], {}
     for name in sorted(chosen.values()):
         table, statement = tables[name], json.loads(places[name].get("protocol.json"))
@@ -129,6 +159,12 @@ def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], di
             scores[f"{column}@{evaluation.protocol}"] = np.append(_column(table, column), np.nan)[order]
         found.append(evaluation)
     return found, {column: values for column, values in scores.items() if np.isfinite(values).any()}
+
+
+def _evaluation_stores(store: Store) -> dict[str, Store]:
+    """The folders of evaluations by name."""
+    names = sorted({key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")})
+    return {name: open_store(f"{store.root}/evaluations/{name}") for name in names}
 
 
 def _of_gate(scores: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.float64]]:

@@ -153,7 +153,7 @@ def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
         assets, arguments = with_truth(assets, paths), arguments | {"truth_root": truth_root}
     arguments |= {"root": job.run, "out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
     for work in slices(assets, ledger):
-        print(f"{len(work.assets)} assets to score")
+        print(f"{work.assets.num_rows} assets to score")
         run_line(work, [step(job.pool, **arguments)], line_config(job.pool, job.address), ledger, Display())
     ledger.publish()
 

@@ -144,9 +144,28 @@ const picture = (source, alt) => make("img", { loading: "lazy", alt, src: source
 const written = (column, value) =>
   value === null ? "—" : value.toLocaleString("en", { maximumFractionDigits: column.decimals, minimumFractionDigits: column.name === "seed" ? 0 : Math.min(column.decimals, 2), useGrouping: column.name !== "seed" });
 
+// A folder that is no output of im3d generate has files of any name: asset.video and asset.model, or "".
+function thumbnails(asset) {
+  if (asset.video === undefined) return [picture(address(asset.folder, "image.png"), ""), picture(address(asset.folder, "views/00.png"), "")];
+  return asset.video ? [make("video", { src: address(asset.video), preload: "metadata", muted: true, playsInline: true })] : [];
+}
+
+function media(asset) {
+  const video = (source, label) => figure(make("video", { src: source, loop: true, muted: true, playsInline: true, controls: true,
+    autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, ariaLabel: label }), label);
+  if (asset.video !== undefined) return asset.video ? [video(address(asset.video), "video")] : [];
+  return [figure(picture(address(asset.folder, "image.png"), "Reference image"), "reference image"),
+    video(address(asset.folder, "generated.mp4"), "generated views"), video(address(asset.folder, "turntable.mp4"), "3D asset, turning")];
+}
+
+function links(asset) {
+  const link = (source, text) => make("a", { href: source }, text);
+  if (asset.model !== undefined) return asset.model ? [link(address(asset.model), asset.model)] : [];
+  return [link(address(asset.folder, "asset.ply"), "Gaussians (PLY)"), link(address(asset.folder, "transforms.json"), "cameras")];
+}
+
 function card(asset, position) {
-  const pictures = make("span", { className: "two" },
-    picture(address(asset.folder, "image.png"), ""), picture(address(asset.folder, "views/00.png"), ""));
+  const pictures = make("span", { className: "two" }, ...thumbnails(asset));
   const sorted = contents.columns[Number(element("sort").value)];
   const told = sorted ? `${written(sorted, asset.values[contents.columns.indexOf(sorted)])} ${sorted.title}` : asset.id;
   const button = make("button", { type: "button" }, pictures,
@@ -168,16 +187,11 @@ async function open(position) {
   const asset = row(kinds.assets, place);
   element("asset-prompt").textContent = asset.prompt || "(no prompt)";
   element("asset-id").textContent = asset.id;
-  const video = (name, label) => make("video", { src: address(asset.folder, name), loop: true, muted: true, playsInline: true, controls: true,
-    autoplay: !matchMedia("(prefers-reduced-motion: reduce)").matches, ariaLabel: label });
-  element("asset-media").replaceChildren(
-    figure(picture(address(asset.folder, "image.png"), "Reference image"), "reference image"),
-    figure(video("generated.mp4", "Generated views"), "generated views"), figure(video("turntable.mp4", "3D asset, turning"), "3D asset"));
+  element("asset-media").replaceChildren(...media(asset));
   element("asset-facts").replaceChildren(...contents.columns.map((column, k) =>
     make("div", {}, make("dt", {}, column.title), make("dd", {}, written(column, asset.values[k])))));
-  element("asset-links").replaceChildren(make("a", { href: address(asset.folder, "asset.ply") }, "Gaussians (PLY)"),
-    make("a", { href: address(asset.folder, "transforms.json") }, "cameras"));
-  element("asset-orbit").replaceChildren(asset.viewer ? orbitButton(asset) : orbitHint(asset));
+  element("asset-links").replaceChildren(...links(asset));
+  element("asset-orbit").replaceChildren(...(asset.viewer ? [orbitButton(asset)] : asset.model === undefined ? [orbitHint()] : []));
   element("asset-before").disabled = position === 0;
   element("asset-next").disabled = position >= listed() - 1;
   if (!element("asset").open) element("asset").showModal();

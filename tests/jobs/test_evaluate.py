@@ -212,22 +212,24 @@ def test_known_objects_and_consistency(tmp_path: Path, judges: list[str], capsys
     assert "no prompt_id of" in capsys.readouterr().err
 
 
-def test_a_run_in_s3(tmp_path: Path, judges: list[str], s3: str) -> None:
+def test_a_folder_and_its_prompts_in_s3(tmp_path: Path, judges: list[str], s3: str) -> None:
     ray.shutdown()  # its workers know no credentials
-    run, store = make_run(tmp_path / "run", 6), open_store("s3://test/evaluated")
-    for key in open_store(str(run)).keys("files/"):
-        store.put(key, (run / key).read_bytes())
-    for key in open_store(str(run)).keys("assets/"):
-        store.put(key, (run / key).read_bytes())
-    flags = ["--clip", judges[0], *CHEAP]
+    files(tmp_path, "car", 6)
+    store = open_store("s3://test/evaluated")
+    for suffix in ("mp4", "ply", "png"):
+        store.put(f"car.{suffix}", (tmp_path / f"car.{suffix}").read_bytes())
+    row = {"prompt_id": "car", "prompt": PROMPTS["car"], "image": "car.png"}
+    store.put("prompts.jsonl", json.dumps(row).encode())
+    flags = ["--prompts", "s3://test/evaluated/prompts.jsonl", "--clip", judges[0], *CHEAP]
     assert evaluate.main(["--run", "s3://test/evaluated", *flags]) == 0
     (key,) = [key for key in store.keys("evaluations/") if "/scores/part-" in key]
-    there = {row["prompt_id"]: row for row in pq.read_table(pa.BufferReader(store.get(key))).to_pylist()}
-    scorer = Scorer.load(judges[0])
-    frames = decode_mp4((run / "files/car.mp4").read_bytes())
-    expected = scorer.text_similarity(list(frames), [PROMPTS["car"]] * 4).mean()
-    assert sorted(there) == sorted(PROMPTS)
-    assert there["car"]["clip_text_frames_first"] == pytest.approx(expected, abs=1e-3)
+    (there,) = pq.read_table(pa.BufferReader(store.get(key))).to_pylist()
+    scorer, frames = Scorer.load(judges[0]), list(decode_mp4((tmp_path / "car.mp4").read_bytes()))
+    text = scorer.text_similarity(frames, [PROMPTS["car"]] * 4).mean()
+    image = scorer.image_similarity(frames, np.asarray(Image.open(tmp_path / "car.png"))).mean()
+    assert there["clip_text_frames_first"] == pytest.approx(text, abs=1e-3)
+    assert there["clip_image_frames_first"] == pytest.approx(image, abs=1e-3)
+    assert there["clip_text_renders_first"] is not None
     ray.shutdown()
 
 

@@ -261,6 +261,27 @@ def test_runs_compare_by_evaluations_and_less_may_be_better(browser: Any, tmp_pa
     assert pairs == ["-0.2000", "-0.1000", "+0.1000"]
 
 
+def test_a_folder_of_another_method_that_was_evaluated(browser: Any, tmp_path: Path) -> None:
+    root = tmp_path / "theirs"
+    root.mkdir()
+    assert report.main(["--run", str(root)]) == 2
+    values = {"prompt": ["a cup", HOSTILE, "a box"], "clip_text_frames_big": [20.0, 40.0, None]}
+    write_evaluation(root, "0123456789abcdef-11112222", values)
+    (root / "a1.mp4").write_bytes(encode_mp4(np.full((4, 32, 32, 3), 90, np.uint8)))
+    (root / "a2.webm").write_bytes(b"")
+    (root / "a3.ply").write_bytes(b"")
+    assert report.main(["--run", str(root)]) == 0
+    page = open_page(browser, root / "report.html")
+    assert cards(page) == [HOSTILE, "a cup", "a box"]
+    assert tables(page, "Dead letters") == [["evaluate", "ValueError", HOSTILE, "1"]]
+    page.click("#cards li:nth-child(2) button")
+    page.wait_for_function("() => document.querySelector('#asset video').videoWidth === 32")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#asset-prompt:text-is('a box')")
+    assert page.locator("#asset-links a").all_text_contents() == ["a3.ply"]
+    assert page.locator("#asset video").count() == 0
+
+
 def test_a_run_of_dead_letters_alone(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page()
     assert report.main(["--run", str(write_run(tmp_path / "run", []))]) == 0
