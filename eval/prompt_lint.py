@@ -32,6 +32,14 @@ _SCENE = re.compile(
 )
 
 
+_PLACED = re.compile(
+    r"\b(?:on(?:to| top of)?|atop|upon|under|beneath|beside|against|near|next to|alongside|around|above|over|across|"
+    r"in front of|at)\s+(?:a|an|the|his|her|its|their|some|two)\s+"
+    r"(?!(?:back|bottom|feet|foot|front|head|hind|legs?|rear|sides?|top)\b)[\w'-]+"
+)
+"""A thing that is said to be somewhere, not on a part of its own, has another thing or a place with it."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Remark:
     """One rule that a prompt meets: `words` that met it."""
@@ -58,10 +66,12 @@ def _remarks(text: str, words: list[str]) -> Iterator[tuple[str, str]]:
     moving = [word for word in words if word in MOTION_VERBS]
     if moving:
         yield "motion", ", ".join(moving)
+    scene = _SCENE.search(text)
     several = _COUNTED.findall(text) + _TOGETHER.findall(text)
+    if not scene:
+        several += _PLACED.findall(text)
     if several:
         yield "several", ", ".join(several)
-    scene = _SCENE.search(text)
     if scene:
         yield "scene", scene[0]
     if len(words) > MAX_WORDS:

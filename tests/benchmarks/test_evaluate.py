@@ -14,7 +14,7 @@ def test_the_plain_loop_is_the_same_score() -> None:
     scorer, clips = Scorer.load("pocket"), list(evaluate.videos(3))
     text = scorer.embed_texts(["a red car"])[0]
     frames = [frame for clip in clips for frame in decode_mp4(clip)]
-    scores = evaluate.plain_loop(scorer, clips, text)
+    scores = evaluate.plain_loop(scorer.model, scorer.preprocess, clips, text)
     assert scores.shape == (48,)
     assert scores == pytest.approx(scorer.text_similarity(frames, ["a red car"] * 48), abs=1e-3)
     assert torch.is_tensor(text)

@@ -15,7 +15,7 @@ def rules(*prompts: str) -> list[str]:
     "prompt",
     ["a red car", "a table with four legs", "a cat with a mullet", "a pair of jeans", "a swing", "a chest full of gold",
      "a bowl of ramen", "a yellow submarine", "a 20-sided die made out of glass",
-     "the leaning tower of Pisa, aerial view"],
+     "the leaning tower of Pisa, aerial view", "a turtle standing on its hind legs", "a cake with a cherry on the top"],
 )  # fmt: skip
 def test_plain_objects_pass(prompt: str) -> None:
     assert rules(prompt) == []
@@ -30,6 +30,8 @@ def test_plain_objects_pass(prompt: str) -> None:
         ("a DSLR photo of a pile of dice", "several"),
         ("a cat and a dog", "several"),
         ("a squirrel holding an acorn", "several"),
+        ("a teddy bear leans against a toy car", "several"),
+        ("a novel rests atop a worn-out diary", "several"),
         ("a vintage clock hanging on a brick wall", "scene"),
         ("a", "short"),
         ("!!", "short"),

@@ -45,7 +45,7 @@ def write_run(root: Path, scores: list[float], config: FactoryConfig | None = No
         row = asset(number, prompt, score, yield_score=(0.9 if number % 5 == 4 else 0.1) if gate else None)
         folder = root / f"files/a{number}-0"
         (folder / "views").mkdir(parents=True)
-        for name in ("image.png", *(f"views/{k:02d}.png" for k in range(16))):
+        for name in ("image.png", *(f"views/{k:02d}.png" for k in range(0, 16, 4))):
             (folder / name).write_bytes(picture)
         for name in ("turntable.mp4", "generated.mp4"):
             (folder / name).write_bytes(video)
