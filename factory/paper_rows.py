@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import yaml
-
 from eval.paper import Cell
 from eval.statistics import summarise
 from eval.tables import own_rows
@@ -33,7 +31,7 @@ def ablation_rows(store: Store, number: int, label: str) -> list[tuple[Cell, ...
     """
     if number not in ABLATED:
         return []
-    settings = yaml.safe_load(store.get("config.yaml"))
+    settings = json.loads(store.get("settings.json"))
     results = results_of(Ledger(store, FITS).rows(FITS))
     judges = [name.removeprefix("clip_text_") for name in _columns(results) if name.startswith("clip_text_")]
     rows: list[tuple[Cell, ...]] = []

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from factory.ablation_config import AblationConfig
 from factory.ablation_work import FITS, fits_schema
 from factory.ledger import Ledger, commit_block
 from factory.paper_rows import ablation_rows, rows_beside
 from factory.score_tables import same_protocol
 from factory.store import LocalStore
 from jobs import evaluate
+from jobs.settings import settle
 
 FITTED = {"full": {"a": 30.0, "b": 20.0}, "no-lpips": {"a": 10.0, "b": 14.0}, "frames-4": {"a": 5.0}}
 """CLIP text by variant and asset; CLIP image is thrice as much."""
@@ -31,7 +33,7 @@ def ablation(tmp_path: Path) -> LocalStore:
     ]
     commit_block(store, rows, schema)
     Ledger(store, FITS).publish()
-    store.put("config.yaml", b"rounds: 1\n")
+    settle(store, AblationConfig(rounds=1).identity())
     return store
 
 
