@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -160,7 +161,7 @@ def preference_table(rates: Sequence[WinRate]) -> Table:
         own = {rate.criterion: rate for rate in rates if rate.competitor == competitor}
         shares = [_share(own.get(name)) for name in CRITERIA]
         counts = (str(sum(getattr(rate, what) for rate in own.values())) for what in ("questions", "annotations"))
-        alphas = " / ".join(f"{own[name].alpha:.2f}" if name in own else "—" for name in CRITERIA)
+        alphas = " / ".join(_alpha(own.get(name)) for name in CRITERIA)
         rows.append((competitor, *shares, *counts, alphas))
     caption = "Figure 5. Human evaluation: how often the majority prefers ours, with 95% Wilson intervals"
     return Table(caption=caption, columns=columns, rows=rows)
@@ -168,6 +169,10 @@ def preference_table(rates: Sequence[WinRate]) -> Table:
 
 def _share(rate: WinRate | None) -> str:
     return f"{100 * rate.rate:.1f}% ({100 * rate.low:.1f}–{100 * rate.high:.1f})" if rate else "—"
+
+
+def _alpha(rate: WinRate | None) -> str:
+    return "—" if rate is None or math.isnan(rate.alpha) else f"{rate.alpha:.2f}"
 
 
 def as_csv(rows: Sequence[Annotator | Consensus | WinRate]) -> str:

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES, Cell
 
@@ -29,16 +29,17 @@ class Table:
 def own_rows(
     number: int,
     label: str,
-    scores: Mapping[str, Mapping[str, float]],
+    scores: Mapping[str, Mapping[str, Any]],
     models: Sequence[str],
     costs: Mapping[str, float],
 ) -> list[tuple[Cell, ...]]:
     """A run's rows of table `number`, one for each CLIP model, which the row names.
 
     Args:
-        scores: by column, at least `mean` and `std`.
+        scores: by column, at least `mean` and `std`, which is nan or None for one prompt.
         costs: `minutes`, `steps` and `forwards` an asset; empty where they are not known.
     """
+    costs = {name: round(cost, 2) for name, cost in costs.items()}
     if number == 4:
         return [(label, costs.get("steps"), costs.get("forwards"))]
 
@@ -49,9 +50,9 @@ def own_rows(
     return rows
 
 
-def _own_cells(scores: Mapping[str, Mapping[str, float]], views: str, model: str) -> list[Cell]:
+def _own_cells(scores: Mapping[str, Mapping[str, Any]], views: str, model: str) -> list[Cell]:
     found = [scores.get(f"clip_{against}_{views}_{model}") for against in ("text", "image")]
-    return [(score["mean"], score["std"]) if score else None for score in found]
+    return [(score["mean"], math.nan if score["std"] is None else score["std"]) if score else None for score in found]
 
 
 def paper_table(number: int, own: Sequence[tuple[Cell, ...]] = ()) -> Table:

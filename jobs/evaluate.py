@@ -161,6 +161,7 @@ def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
 def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: Measures, models: list[str]) -> int:
     import numpy as np
 
+    from eval.strict_json import as_json
     from eval.tables import own_rows
     from factory.ledger import Ledger
     from factory.paper_rows import rows_beside
@@ -177,7 +178,7 @@ def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: 
     _print_columns(summary["scores"], "")
     for what, bad in (("without scores", failed), ("never made", dead)):
         print(f"{bad['count']} {what}")
-        print("\n".join(f"  {row['prompt_id']}: {row['error_message']}" for row in bad["named"][:SHOWN]))
+        print("".join(f"  {row['prompt_id']}: {row['error_message']}\n" for row in bad["named"][:SHOWN]), end="")
     if job.truth:
         summary["without_truth"] = len(scores) - int(np.isfinite(scores.values["psnr_renders"]).sum())
         print(f"{summary['without_truth']} scored assets without truth")
@@ -186,7 +187,7 @@ def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: 
     for number in job.table:
         rows = own_rows(number, job.label, summary["scores"], models, summary["costs"])
         _table(job, number, rows + rows_beside(job.beside, number, models, ledger.store), ledger.store)
-    ledger.store.put("summary.json", json.dumps(summary, indent=2).encode())
+    ledger.store.put("summary.json", as_json(summary))
     print(f"{len(scores)} assets scored: {ledger.store.root}/summary.json")
     return 0 if len(scores) and not failed["count"] and not dead["count"] else 1
 

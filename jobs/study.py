@@ -5,7 +5,6 @@ Exit code: 0 when all is well, 1 when something was left out or refused by name,
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from eval.answers import Thresholds
 from eval.assignment import StudyConfig
 from jobs.settings import guarded
 
@@ -56,10 +56,7 @@ class Score:
     """Folder of the study."""
     answers: tuple[str, ...] = ()
     """Answer files, or folders of them; DIR/answers by default."""
-    min_attention: float = 0.8
-    """Share of broken versions that an annotator must turn down."""
-    min_consistency: float = 0.5
-    """Share of repeated pairs that an annotator must answer as before; honest doubt between near equals is allowed."""
+    thresholds: Annotated[Thresholds, tyro.conf.arg(name="")] = field(default_factory=Thresholds)
     form: Literal["markdown", "latex", "csv", "html"] = "markdown"
     """How the table is written."""
 
@@ -142,20 +139,19 @@ def serve(job: Serve) -> int:
 
 def score(job: Score) -> int:
     """Print the table and who was rejected; write the tables into the study's folder."""
-    from eval.answers import Thresholds
     from eval.preference import as_csv, preference_table, score_study
+    from eval.strict_json import as_json
     from eval.tables import write
     from factory.store import open_store
     from factory.study import read_answers, read_study
 
-    thresholds = Thresholds(min_attention=job.min_attention, min_consistency=job.min_consistency)
     study, tasks = read_study(job.study)
     texts = read_answers(job.answers or (f"{job.study.rstrip('/')}/answers",))
-    result = score_study(study, tasks, texts, thresholds)
+    result = score_study(study, tasks, texts, job.thresholds)
     store = open_store(job.study)
     for name in ("annotators", "consensus", "rates"):
         store.put(f"results/{name}.csv", as_csv(getattr(result, name)).encode())
-    store.put("results/scores.json", json.dumps(asdict(result) | {"thresholds": asdict(thresholds)}, indent=2).encode())
+    store.put("results/scores.json", as_json(asdict(result) | {"thresholds": asdict(job.thresholds)}))
     print(write(preference_table(result.rates), job.form))
     rejected = [one for one in result.annotators if one.rejected]
     print(f"{len(result.annotators)} annotators, {len(rejected)} rejected; {result.short} questions lack votes")

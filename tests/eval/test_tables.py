@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import xml.etree.ElementTree as xml
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES
+from eval.strict_json import as_json
 from eval.tables import own_rows, paper_table, write
 
 SCORES = {"clip_text_renders_b": {"mean": 20.0, "std": 1.0}, "clip_image_renders_b": {"mean": 80.0, "std": 2.0}}
@@ -42,6 +44,13 @@ def test_rows_are_the_papers_and_ours() -> None:
     assert {len(row) for number in TABLES for row in TABLES[number] if len(row) != len(COLUMNS[number])} == set()
     with pytest.raises(ValueError, match="table 6 not found"):
         paper_table(6)
+
+
+def test_one_prompt_has_no_deviation_and_json_no_nan() -> None:
+    (row,) = own_rows(5, "ours", {"clip_text_renders_b": {"mean": 20.0, "std": None}}, ["b"], {})
+    assert paper_table(5, [row]).rows[-1] == ("ours, CLIP b", "20.00", "—")
+    text = as_json({"a": [float("nan"), 1.5, (float("inf"),)], "b": {"c": "nan"}})
+    assert json.loads(text) == {"a": [None, 1.5, [None]], "b": {"c": "nan"}}
 
 
 def test_numbers_are_those_of_the_papers_text() -> None:
