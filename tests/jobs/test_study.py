@@ -55,9 +55,9 @@ def open_page(browser: Any, address: str, **context: Any) -> Any:
     return page
 
 
-def answer(page: Any, tasks: list[Task], press: Callable[[Any, str], None]) -> None:
-    """Answer every screen: ours wins, and what is broken never does."""
-    for number, task in enumerate(tasks, 1):
+def answer(page: Any, tasks: list[Task], press: Callable[[Any, str], None], start: int = 0) -> None:
+    """Answer every screen from the one at `start`: ours wins, and what is broken never does."""
+    for number, task in enumerate(tasks[start:], start + 1):
         page.wait_for_selector(f"#place:text-is('Question {number} of {len(tasks)}')")
         page.wait_for_selector("#left:enabled")
         page.wait_for_timeout(350)
@@ -193,8 +193,14 @@ def test_answers_reach_the_collecting_server(browser: Any, folder: Path) -> None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         page = open_page(browser, f"{server.url}?a={tasks[0].annotator}")
+        given = {"seconds": "1.0", "answered": "2026-01-01T00:00:00Z"}
+        before = {t.task_id: given | {"choice": "left" if t.left == "we" else "right"} for t in tasks[:-2]}
+        key = f"im3d-study:{name}:{tasks[0].annotator}"
+        page.evaluate("([key, value]) => localStorage.setItem(key, value)", [key, json.dumps(before)])
+        page.reload()
+        page.wait_for_selector("#count:text-is('2 of 20 questions still')")
         page.click("#begin")
-        answer(page, tasks, lambda page, side: page.keyboard.press(f"Arrow{side.title()}"))
+        answer(page, tasks, lambda page, side: page.keyboard.press(f"Arrow{side.title()}"), start=len(before))
         page.wait_for_selector("#sent:text-is('Your answers have arrived. You can close this page.')")
         assert page.is_disabled("#send")
         kept = (folder / "answers" / f"{tasks[0].annotator}.csv").read_text()
