@@ -216,11 +216,13 @@ def test_a_folder_and_its_prompts_in_s3(tmp_path: Path, judges: list[str], s3: s
     ray.shutdown()  # its workers know no credentials
     files(tmp_path, "car", 6)
     store = open_store("s3://test/evaluated")
-    for suffix in ("mp4", "ply", "png"):
+    for suffix in ("mp4", "ply"):
         store.put(f"car.{suffix}", (tmp_path / f"car.{suffix}").read_bytes())
-    row = {"prompt_id": "car", "prompt": PROMPTS["car"], "image": "car.png"}
-    store.put("prompts.jsonl", json.dumps(row).encode())
-    flags = ["--prompts", "s3://test/evaluated/prompts.jsonl", "--clip", judges[0], *CHEAP]
+    row = {"prompt_id": "car", "prompt": PROMPTS["car"], "image": (tmp_path / "car.png").read_bytes()}
+    table = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([row]), table)
+    store.put("prompts.parquet", table.getvalue().to_pybytes())
+    flags = ["--prompts", "s3://test/evaluated/prompts.parquet", "--clip", judges[0], *CHEAP]
     assert evaluate.main(["--run", "s3://test/evaluated", *flags]) == 0
     (key,) = [key for key in store.keys("evaluations/") if "/scores/part-" in key]
     (there,) = pq.read_table(pa.BufferReader(store.get(key))).to_pylist()
