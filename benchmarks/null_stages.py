@@ -43,6 +43,7 @@ class NullImage(_Null):
     name = "image"
 
     def load(self) -> None:
+        """Makes the one output that every row gets."""
         self.made = {"image": pack(np.zeros((SIZE, SIZE, 3), np.uint8))}
 
 
@@ -52,6 +53,7 @@ class NullVideo(_Null):
     name = "video"
 
     def load(self) -> None:
+        """Makes the one output that every row gets."""
         self.made = {"frames": pack(np.zeros((VIEWS, SIZE, SIZE, 3), np.uint8))}
 
 
@@ -61,6 +63,7 @@ class NullViews(_Null):
     name = "views"
 
     def load(self) -> None:
+        """Makes the one output that every row gets."""
         self.made = {"masks": pack(np.zeros((VIEWS, SIZE, SIZE), np.uint8)), "elevation": 0.3}
 
 
@@ -70,6 +73,7 @@ class NullReconstruct(_Null):
     name = "reconstruct"
 
     def load(self) -> None:
+        """Makes the one output that every row gets."""
         self.made = {"gaussians": bytes(PLY_BYTES)}
 
 
@@ -79,6 +83,7 @@ class NullScore(_Null):
     name = "score"
 
     def load(self) -> None:
+        """Makes the one output that every row gets."""
         self.made = {"renders": pack(np.zeros((VIEWS, SIZE, SIZE, 4), np.uint8))}
 
 
@@ -86,6 +91,7 @@ class NullCommit(Commit):
     """Writes the Gaussians and a row."""
 
     def write(self, row: Row) -> tuple[Row, pa.Schema]:
+        """Stores the Gaussians; the finished row and its schema."""
         key = f"files/{row['prompt_id']}/asset.ply"
         self.store.put(key, row["gaussians"])
         schema = assets_schema([])
@@ -101,6 +107,7 @@ class SmallImage(Stage):
     name = "image"
 
     def process(self, rows: list[Row]) -> None:
+        """Gives every row its few bytes."""
         for row in rows:
             row["image"] = small(row["prompt"])
 
@@ -111,6 +118,7 @@ class SmallCommit(Commit):
     SCHEMA = pa.schema([pa.field("prompt_id", pa.string(), False), ("prompt", pa.string()), ("size", pa.int32())])
 
     def write(self, row: Row) -> tuple[Row, pa.Schema]:
+        """The finished row and its schema; no file."""
         return {"prompt_id": row["prompt_id"], "prompt": row["prompt"], "size": len(row["image"])}, self.SCHEMA
 
 

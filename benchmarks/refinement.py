@@ -39,15 +39,14 @@ def figures(settings: FactoryConfig, model: Any, truth: np.ndarray, elevation: f
     from benchmarks.turntable import measure
     from factory.stages import CountingRefiner
     from recon.cameras import turntable
-    from recon.refine import reconstruct, views_of
+    from recon.refine import LoopConfig, Turntable, reconstruct, views_of
 
     frames = model.generate(truth[:1], [prompt], [seed])[0]
+    given = Turntable(frames=frames, masks=frames[..., 3], elevation=elevation, image=truth[0], prompt=prompt)
     found = {}
     for rounds in ROUNDS:
-        gaussians, _ = reconstruct(
-            frames, frames[..., 3], elevation, image=truth[0], prompt=prompt, refiner=CountingRefiner(model),
-            fit_config=settings.fit, refine_config=replace(settings.refine, rounds_at=rounds), seed=seed,
-        )  # fmt: skip
+        loop = LoopConfig(fit=settings.fit, refine=replace(settings.refine, rounds_at=rounds))
+        gaussians, _ = reconstruct(given, loop, CountingRefiner(model), seed=seed)
         scores = measure(views_of(gaussians, turntable(elevation, truth.shape[1]), 4), truth)
         found |= {f"{name}_{len(rounds)}": scores[name] for name in ("psnr", "iou")}
     return found

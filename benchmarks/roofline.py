@@ -12,18 +12,8 @@ from numba import get_num_threads, njit, prange
 
 from recon.rasterize import bins as binning
 from recon.rasterize import blend, blend_gradient, projection, projection_gradient
-from recon.rasterize.bins import (
-    LOG2_OPACITY,
-    MEAN_X,
-    MEAN_Y,
-    QUADRATIC_XX,
-    QUADRATIC_XY,
-    QUADRATIC_YY,
-    STRIDE,
-    TILE_HEIGHT,
-    TILE_WIDTH,
-)
-from recon.rasterize.blend import HALF, _clip, _row_span
+from recon.rasterize.bins import MEAN_X, QUADRATIC_XX, STRIDE, TILE_HEIGHT, TILE_WIDTH
+from recon.rasterize.blend import HALF, clip, row_of
 from recon.rasterize.projection import LOG2_ALPHA_MIN
 from recon.rasterize.simd import WIDTH, fma, lane_sum, splat
 
@@ -74,14 +64,9 @@ def _count_pairs(bins, stops, taken):
         for index in range(taken[tile]):
             rank = bins.pair_rank[bins.tile_start[tile] + index]
             record = bins.records[rank]
-            x0, x1, y0, y1 = _clip(bins.boxes, rank, left, top)
+            x0, x1, y0, y1 = clip(bins.boxes, rank, left, top)
             for y in range(y0, y1):
-                dy = np.float32(y) + HALF - record[MEAN_Y]
-                linear = record[QUADRATIC_XY] * dy
-                constant = record[LOG2_OPACITY] + record[QUADRATIC_YY] * dy * dy
-                start, end = x0, x1
-                if x1 - x0 > WIDTH:
-                    start, end = _row_span(x0, x1, record[MEAN_X], record[QUADRATIC_XX], linear, constant)
+                start, end, linear, constant = row_of(record, x0, x1, y)
                 lanes += (max(end - start, 0) + WIDTH - 1) // WIDTH * WIDTH
                 for x in range(start, end):
                     dx = np.float32(x) + HALF - record[MEAN_X]

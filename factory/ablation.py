@@ -139,24 +139,22 @@ class Fit(Finish):
         from recon.masks import masks_of
         from recon.memory import PeakMemory
         from recon.nerf import fit_nerf
-        from recon.refine import reconstruct
+        from recon.refine import LoopConfig, Turntable, reconstruct
 
         step, config = NUM_FRAMES // plan.frames, self.config
         frames, masks = targets.frames[::step], masks_of(targets.frames, self.masker)[::step]
         if plan.nerf:
-            given = turntable(targets.told, config.size, OrbitConfig(num_views=plan.frames))
-            result = fit_nerf(frames, masks, given, replace(config.nerf, loss=plan.fit.loss), config.seed)
+            orbit = turntable(targets.told, config.size, OrbitConfig(num_views=plan.frames))
+            result = fit_nerf(frames, masks, orbit, replace(config.nerf, loss=plan.fit.loss), config.seed)
             costs = {"seconds": result.seconds, "peak_bytes": result.peak_bytes, "forwards": 0}
             return result.field.render(cameras, config.nerf.rays), costs
         if self.refiner:
             self.refiner.reset()
+        given = Turntable(frames=frames, masks=masks, elevation=targets.told, image=targets.image, prompt=caption or "")
+        loop = LoopConfig(fit=plan.fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()
         with PeakMemory(device_of(plan.fit.device)) as memory:
-            gaussians, _ = reconstruct(
-                frames, masks, targets.told, image=targets.image, prompt=caption or "", refiner=self.refiner,
-                masker=self.masker, fit_config=plan.fit, seed=config.seed,
-                refine_config=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix),
-            )  # fmt: skip
+            gaussians, _ = reconstruct(given, loop, self.refiner, self.masker, config.seed)
         costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
         costs["forwards"] = self.refiner.counts["forwards_refine"] if self.refiner else 0
         return render(gaussians, cameras), costs
@@ -165,7 +163,7 @@ class Fit(Finish):
 def warm_up() -> None:
     """Have the rasteriser's kernels compiled, so that the first fit's seconds are those of a fit."""
     from recon.config import FitConfig
-    from recon.refine import reconstruct
+    from recon.refine import LoopConfig, Turntable, reconstruct
 
     frames = np.full((1, 32, 32, 4), 128, np.uint8)
-    reconstruct(frames, None, 0.0, fit_config=FitConfig(iterations=2, num_points=50))
+    reconstruct(Turntable(frames=frames, elevation=0.0), LoopConfig(fit=FitConfig(iterations=2, num_points=50)))

@@ -146,26 +146,22 @@ class Reconstruct(Stage):
     def process(self, rows: list[Row]) -> None:
         from factory.export import ply_bytes
         from recon.mesh import glb_bytes, mesh_of
-        from recon.refine import reconstruct
+        from recon.refine import LoopConfig, Turntable, reconstruct
 
+        loop = LoopConfig(fit=self.config.fit, refine=self.config.refine, orbit=self.config.orbit)
         for row in rows:
             if self.refiner:
                 self.refiner.reset()
             if self.config.yields.enabled:
                 self._choose_turntable(row)
-            gaussians, history = reconstruct(
-                unpack(row["frames"]),
-                unpack(row["masks"]),
-                row["elevation"],
+            given = Turntable(
+                frames=unpack(row["frames"]),
+                masks=unpack(row["masks"]),
+                elevation=row["elevation"],
                 image=unpack(row["image"]),
                 prompt=row["prompt"],
-                refiner=self.refiner,
-                masker=self.masker,
-                fit_config=self.config.fit,
-                refine_config=self.config.refine,
-                orbit=self.config.orbit,
-                seed=row["seed"],
             )
+            gaussians, history = reconstruct(given, loop, self.refiner, self.masker, row["seed"])
             row["gaussians"] = ply_bytes(gaussians)
             row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
             row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None

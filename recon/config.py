@@ -185,6 +185,8 @@ class FitConfig:
     less, so that one bad frame does not smear the asset; 0 counts all alike."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; "auto" is the GPU where there is one."""
+    packed: bool = False
+    """On a GPU, hold only what a view sees: less memory, a little slower. The CPU engine always does."""
     loss: LossConfig = field(default_factory=LossConfig)
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     rates: LearningRates = field(default_factory=LearningRates)

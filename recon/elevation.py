@@ -52,6 +52,7 @@ class ElevationNetwork(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
+        """The elevation [B], before `estimate` clamps it, of turntables [B,V,3,H,W] in [0,1] on white."""
         batch, count = frames.shape[:2]
         found = self.features(1 - frames.flatten(0, 1))
         pooled = torch.cat([found.mean((2, 3)), found.amax((2, 3))], 1)

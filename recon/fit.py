@@ -179,6 +179,7 @@ class Fitter:
             size,
             size,
             sh_degree=self.config.sh_degree,
+            packed=self.config.packed,
             backgrounds=torch.ones(len(views), 3, device=self.device),
         )
         return rgb if self.pose is None else self.pose.expose(rgb, alpha, views), alpha, meta

@@ -52,6 +52,7 @@ class MaskNetwork(nn.Module):
         self.head = nn.Sequential(_conv(channels[0] + 3, 8), nn.Conv2d(8, 1, 3, padding=1))
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Logits [B,1,H,W] of the coverage of pictures [B,3,H,W] in [0,1]."""
         height, width = rgb.shape[-2:]
         multiple = 2 ** len(self.config.channels)
         x = F.pad(rgb, (0, -width % multiple, 0, -height % multiple), value=1.0) - 0.5

@@ -52,6 +52,7 @@ class MobileBlock(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features [B,C,h,w] to the next ones, at half the size if the stride is 2."""
         y = F.relu6(self.expand(x)) if self.expand is not None else x
         y = self.project(F.relu6(self.depthwise(y)))
         return x + y if self.residual else y
@@ -74,6 +75,7 @@ class MobileTrunk(nn.Module):
         self.blocks = nn.ModuleList(MobileBlock(*block) for block in config["blocks"])
 
     def features(self, images: Tensor) -> list[Tensor]:
+        """Unit features [B,C,h,w] of every tap, of images [B,3,H,W] in [0,1]."""
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         x = F.relu6(self.stem(x))
         found = [_unit(x)] if 0 in self.taps else []
@@ -84,6 +86,7 @@ class MobileTrunk(nn.Module):
         return found
 
     def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        """The weighted squared distance [B] of two lists of features."""
         layers = [(a - b).square().sum(1).mean((1, 2)) for a, b in zip(features, target, strict=True)]
         return torch.stack([w * d for w, d in zip(self.weights, layers, strict=True)]).sum(0)
 
@@ -117,10 +120,12 @@ class LpipsNetwork(nn.Module):
         self.metric.net.load_state_dict({key: trunk[source].float() for key, source in wanted.items()})
 
     def features(self, images: Tensor) -> list[Tensor]:
+        """Unit features [B,C,h,w] of every layer, of images [B,3,H,W] in [0,1]."""
         x = self.metric.scaling_layer(2 * images - 1).contiguous(memory_format=torch.channels_last)
         return [_unit(layer) for layer in self.metric.net.forward(x)]
 
     def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
+        """LPIPS [B] of two lists of features, by the calibrated heads."""
         pairs = zip(self.metric.lins, features, target, strict=True)
         return torch.stack([head((a - b).square()).mean((1, 2, 3)) for head, a, b in pairs]).sum(0)
 

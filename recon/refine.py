@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from recon.cameras import Cameras, OrbitConfig, turntable
-from recon.config import FitConfig, RefineConfig
+from recon.cameras import Cameras, turntable
+from recon.config import FitConfig, OrbitConfig, RefineConfig
 from recon.fit import Fitter
 from recon.gaussians import Gaussians, render
 from recon.masks import Masker, masks_of
@@ -25,32 +25,46 @@ class Refiner(Protocol):
         ...
 
 
+@dataclass(kw_only=True, slots=True)
+class Turntable:
+    """A generated turntable: what a reconstruction starts from."""
+
+    frames: np.ndarray
+    """uint8 [V,S,S,3|4] on white, at uniform azimuths."""
+    elevation: float
+    """Of the cameras, radians."""
+    masks: np.ndarray | None = None
+    """Coverage uint8 [V,S,S]; if not given, the frames' alpha or the masker's."""
+    image: np.ndarray | None = None
+    """Reference view for the refiner, uint8 [H,W,3|4]; if not given, the first frame."""
+    prompt: str = ""
+    """Text for the refiner."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LoopConfig:
+    """Fit and re-denoise in turns: the settings of the fit, of the rounds and of the cameras."""
+
+    fit: FitConfig = field(default_factory=FitConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    """Rounds at or after the last fit iteration are left out."""
+    orbit: OrbitConfig = field(default_factory=OrbitConfig)
+    """Geometry of the cameras; the number of views is that of the frames."""
+
+
 def reconstruct(
-    frames: np.ndarray,
-    masks: np.ndarray | None,
-    elevation: float,
-    image: np.ndarray | None = None,
-    prompt: str = "",
+    given: Turntable,
+    config: LoopConfig | None = None,
     refiner: Refiner | None = None,
     masker: Masker | None = None,
-    fit_config: FitConfig | None = None,
-    refine_config: RefineConfig | None = None,
-    orbit: OrbitConfig | None = None,
     seed: int = 0,
 ) -> tuple[Gaussians, list[dict[str, Any]]]:
     """Turn a generated turntable into Gaussians.
 
     Args:
-        frames: uint8 [V,S,S,3|4] on white, at uniform azimuths.
-        masks: coverage uint8 [V,S,S]; the frames' alpha or `masker` if not given.
-        elevation: of the cameras, radians.
-        image: reference view for the refiner; the first frame if not given.
-        prompt: text for the refiner.
         refiner: None for a fit without refinement.
-        masker: masks of refined frames that have no alpha channel.
-        refine_config: rounds at or after the last fit iteration are left out.
-        orbit: the cameras' geometry; its number of views is that of `frames`.
-        seed: of the fit; round r refines with seed + r + 1.
+        masker: masks of frames that have no alpha channel.
+        seed: of the fit; round r refines with seed + r.
 
     Returns:
         The Gaussians, and one record a stage: ``stage`` ("fit" or "refine"), ``iteration`` at its end,
@@ -60,28 +74,33 @@ def reconstruct(
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
     """
-    fit_config, refine_config = fit_config or FitConfig(), refine_config or RefineConfig()
-    masks = masks_of(frames, masker) if masks is None else masks
-    orbit = replace(orbit or OrbitConfig(), num_views=len(frames))
-    cameras = turntable(elevation, frames.shape[2], orbit)
-    fitter = Fitter(cameras, fit_config, seed, choose_pose(frames, masks, cameras, fit_config, seed))
-    fitter.set_targets(frames, masks)
-    reference, current = frames[0] if image is None else image, (frames, masks)
+    config = config or LoopConfig()
+    frames = given.frames
+    current = (frames, masks_of(frames, masker) if given.masks is None else given.masks)
+    fitter = _fitter(*current, given.elevation, config, seed)
     history: list[dict[str, Any]] = []
-    for number, at in enumerate(refine_config.rounds_at, start=1):
-        if refiner is None or at >= fit_config.iterations:
+    for number, at in enumerate(config.refine.rounds_at, start=1):
+        if refiner is None or at >= config.fit.iterations:
             break
         history.append(_fit_until(fitter, at))
         started = time.perf_counter()
         views = views_of(fitter.gaussians, fitter.cameras, frames.shape[-1])
-        refined = refiner.refine(views, reference, prompt, seed + number)
-        current = mixed_targets(current, refined, masker, refine_config.mix)
+        image = frames[0] if given.image is None else given.image
+        refined = refiner.refine(views, image, given.prompt, seed + number)
+        current = mixed_targets(current, refined, masker, config.refine.mix)
         fitter.set_targets(*current)
         history.append(_record("refine", fitter, {}, started) | {"targets": current[0]})
-    history.append(_fit_until(fitter, fit_config.iterations))
+    history.append(_fit_until(fitter, config.fit.iterations))
     for part in history:
-        part["elevation"] += elevation
+        part["elevation"] += given.elevation
     return fitter.gaussians, history
+
+
+def _fitter(frames: np.ndarray, masks: np.ndarray, elevation: float, config: LoopConfig, seed: int) -> Fitter:
+    cameras = turntable(elevation, frames.shape[2], replace(config.orbit, num_views=len(frames)))
+    fitter = Fitter(cameras, config.fit, seed, choose_pose(frames, masks, cameras, config.fit, seed))
+    fitter.set_targets(frames, masks)
+    return fitter
 
 
 def views_of(gaussians: Gaussians, cameras: Cameras, channels: int) -> np.ndarray:

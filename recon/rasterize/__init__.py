@@ -34,9 +34,10 @@ def rasterize(
     far_plane: float = 1e10,
     eps2d: float = 0.3,
     radius_clip: float = 0.0,
+    packed: bool = False,
     engine: Engine = "auto",
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Renders Gaussians into C pinhole views, with the signature and semantics of gsplat 1.5.3 (packed=False).
+    """Renders Gaussians into C pinhole views, with the signature and semantics of gsplat 1.5.3.
 
     Args:
         means: centres, world units.
@@ -53,6 +54,8 @@ def rasterize(
         near_plane, far_plane: Gaussians outside are dropped, camera units, near_plane > 0.
         eps2d: added to the 2D covariance's diagonal, pixels^2.
         radius_clip: Gaussians of at most this radius in pixels are dropped.
+        packed: gsplat keeps what is visible only, which takes less memory where views see little of the scene;
+            the CPU engine always does. The results are the same.
         engine: "auto" takes gsplat for CUDA tensors, else the CPU engine.
 
     Returns:
@@ -69,11 +72,12 @@ def rasterize(
     tensors |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
     check_inputs(tensors, width, height, sh_degree, render_mode, engine, options)
     chosen: dict[str, Any] = {"sh_degree": sh_degree, "backgrounds": backgrounds, "render_mode": render_mode} | options
-    if engine == "gsplat" or (engine == "auto" and means.is_cuda):
-        from recon.rasterize.gsplat_cuda import rasterize_gsplat as render
-    else:
-        render = _rasterize_cpu
-    return render(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **chosen)
+    given = (means, quats, scales, opacities, colors, viewmats, Ks, width, height)
+    if engine == "cpu" or not means.is_cuda:
+        return _rasterize_cpu(*given, **chosen)
+    from recon.rasterize.gsplat_cuda import rasterize_gsplat
+
+    return rasterize_gsplat(*given, packed=packed, **chosen)
 
 
 def _rasterize_cpu(

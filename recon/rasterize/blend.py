@@ -45,7 +45,19 @@ def _row_span(x0, x1, mean_x, quadratic, linear, constant):
 
 
 @njit(forceinline=True)
-def _clip(boxes, rank, left, top):
+def row_of(record, x0, x1, y):
+    """The columns [start, end) of [x0, x1) that a Gaussian may reach in row y, and the terms linear and constant in
+    dx of its log2 alpha there."""
+    dy = np.float32(y) + HALF - record[MEAN_Y]
+    linear = record[QUADRATIC_XY] * dy
+    constant = record[LOG2_OPACITY] + record[QUADRATIC_YY] * dy * dy
+    if x1 - x0 > WIDTH:
+        x0, x1 = _row_span(x0, x1, record[MEAN_X], record[QUADRATIC_XX], linear, constant)
+    return x0, x1, linear, constant
+
+
+@njit(forceinline=True)
+def clip(boxes, rank, left, top):
     """The Gaussian's box within the tile at (left, top)."""
     return (
         max(np.int64(boxes[rank, 0]), left),
@@ -78,15 +90,10 @@ def _blend_block(at, log2_alpha, index, transmittance, stops, planes, record):
 @njit(forceinline=True)
 def _blend_gaussian(box, left, top, index, transmittance, stops, planes, record):
     x0, x1, y0, y1 = box
-    mean_x, xx, xy = record[MEAN_X], record[QUADRATIC_XX], record[QUADRATIC_XY]
+    mean_x, xx = record[MEAN_X], record[QUADRATIC_XX]
     taken = False
     for y in range(y0, y1):
-        dy = np.float32(y) + HALF - record[MEAN_Y]
-        linear = xy * dy
-        constant = record[LOG2_OPACITY] + record[QUADRATIC_YY] * dy * dy
-        start, end = x0, x1
-        if x1 - x0 > WIDTH:
-            start, end = _row_span(x0, x1, mean_x, xx, linear, constant)
+        start, end, linear, constant = row_of(record, x0, x1, y)
         row = (y - top) * STRIDE - left
         for x in range(start, end, WIDTH):
             dx = iota() + (np.float32(x) + HALF - mean_x)
@@ -101,7 +108,7 @@ def _forward_tile(left, top, pair_rank, pair_slot, records, boxes, transmittance
     taken = 0
     for pair in range(pair_rank.shape[0]):
         rank, slot = pair_rank[pair], pair_slot[pair]
-        box = _clip(boxes, rank, left, top)
+        box = clip(boxes, rank, left, top)
         if _blend_gaussian(box, left, top, taken, transmittance, stops, planes, records[rank]):
             pair_rank[taken], pair_slot[taken] = rank, slot
             taken += 1

@@ -13,17 +13,14 @@ from numba import njit, prange
 
 from recon.rasterize.bins import (
     COLOR,
-    LOG2_OPACITY,
     MEAN_X,
     MEAN_Y,
     QUADRATIC_XX,
-    QUADRATIC_XY,
-    QUADRATIC_YY,
     STRIDE,
     TILE_HEIGHT,
     TILE_WIDTH,
 )
-from recon.rasterize.blend import HALF, MAX_ALPHA, _clip, _row_span
+from recon.rasterize.blend import HALF, MAX_ALPHA, clip, row_of
 from recon.rasterize.projection import LOG2_ALPHA_MIN
 from recon.rasterize.simd import WIDTH, any_lane, exp2, fma, iota, lane_sum, lane_sums, load, select, splat, store
 
@@ -61,17 +58,13 @@ def _block_gradient(at, log2_alpha, index, transmittance, stops, behind, incomin
 @njit(forceinline=True)
 def _gaussian_gradient(box, left, top, index, transmittance, stops, behind, incoming, record, v_colors, slots, slot):
     x0, x1, y0, y1 = box
-    mean_x, xx, xy = record[MEAN_X], record[QUADRATIC_XX], record[QUADRATIC_XY]
+    mean_x, mean_y, xx = record[MEAN_X], record[MEAN_Y], record[QUADRATIC_XX]
     zero = splat(np.float32(0.0))
     g_sum, g_x, g_y, g_xx, g_xy, g_yy = zero, zero, zero, zero, zero, zero
     v_colors[:] = np.float32(0.0)
     for y in range(y0, y1):
-        dy = np.float32(y) + HALF - record[MEAN_Y]
-        linear = xy * dy
-        constant = record[LOG2_OPACITY] + record[QUADRATIC_YY] * dy * dy
-        start, end = x0, x1
-        if x1 - x0 > WIDTH:
-            start, end = _row_span(x0, x1, mean_x, xx, linear, constant)
+        dy = np.float32(y) + HALF - mean_y
+        start, end, linear, constant = row_of(record, x0, x1, y)
         row = (y - top) * STRIDE - left
         for x in range(start, end, WIDTH):
             dx = iota() + (np.float32(x) + HALF - mean_x)
@@ -108,7 +101,7 @@ def _backward_tile(left, top, pair_rank, pair_slot, records, boxes, transmittanc
     for index in range(pair_rank.shape[0] - 1, -1, -1):
         rank = pair_rank[index]
         _gaussian_gradient(
-            _clip(boxes, rank, left, top), left, top, index, transmittance, stops, behind, incoming, records[rank],
+            clip(boxes, rank, left, top), left, top, index, transmittance, stops, behind, incoming, records[rank],
             v_colors, slots, np.int64(pair_slot[index]) * width,
         )  # fmt: skip
 

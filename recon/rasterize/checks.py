@@ -22,19 +22,27 @@ def check_inputs(
     options: dict[str, float],
 ) -> None:
     """Raises ValueError for the first argument of `recon.rasterize.rasterize` that is out of its contract."""
-    _check_choices(width, height, render_mode, engine, options)
+    _check_choices(width, height, render_mode, options)
+    _check_engine(engine, tensors["means"].device)
     _check_shapes(tensors, sh_degree)
     for name, tensor in tensors.items():
         _check_values(name, tensor, tensors["means"].device)
 
 
-def _check_choices(width: int, height: int, render_mode: str, engine: str, options: dict[str, float]) -> None:
+def _check_engine(engine: str, device: torch.device) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; available: {', '.join(ENGINES)}")
+    if engine == "gsplat" and device.type != "cuda":
+        raise ValueError(f"engine 'gsplat' needs CUDA tensors, means are on {device}; use engine='cpu'")
+    if engine == "cpu" and device.type != "cpu":
+        raise ValueError(f"engine 'cpu' needs tensors on the CPU, means are on {device}; use engine='gsplat'")
+
+
+def _check_choices(width: int, height: int, render_mode: str, options: dict[str, float]) -> None:
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise ValueError(f"the image is {width} x {height} pixels; each side must be 1 to {MAX_SIDE}")
     if render_mode not in MODES:
         raise ValueError(f"render_mode is {render_mode!r}; available: {', '.join(MODES)}")
-    if engine not in ENGINES:
-        raise ValueError(f"engine is {engine!r}; available: {', '.join(ENGINES)}")
     if not 0 < options["near_plane"] < options["far_plane"]:
         raise ValueError(
             f"near_plane {options['near_plane']} and far_plane {options['far_plane']} must satisfy 0 < near < far"

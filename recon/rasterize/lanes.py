@@ -57,6 +57,7 @@ class _MaskModel(models.PrimitiveModel):
 
 
 def broadcast(builder: ir.IRBuilder, scalar: Any) -> ir.Value:
+    """A vector whose every lane is the scalar."""
     vector = ir.VectorType(scalar.type, WIDTH)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
     return builder.shuffle_vector(single, single, ir.Constant(INT_VECTOR, [0] * WIDTH))
@@ -70,10 +71,12 @@ def as_vector(context: Any, builder: ir.IRBuilder, value: ir.Value, fe_type: typ
 
 
 def fill(value: float) -> ir.Constant:
+    """A constant vector whose every lane is `value`."""
     return ir.Constant(VECTOR, [ir.Constant(F32, value)] * WIDTH)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *args: Any) -> ir.Value:
+    """A call of the LLVM intrinsic or function `name`, declared in the module if it is not yet."""
     function_type = ir.FunctionType(result, [arg.type for arg in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)
 

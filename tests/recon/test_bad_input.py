@@ -12,7 +12,7 @@ from recon.mesh import mesh_of
 from recon.nerf import fit_nerf
 from recon.nerf_config import NerfConfig
 from recon.ply import read_ply, write_ply
-from recon.refine import reconstruct
+from recon.refine import LoopConfig, Turntable, reconstruct
 
 QUICK = FitConfig(iterations=6, num_points=100, device="cpu")
 
@@ -24,8 +24,12 @@ def disc(views: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(mask[..., None] > 0, np.uint8([220, 30, 30]), np.uint8(255)), mask
 
 
+def reconstructed(frames, masks, elevation=0.3, config=QUICK):
+    return reconstruct(Turntable(frames=frames, masks=masks, elevation=elevation), LoopConfig(fit=config))
+
+
 def fitted(tmp_path, frames, masks):
-    gaussians, history = reconstruct(frames, masks, 0.3, fit_config=QUICK)
+    gaussians, history = reconstructed(frames, masks)
     write_ply(tmp_path / "asset.ply", gaussians)
     assert all(np.isfinite(value) for part in history for value in part["losses"].values())
     return read_ply(tmp_path / "asset.ply")
@@ -52,13 +56,13 @@ def test_one_empty_mask_among_others_is_fitted(tmp_path):
 def test_white_frames_without_a_mask_are_refused():
     frames = np.full((4, 32, 32, 3), 255, np.uint8)
     with pytest.raises(ValueError, match="no mask holds an object"):
-        reconstruct(frames, np.zeros((4, 32, 32), np.uint8), 0.3, fit_config=QUICK)
+        reconstructed(frames, np.zeros((4, 32, 32), np.uint8))
 
 
 def test_floating_point_frames_are_refused_whatever_they_hold():
     frames, masks = disc(4, 32)
     with pytest.raises(ValueError, match="uint8"):
-        reconstruct(np.where(masks[..., None] > 0, np.nan, frames / 255), masks, 0.3, fit_config=QUICK)
+        reconstructed(np.where(masks[..., None] > 0, np.nan, frames / 255), masks)
 
 
 @pytest.mark.parametrize(
@@ -67,18 +71,18 @@ def test_floating_point_frames_are_refused_whatever_they_hold():
 def test_unusable_sizes_are_named(shape, message):
     frames = np.full(shape, 200, np.uint8)
     with pytest.raises(ValueError, match=message):
-        reconstruct(frames, np.full(shape[:3], 255, np.uint8), 0.3, fit_config=QUICK)
+        reconstructed(frames, np.full(shape[:3], 255, np.uint8))
 
 
 @pytest.mark.parametrize("elevation", [float("nan"), float("inf")])
 def test_an_elevation_that_is_no_number_is_refused(elevation):
     frames, masks = disc(4, 32)
     with pytest.raises(ValueError, match="elevation"):
-        reconstruct(frames, masks, elevation, fit_config=QUICK)
+        reconstructed(frames, masks, elevation)
 
 
 def test_parameters_that_leave_the_numbers_are_never_written(tmp_path):
-    gaussians, _ = reconstruct(*disc(2, 16), 0.3, fit_config=replace(QUICK, iterations=1))
+    gaussians, _ = reconstructed(*disc(2, 16), config=replace(QUICK, iterations=1))
     gaussians.opacities[0] = torch.nan
     with pytest.raises(ValueError, match="opacity"):
         write_ply(tmp_path / "asset.ply", gaussians)
@@ -100,7 +104,7 @@ def test_a_voxel_field_of_odd_views_is_finite(views, given):
 
 
 def test_the_mesh_of_a_fit_to_one_view_is_finite_and_closed():
-    gaussians, _ = reconstruct(*disc(1, 32), 0.3, fit_config=QUICK)
+    gaussians, _ = reconstructed(*disc(1, 32))
     mesh = mesh_of(gaussians, MeshConfig(resolution=16))
     assert np.isfinite(mesh.vertices).all()
     assert mesh.is_watertight
@@ -108,6 +112,6 @@ def test_the_mesh_of_a_fit_to_one_view_is_finite_and_closed():
 
 def test_a_fit_that_is_nowhere_dense_is_no_mesh_but_a_reason():
     frames, masks = disc(4, 32)
-    gaussians, _ = reconstruct(np.full_like(frames, 255), np.full_like(masks, 255), 0.3, fit_config=QUICK)
+    gaussians, _ = reconstructed(np.full_like(frames, 255), np.full_like(masks, 255))
     with pytest.raises(ValueError, match=r"lower mesh\.density"):
         mesh_of(gaussians, MeshConfig(resolution=16))

@@ -9,7 +9,7 @@ from recon.config import DensifyConfig, FitConfig, LossConfig, PoseConfig
 from recon.fit import fit
 from recon.gaussians import Gaussians, render
 from recon.pose import Pose, raise_cameras, turn_cameras
-from recon.refine import reconstruct
+from recon.refine import LoopConfig, Turntable, reconstruct
 
 SIZE, TRUE_ELEVATION = 32, 0.5
 
@@ -69,9 +69,10 @@ def test_corrections_are_bounded():
 def test_a_wrong_elevation_is_corrected_and_told():
     frames = coloured_cross(16, TRUE_ELEVATION)
     wrong = TRUE_ELEVATION - math.radians(8)
-    _, history = reconstruct(frames, None, wrong, fit_config=quick(elevation=True))
+    given = Turntable(frames=frames, elevation=wrong)
+    _, history = reconstruct(given, LoopConfig(fit=quick(elevation=True)))
     assert history[-1]["elevation"] == pytest.approx(TRUE_ELEVATION, abs=math.radians(3))
-    _, plain = reconstruct(frames, None, wrong, fit_config=quick())
+    _, plain = reconstruct(given, LoopConfig(fit=quick()))
     assert plain[-1]["elevation"] == wrong
     assert history[-1]["losses"]["rgb"] < 0.8 * plain[-1]["losses"]["rgb"]
 

@@ -1,3 +1,4 @@
+import inspect
 import subprocess
 import sys
 
@@ -6,6 +7,8 @@ import torch
 
 from recon.cameras import turntable
 from recon.rasterize import rasterize
+from recon.rasterize.cpu import blend_tiles, project
+from recon.rasterize.gsplat_cuda import rasterize_gsplat
 from recon.rasterize.spherical_harmonics import basis
 from tests.recon import dense_reference
 
@@ -365,14 +368,65 @@ def test_bad_input_is_named(change, message):
         rasterize(**arguments)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat's engine needs a CUDA device")
-def test_both_engines_agree():
+def packing_rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options):
+    """What gsplat does with packed=True, by the CPU engine: what is visible is a list of pairs in between."""
+    settings = (width, height, *(options[name] for name in ("eps2d", "near_plane", "far_plane", "radius_clip")))
+    means2d, conics, depths, radii, reaches = project(means, quats, scales, opacities, viewmats, Ks, settings)
+    pairs = (radii > 0).all(-1).nonzero(as_tuple=True)
+    listed = means2d[pairs]
+    full = torch.zeros_like(means2d).index_put(pairs, listed)
+    backgrounds = options["backgrounds"]
+    renders, alphas = blend_tiles(full, conics, colors[None], opacities, backgrounds, depths, reaches, width, height)
+    meta = {"camera_ids": pairs[0], "gaussian_ids": pairs[1], "means2d": listed, "radii": radii[pairs]}
+    return renders, alphas, meta | {"depths": depths[pairs], "conics": conics[pairs]}
+
+
+def test_packed_results_are_unpacked_with_the_gradient_of_the_means(monkeypatch):
+    gsplat = pytest.importorskip("gsplat", reason="gsplat is not installed")
+    signature = inspect.signature(gsplat.rasterization)
+
+    def rasterization(*args, **options):
+        assert signature.bind(*args, **options).arguments["packed"]
+        return packing_rasterization(*args, **options)
+
+    monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    inputs, Ks = scene(200, spread=1.0, views=2)
+    options = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "sh_degree": None}
+    found = []
+    for render, chosen in ((rasterize_gsplat, options | {"render_mode": "RGB", "packed": True}), (rasterize, {})):
+        leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+        renders, _, meta = render(**leaves, Ks=Ks, width=32, height=32, **chosen)
+        meta["means2d"].retain_grad()
+        renders.square().sum().backward()
+        visible = (meta["radii"] > 0).all(-1)
+        assert 0 < visible.float().mean() < 1
+        projected = [meta[name].detach()[visible] for name in ("means2d", "depths", "conics")]
+        gradients = [meta["means2d"].grad, *(leaf.grad for leaf in leaves.values())]
+        found.append([renders.detach(), meta["radii"], *projected, *gradients])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "degree", "packed"), [("RGB", None, False), ("RGB+ED", 3, False), ("D", 0, False), ("RGB+D", 1, True)]
+)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat's engine needs a CUDA device, and there is none")
+def test_both_engines_agree(mode, degree, packed):
     inputs, Ks = scene(500, views=2, size=64)
+    if degree is not None:
+        inputs["colors"] = torch.randn(500, 16, 3, generator=torch.Generator().manual_seed(1)) * 0.3
     leaves = [{n: v.to(device).detach().requires_grad_() for n, v in inputs.items()} for device in ("cpu", "cuda")]
-    images = [rasterize(**leaf, Ks=Ks.to(leaf["means"].device), width=64, height=64)[0] for leaf in leaves]
-    assert (images[0] - images[1].cpu()).abs().max() <= 1e-4
-    for image in images:
+    options = {"width": 64, "height": 64, "render_mode": mode, "sh_degree": degree, "packed": packed}
+    images, metas = [], []
+    for leaf in leaves:
+        image, _, meta = rasterize(**leaf, Ks=Ks.to(leaf["means"].device), **options)
+        meta["means2d"].retain_grad()
         image.square().sum().backward()
-    for name in NAMES:
-        expected = leaves[1][name].grad.cpu()
-        assert (leaves[0][name].grad - expected).norm() <= 1e-3 * expected.norm(), name
+        images.append(image.detach().cpu())
+        metas.append(meta)
+    assert (images[0] - images[1]).abs().max() <= 1e-4
+    assert torch.equal(metas[0]["radii"], metas[1]["radii"].cpu())
+    pairs = {name: [leaf[name].grad for leaf in leaves] for name in NAMES if leaves[0][name].grad is not None}
+    pairs["means2d"] = [meta["means2d"].grad for meta in metas]
+    for name, (ours, theirs) in pairs.items():
+        assert (ours - theirs.cpu()).norm() <= 1e-3 * theirs.norm().cpu(), name

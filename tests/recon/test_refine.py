@@ -5,7 +5,7 @@ import torch
 from recon.cameras import turntable
 from recon.config import FitConfig, LearningRates, RefineConfig
 from recon.gaussians import render
-from recon.refine import mixed_targets, reconstruct
+from recon.refine import LoopConfig, Turntable, mixed_targets, reconstruct
 
 SIZE, VIEWS, ELEVATION = 32, 16, 0.3
 FIT = FitConfig(iterations=60, num_points=400, rates=LearningRates(sh0=0.1))
@@ -18,6 +18,10 @@ def disc(colour: tuple[int, int, int]) -> np.ndarray:
     frames[..., 3] = 0
     frames[:, x**2 + y**2 < 81] = (*colour, 255)
     return frames
+
+
+def loop(*rounds_at: int, mix: float = 1.0, fit: FitConfig = FIT) -> LoopConfig:
+    return LoopConfig(fit=fit, refine=RefineConfig(rounds_at=rounds_at, mix=mix))
 
 
 class Painter:
@@ -39,10 +43,9 @@ def centre_colour(gaussians) -> list[float]:
 
 def test_refined_targets_replace_the_first_ones():
     dark, light = disc((60, 60, 60)), disc((190, 190, 190))
-    first, _ = reconstruct(dark, None, ELEVATION, fit_config=FIT)
-    gaussians, history = reconstruct(
-        dark, None, ELEVATION, dark[0], "a ball", Painter(light), None, FIT, RefineConfig(rounds_at=(20,)), seed=7
-    )
+    given = Turntable(frames=dark, elevation=ELEVATION, image=dark[0], prompt="a ball")
+    first, _ = reconstruct(given, loop())
+    gaussians, history = reconstruct(given, loop(20), Painter(light), seed=7)
     assert np.mean(centre_colour(gaussians)) > np.mean(centre_colour(first)) + 30
     assert [(part["stage"], part["iteration"]) for part in history] == [("fit", 20), ("refine", 20), ("fit", 60)]
     assert np.array_equal(history[1]["targets"], light)
@@ -53,7 +56,8 @@ def test_refined_targets_replace_the_first_ones():
 def test_refiner_is_given_renders_of_the_fit_and_its_own_seed():
     red = disc((200, 30, 30))
     refiner = Painter(red)
-    reconstruct(red, None, ELEVATION, red[3], "a ball", refiner, None, FIT, RefineConfig(rounds_at=(30, 50)), seed=7)
+    given = Turntable(frames=red, elevation=ELEVATION, image=red[3], prompt="a ball")
+    reconstruct(given, loop(30, 50), refiner, seed=7)
     assert [call[3] for call in refiner.calls] == [8, 9]
     frames, image, prompt, _ = refiner.calls[1]
     assert frames.shape == red.shape
@@ -75,9 +79,8 @@ def test_masks_of_refined_rgb_frames_are_recomputed():
         return np.where(frames.min(-1) < 128, 255, 0).astype(np.uint8)
 
     refiner = Painter(small[..., :3])
-    gaussians, _ = reconstruct(
-        red[..., :3], red[..., 3], ELEVATION, None, "", refiner, masker, FIT, RefineConfig(rounds_at=(20,))
-    )
+    given = Turntable(frames=red[..., :3], masks=red[..., 3], elevation=ELEVATION)
+    gaussians, _ = reconstruct(given, loop(20), refiner, masker)
     assert len(seen) == 1
     _, alpha = render(gaussians, turntable(ELEVATION, SIZE))
     assert alpha[:, :9].mean() < 0.5 * alpha[:, 18:24].mean()
@@ -88,9 +91,7 @@ def test_no_round_is_one_plain_fit(rounds):
     red = disc((200, 30, 30))
     refiner = Painter(red)
     config = FitConfig(iterations=10, num_points=100)
-    gaussians, history = reconstruct(
-        red, None, ELEVATION, refiner=refiner, fit_config=config, refine_config=RefineConfig(rounds_at=rounds)
-    )
+    gaussians, history = reconstruct(Turntable(frames=red, elevation=ELEVATION), loop(*rounds, fit=config), refiner)
     assert refiner.calls == []
     assert [part["stage"] for part in history] == ["fit"]
     assert torch.isfinite(gaussians.means).all()
@@ -99,9 +100,7 @@ def test_no_round_is_one_plain_fit(rounds):
 def test_a_refiner_that_changes_the_shape_is_refused():
     red = disc((200, 30, 30))
     with pytest.raises(ValueError, match="keep the shape"):
-        reconstruct(
-            red, None, ELEVATION, refiner=Painter(red[:4]), fit_config=FIT, refine_config=RefineConfig(rounds_at=(1,))
-        )
+        reconstruct(Turntable(frames=red, elevation=ELEVATION), loop(1), Painter(red[:4]))
 
 
 def test_mixed_targets_lie_between_the_old_and_the_refined():
@@ -115,8 +114,8 @@ def test_mixed_targets_lie_between_the_old_and_the_refined():
 
 def test_rounds_mix_with_the_targets_before_them():
     dark, light = disc((0, 0, 0)), disc((200, 200, 200))
-    config = RefineConfig(rounds_at=(10, 20), mix=0.5)
-    _, history = reconstruct(dark, None, ELEVATION, refiner=Painter(light), fit_config=FIT, refine_config=config)
+    given = Turntable(frames=dark, elevation=ELEVATION)
+    _, history = reconstruct(given, loop(10, 20, mix=0.5), Painter(light))
     targets = [part["targets"][3, 16, 16, 0] for part in history if part["stage"] == "refine"]
     assert targets == [100, 150]
 
