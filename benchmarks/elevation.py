@@ -38,11 +38,12 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     import torch
 
+    from factory.dino import load_estimator
     from factory.meshes import load_mesh, render_turntable
-    from recon.elevation import MAX_ELEVATION, load_elevation
+    from recon.elevation import MAX_ELEVATION
 
     torch.set_num_threads(1)
-    network, errors, baseline = load_elevation(arguments.weights), [], []
+    network, errors, baseline = load_estimator(arguments.weights), [], []
     for index, asset in enumerate(load_assets(arguments.assets, arguments.split, arguments.limit)):
         mesh, random = load_mesh(asset.path), np.random.default_rng(index)
         found = []

@@ -37,6 +37,8 @@ class ViewsConfig:
     """Who cuts the object out of frames without alpha: the embedded network, or IS-Net through rembg."""
     elevation: float | None = None
     """Elevation of every turntable in radians, in (-pi/2, pi/2); None asks the elevation estimator (A.1)."""
+    estimator: str = "pocket"
+    """The elevation estimator: 'pocket' (embedded), or a folder that `im3d finetune --target elevation` wrote."""
 
     def __post_init__(self) -> None:
         if self.elevation is not None and not -1.57 < self.elevation < 1.57:

@@ -8,13 +8,14 @@ import threading
 import uuid
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from factory.finetuning import STOPPED, Quarantine, Run, WorkersConfig, publish, work
 from factory.lease import Lease
 from factory.shards import Index, read_index
 from factory.store import StorageConfig, Store, open_store, pyarrow_filesystem
-from factory.targets import missing, target_of
+from factory.targets import UNNAMED, missing, target_of
 from model.config import TrainConfig
 
 PATCH = 16
@@ -33,6 +34,9 @@ def prepare(
     from model.pocket.data import one_a_noun
 
     target = target_of(name)
+    if train.wandb is not None and find_spec("wandb") is None:
+        raise ValueError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
+                         "it out; TensorBoard is written in any case")  # fmt: skip
     classes = classes_in(weights, [*target.needs, *target.results], storage)
     problem = missing(target, name, classes, train.from_weights, weights)
     if problem:
@@ -44,6 +48,7 @@ def prepare(
                          "render from a table with a column 'caption'")  # fmt: skip
     if index.size % PATCH:
         raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of {PATCH}")
+    _check_encoder(index, shards, name, weights, storage)
     expected = size_of(weights, name, train.from_weights, storage)
     if expected and expected != index.size:
         raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {expected}; "
@@ -59,6 +64,19 @@ def prepare(
     return run
 
 
+def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:
+    from factory.latents import fingerprint
+
+    if not index.encoder:
+        return
+    if not target_of(name).latents:
+        raise ValueError(f"{shards} holds latents, and target {name} learns from pictures; give the renders themselves")
+    own = fingerprint(open_store(weights, storage))
+    if index.encoder != own:
+        raise ValueError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
+                         "run `im3d encode` with these weights into another folder")  # fmt: skip
+
+
 def _validation(shards: str, split: str | None, storage: StorageConfig, keep: Any, index: Index) -> Index | None:
     if split != "train":
         return None
@@ -66,7 +84,7 @@ def _validation(shards: str, split: str | None, storage: StorageConfig, keep: An
         found = read_index(shards, "val", storage)
     except ValueError:
         return None
-    return found if found.size == index.size else None
+    return found if (found.size, found.encoder) == (index.size, index.encoder) else None
 
 
 def classes_in(weights: str, names: list[str], storage: StorageConfig) -> dict[str, str]:
@@ -75,7 +93,8 @@ def classes_in(weights: str, names: list[str], storage: StorageConfig) -> dict[s
     found = {}
     for name in names:
         config = _read(store, f"{name}/config.json") or _read(store, f"{name}/model_index.json") or {}
-        found[name] = config.get("_class_name") or next(iter(config.get("architectures", [])), "")
+        nameless = UNNAMED if config else ""
+        found[name] = config.get("_class_name") or next(iter(config.get("architectures", [])), nameless)
     return found
 
 

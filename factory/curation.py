@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from factory.shards import CURATED, Chunk, Index, split_of
 from factory.store import Store
 from factory.stream import Note, Shards
+
+if TYPE_CHECKING:
+    from factory.captions import Captioner
 
 SHEET = 48
 BATCH = 64
@@ -81,6 +84,16 @@ def _names(store: Store, chunk: Chunk) -> list[tuple[str, str]]:
     with store.open(chunk.key) as stream:
         table = pq.ParquetFile(stream).read_row_group(chunk.group, ["asset_id", "split"]).to_pylist()
     return [(row["asset_id"], split_of(row["asset_id"], row["split"])) for row in table]
+
+
+def recaption(index: Index, captioner: Captioner, replace: bool, note: Note, store: Store) -> int:
+    """Caption the assets that have no caption, or all with `replace`, in the index; returns how many."""
+    from factory.captions import write_captions
+
+    views = ((asset, picture) for asset, _, picture in pictures(index, 1, note, store))
+    made = write_captions(captioner, views, index.captions, replace)
+    index.captions |= made
+    return len(made)
 
 
 def judge(index: Index, scorer: Any, views: int, note: Note, store: Store) -> list[Verdict]:

@@ -202,8 +202,9 @@ class Session:
             batches = self.recipe.feed(share, self.world, training.step)
         else:
             batches = feed(position, share)
-        first = self.world.rank == 0
-        recorder = Recorder(self.run.store, training.step, share.total, config.log_every) if first else None
+        recorder = None
+        if self.world.rank == 0:
+            recorder = Recorder(self.run.store, training.step, share.total, config.log_every, config.wandb)
 
         def on_save() -> None:
             measured = training.validate(self.validation) if self.validation else {}

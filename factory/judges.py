@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, load_imagenet_trunk, save_clip
+from eval.small_clip import (
+    DEFAULT_CONFIG,
+    Tokenizer,
+    build_clip,
+    build_tokenizer,
+    load_clip,
+    load_imagenet_trunk,
+    save_clip,
+)
+from factory.dino import DinoElevation, load_backbone, load_estimator
 from model.config import Share
 from model.parallel import World
 from model.pocket.data import COLORS, Batch
 from model.training import Recipe, Setting, generator_of
-from recon.elevation import ElevationNetwork, elevation_loss, prepare
+from recon.elevation import (
+    ElevationEstimator,
+    ElevationNetwork,
+    elevation_loss,
+    load_elevation,
+    prepare,
+)
 from recon.masks import MaskNetwork, PocketMasker, mask_loss
 
 CLIP_VIEWS, CLIP_BATCH = 20480, 256
@@ -24,14 +40,28 @@ CLIP_VIEWS, CLIP_BATCH = 20480, 256
 
 def elevation(setting: Setting) -> Recipe:
     """Regress the elevation from four frames (A.1)."""
-    network = ElevationNetwork()
+    network = load_elevation(setting.weights / "elevation") if setting.config.from_weights else ElevationNetwork()
+    network.train().requires_grad_(True)
+    return Recipe(loss=ElevationLoss(network), save=lambda folder: network.save(folder / "elevation"))
+
+
+def dino_elevation(setting: Setting) -> Recipe:
+    """The same by the paper's network: features of the `Dinov2Model` in the folder `dino`, frozen; the MLP learns."""
+    if setting.config.from_weights:
+        network = load_estimator(setting.weights / "elevation")
+        if not isinstance(network, DinoElevation):
+            raise ValueError("the folder elevation holds a pocket estimator; leave out --train.from-weights")
+        network.mlp.requires_grad_(True)
+    else:
+        network = DinoElevation(load_backbone(setting.weights / "dino"))
+    network.train()
     return Recipe(loss=ElevationLoss(network), save=lambda folder: network.save(folder / "elevation"))
 
 
 class ElevationLoss(nn.Module):
     """Squared error in radians, beside its root in degrees."""
 
-    def __init__(self, network: ElevationNetwork) -> None:
+    def __init__(self, network: ElevationEstimator) -> None:
         super().__init__()
         self.network = network
 
@@ -44,7 +74,9 @@ class ElevationLoss(nn.Module):
 
 def mask(setting: Setting) -> Recipe:
     """Learn coverage from colours over white."""
-    network = MaskNetwork()
+    own = setting.config.from_weights
+    network = PocketMasker.load(setting.weights / "mask").network if own else MaskNetwork()
+    network.train().requires_grad_(True)
     return Recipe(loss=MaskLoss(network), save=lambda folder: PocketMasker(network).save(folder / "mask"))
 
 
@@ -79,15 +111,12 @@ def clip(setting: Setting) -> Recipe:
     The trunk is ImageNet's and stays as it is, so its features of `CLIP_VIEWS` augmented views are computed
     once; the projection and the text tower learn on them in batches of `CLIP_BATCH`.
     """
-    model = build_clip(DEFAULT_CONFIG)
-    load_imagenet_trunk(model)
-    scratch = setting.scratch / "clip"
-    tokenizer = build_tokenizer([*setting.captions, *(f"a {color} thing" for color in COLORS)], DEFAULT_CONFIG, scratch)
+    model, tokenizer, config, words = _judge(setting)
     loss = ClipLoss(model, tokenizer)
 
     def save(folder: Path) -> None:
-        save_clip(folder / "clip", model, DEFAULT_CONFIG)
-        (folder / "clip" / "tokenizer.json").write_bytes((scratch / "tokenizer.json").read_bytes())
+        save_clip(folder / "clip", model, config)
+        (folder / "clip" / "tokenizer.json").write_bytes(words)
 
     def feed(share: Share, world: World, step: int) -> Iterator[Picks]:
         while True:
@@ -97,6 +126,21 @@ def clip(setting: Setting) -> Recipe:
             step += 1
 
     return Recipe(loss=loss, save=save, gather=loss.gather, feed=feed, batch=CLIP_BATCH)
+
+
+def _judge(setting: Setting) -> tuple[Any, Tokenizer, dict[str, Any], bytes]:
+    """The network to train, its tokenizer, its config and its tokenizer's file: a new one, or the weights' own."""
+    if setting.config.from_weights:
+        folder = setting.weights / "clip"
+        model, tokenizer, config = load_clip(folder)
+        model.train().requires_grad_(True)
+        model.visual.trunk.requires_grad_(False).eval()
+    else:
+        folder, config = setting.scratch / "clip", DEFAULT_CONFIG
+        model = build_clip(config)
+        load_imagenet_trunk(model)
+        tokenizer = build_tokenizer([*setting.captions, *(f"a {color} thing" for color in COLORS)], config, folder)
+    return model, tokenizer, config, (folder / "tokenizer.json").read_bytes()
 
 
 class ClipLoss(nn.Module):

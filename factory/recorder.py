@@ -32,11 +32,13 @@ class Recorder:
         step: how many steps are done.
         samples: turntables a step.
         log_every: steps between writes.
+        project: of Weights & Biases, None for TensorBoard alone.
     """
 
-    def __init__(self, store: Store, step: int, samples: int, log_every: int) -> None:
+    def __init__(self, store: Store, step: int, samples: int, log_every: int, project: str | None = None) -> None:
         from tensorboardX import SummaryWriter
 
+        self._wandb = _joined(project, store) if project else None
         self.store, self.samples, self.log_every = store, samples, log_every
         for folder in (LOG, VALIDATIONS):
             for key in list(store.keys(f"{folder}/")):
@@ -60,8 +62,7 @@ class Recorder:
         self._part, self._rows = step, []
         if validation:
             self.store.put(f"{VALIDATIONS}/step-{step:08d}.json", json.dumps(validation).encode())
-            for name, value in validation.items():
-                self._writer.add_scalar(f"validation/{name}", value, step)
+            self._scalars({f"validation/{name}": value for name, value in validation.items()}, step)
             self._upload()
 
     def sheet(self, step: int, pictures: NDArray[np.uint8]) -> None:
@@ -73,6 +74,10 @@ class Recorder:
         Image.fromarray(rgb).save(stream, "PNG")
         self.store.put(f"{SHEETS}/step-{step:08d}.png", stream.getvalue())
         self._writer.add_image("sheet", rgb, step, dataformats="HWC")
+        if self._wandb is not None:
+            import wandb  # pyright: ignore[reportMissingImports]
+
+            self._wandb.log({"step": step, "sheet": wandb.Image(rgb)})
         self._upload()
 
     def flush(self) -> None:
@@ -87,9 +92,8 @@ class Recorder:
         seconds = sum(row["seconds"] for row in recent)
         figures["samples_per_second"] = self.samples * len(recent) / max(seconds, 1e-9)
         figures["data_wait_share"] = sum(row["waited"] for row in recent) / max(seconds, 1e-9)
-        for name, value in figures.items():
-            if name not in ("step", "waited"):
-                self._writer.add_scalar(f"train/{name}", value, step)
+        shown = {f"train/{name}": value for name, value in figures.items() if name not in ("step", "waited")}
+        self._scalars(shown, step)
         self._upload()
 
     def close(self) -> None:
@@ -97,12 +101,32 @@ class Recorder:
         self.flush()
         self._writer.close()
         self._upload()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def _scalars(self, values: Row, step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, **values})
 
     def _upload(self) -> None:
         self._writer.flush()
         if self._scratch is not None:
             for path in self._folder.iterdir():
                 self.store.put(f"{EVENTS}/{path.name}", path.read_bytes())
+
+
+def _joined(project: str, store: Store) -> Any:
+    """The run of Weights & Biases that belongs to an output folder: going on there goes on here."""
+    import hashlib
+
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    name = hashlib.sha256(store.root.encode()).hexdigest()[:16]
+    run = wandb.init(project=project, id=name, resume="allow", dir=tempfile.mkdtemp(prefix="im3d-wandb-"))
+    run.define_metric("*", step_metric="step")
+    return run
 
 
 def _rounded(row: Row) -> dict[str, Any]:

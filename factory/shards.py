@@ -16,6 +16,8 @@ from factory.store import StorageConfig, StorageError, Store, open_store
 
 COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
 CURATED = "curated.parquet"
+ENCODER, SHAPE = b"im3d.encoder", b"im3d.shape"
+"""Metadata of shards of latents: which encoder made them, and the shape [V,C,h,w] of a turntable's, as JSON."""
 VALIDATION_PERCENT = 8
 MAX_QUARANTINED = 0.5
 """A larger share of unreadable shards stops a run before it starts."""
@@ -52,6 +54,8 @@ class Index:
     """By asset id."""
     size: int
     """Side of the frames in pixels."""
+    encoder: str = ""
+    """The encoder of shards of latents, see `factory.latents.fingerprint`; "" for pictures."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Shards that cannot be read, and why."""
     storage: StorageConfig | None = None
@@ -88,6 +92,10 @@ def read_index(
     sizes = {row.size for row in wanted}
     if len(sizes) > 1:
         raise ValueError(f"{url} mixes frames of {_listed(sizes)} pixels; render one size into a folder of its own")
+    encoders = {group.encoder for group in groups}
+    if len(encoders) > 1:
+        raise ValueError(f"{url} mixes pictures and latents, or latents of several autoencoders; "
+                         "give each a folder of its own")  # fmt: skip
     captions = {row.asset_id: row.caption for row in wanted}
     assets = keep(captions) if keep else captions.keys()
     places: dict[tuple[str, int], list[int]] = {}
@@ -99,19 +107,28 @@ def read_index(
         url=store.root,
         chunks=[Chunk(key=k, group=g, rows=tuple(r), size=bytes_of[k, g]) for (k, g), r in places.items()],
         captions={asset: captions[asset] for asset in sorted(assets)},
-        size=sizes.pop(), quarantined=broken, storage=storage,
+        size=sizes.pop(), encoder=encoders.pop(), quarantined=broken, storage=storage,
     )  # fmt: skip
 
 
-def decisions(store: Store) -> dict[str, tuple[bool, str]]:
-    """What `im3d curate` decided, by asset: whether it is kept, and its split; empty before curation."""
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Decision:
+    """What `im3d curate` decided about an asset."""
+
+    kept: bool
+    split: str
+    caption: str
+
+
+def decisions(store: Store) -> dict[str, Decision]:
+    """What `im3d curate` decided, by asset; empty before curation."""
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(store.get(CURATED)), columns=["asset_id", "kept", "split"])
+        table = pq.read_table(io.BytesIO(store.get(CURATED)), columns=["asset_id", "kept", "split", "caption"])
     except KeyError:
         return {}
-    return {row["asset_id"]: (row["kept"], row["split"]) for row in table.to_pylist()}
+    return {row.pop("asset_id"): Decision(**row) for row in table.to_pylist()}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,14 +148,17 @@ class _Group:
     number: int
     columns: dict[str, list[Any]]
     size: int
+    encoder: str
 
-    def rows(self, chosen: dict[str, tuple[bool, str]]) -> Iterator[_Row]:
+    def rows(self, chosen: dict[str, Decision]) -> Iterator[_Row]:
         for number, asset in enumerate(self.columns["asset_id"]):
-            kept, split = chosen.get(asset, (True, self.columns["split"][number]))
+            told = Decision(
+                kept=True, split=self.columns["split"][number], caption=self.columns["caption"][number] or ""
+            )
+            decided = chosen.get(asset, told)
             yield _Row(
-                place=(self.key, self.number), number=number, asset_id=asset, kept=kept,
-                caption=self.columns["caption"][number] or "", split=split_of(asset, split),
-                size=self.columns["size"][number],
+                place=(self.key, self.number), number=number, asset_id=asset, kept=decided.kept,
+                caption=decided.caption, split=split_of(asset, decided.split), size=self.columns["size"][number],
             )  # fmt: skip
 
 
@@ -164,12 +184,14 @@ def _look(store: Store, key: str) -> list[_Group] | str:
     try:
         with store.open(key) as stream:
             file = pq.ParquetFile(stream)
-            missing = [name for name in (*COLUMNS, "frames") if name not in file.schema_arrow.names]
+            encoder = (file.schema_arrow.metadata or {}).get(ENCODER, b"").decode()
+            needed = (*COLUMNS, "latents" if encoder else "frames")
+            missing = [name for name in needed if name not in file.schema_arrow.names]
             if missing:
                 return f"no column {missing[0]!r}"
             return [
                 _Group(
-                    key=key, number=number, size=compressed_bytes(file.metadata.row_group(number)),
+                    key=key, number=number, encoder=encoder, size=compressed_bytes(file.metadata.row_group(number)),
                     columns=file.read_row_group(number, COLUMNS).to_pydict(),
                 )
                 for number in range(file.num_row_groups)

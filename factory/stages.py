@@ -83,10 +83,10 @@ class FindViews(Stage):
     name = "views"
 
     def load(self) -> None:
-        from recon.elevation import load_elevation
+        from factory.dino import load_estimator
 
         self.masker = Masker(self.config.views.masks)
-        self.estimator = load_elevation() if self.config.views.elevation is None else None
+        self.estimator = load_estimator(self.config.views.estimator) if self.config.views.elevation is None else None
 
     def process(self, rows: list[Row]) -> None:
         from recon.masks import masks_of
@@ -109,10 +109,10 @@ class Reconstruct(Stage):
         self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
         self.masker = Masker(self.config.views.masks)
         if self.config.yields.enabled:
-            from recon.elevation import load_elevation
+            from factory.dino import load_estimator
             from recon.yield_gate import load_yield_model
 
-            self.judge, self.estimator = load_yield_model(), load_elevation()
+            self.judge, self.estimator = load_yield_model(), load_estimator(self.config.views.estimator)
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""

@@ -8,7 +8,8 @@ together. A position in a worker's stream is the same turntable, augmented alike
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.shards import Chunk, Index, reason_of
+from factory.shards import SHAPE, Chunk, Index, reason_of
 from factory.store import StorageError, Store, open_store
 from model.config import Drawing
 
@@ -97,7 +98,8 @@ class Reader:
         from model.pocket.data import draw
         from model.training import generator_of
 
-        order, shards = self.order, Shards(open_store(self.order.index.url, self.order.index.storage), self.note)
+        order, index = self.order, self.order.index
+        shards = Shards(open_store(index.url, index.storage), self.note, index.captions)
         rows = window.rows
         random = np.random.default_rng([order.seed, order.rank, order.workers, window.number, 1])
         rows = [rows[i] for i in random.permutation(len(rows))]
@@ -126,10 +128,13 @@ class Reader:
 
 
 class Shards:
-    """Row groups of shards, each read once."""
+    """Row groups of shards, each read once.
 
-    def __init__(self, store: Store, note: Note) -> None:
-        self.store, self.note = store, note
+    `captions` by asset, as `im3d curate` left them, go before those of the shards; copies in latents keep their own.
+    """
+
+    def __init__(self, store: Store, note: Note, captions: Mapping[str, str] | None = None) -> None:
+        self.store, self.note, self.captions = store, note, captions or {}
         self._tables: dict[tuple[str, int], Any] = {}
 
     def turntable(self, chunk: Chunk, row: int) -> Turntable | None:
@@ -142,13 +147,18 @@ class Shards:
         table = self._tables[place]
         if table is None:
             return None
+        caption, elevation = table["caption"][row].as_py() or "", table["elevation"][row].as_py()
+        if "latents" in table.column_names:
+            shape = json.loads(table.schema.metadata[SHAPE])
+            latents = np.frombuffer(table["latents"][row].as_py(), np.float16).reshape(shape)
+            return Turntable(
+                frame=lambda k: latents[k], count=len(latents), caption=caption, elevation=elevation, encoded=True
+            )
         frames = table["frames"][row]
         return Turntable(
-            frame=lambda k: over_white(frames[k]["bytes"].as_py()),
-            count=len(frames),
-            caption=table["caption"][row].as_py() or "",
-            elevation=table["elevation"][row].as_py(),
-        )
+            frame=lambda k: over_white(frames[k]["bytes"].as_py()), count=len(frames), elevation=elevation,
+            caption=self.captions.get(table["asset_id"][row].as_py(), caption),
+        )  # fmt: skip
 
     def forget(self) -> None:
         """Drop what has been read."""
@@ -159,7 +169,9 @@ class Shards:
 
         try:
             with self.store.open(chunk.key) as stream:
-                table = pq.ParquetFile(stream).read_row_group(chunk.group, ["caption", "elevation", "frames"])
+                file = pq.ParquetFile(stream)
+                held = "latents" if "latents" in file.schema_arrow.names else "frames"
+                table = file.read_row_group(chunk.group, ["asset_id", "caption", "elevation", held])
             if table.num_rows <= max(chunk.rows):
                 raise ValueError(f"{table.num_rows} rows where {max(chunk.rows) + 1} were")
             return table

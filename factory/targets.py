@@ -30,6 +30,8 @@ class Target:
     """Weight folders that it builds on, and the class that each must hold."""
     captions: bool = True
     """Whether it learns from the captions."""
+    latents: bool = False
+    """Whether it can learn from latents of the pocket autoencoder (`im3d encode`)."""
 
     def build(self, setting: Setting) -> Recipe:
         """The networks and the loss; the same initial weights for the same seed."""
@@ -41,6 +43,8 @@ class Target:
         return make(setting)
 
 
+UNNAMED = "network"
+"""The class of a folder whose config.json names none: estimators, judge."""
 _AUTOENCODER = {"autoencoder": "PocketAutoencoder"}
 _TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
 _POCKET, _JUDGES, _PAPER = "model.pocket.recipes", "factory.judges", "model.latent_training"
@@ -52,19 +56,23 @@ TARGETS: dict[str, Target] = {
     ),
     "image": Target(
         recipe=f"{_POCKET}:image", drawing=Drawing(batch=16, views="front", one_a_noun=True),
-        results=("image", "text_encoder"), needs=_AUTOENCODER,
+        results=("image", "text_encoder"), needs=_AUTOENCODER, latents=True,
     ),
     "video": Target(
         recipe=f"{_POCKET}:video", drawing=Drawing(batch=8, views="some", count=4, roll_share=0.25),
-        results=("video",), needs={**_TEXT, "image": "PocketUNet"},
+        results=("video",), needs={**_TEXT, "image": "PocketUNet"}, latents=True,
     ),
     "temporal": Target(
         recipe=f"{_POCKET}:temporal", drawing=Drawing(batch=2, roll_share=0.25),
-        results=("video",), needs={**_TEXT, "video": "PocketUNet"},
+        results=("video",), needs={**_TEXT, "video": "PocketUNet"}, latents=True,
     ),
     "elevation": Target(
         recipe=f"{_JUDGES}:elevation", drawing=Drawing(batch=16, views="quarters", count=4),
         results=("elevation",), needs={}, captions=False,
+    ),
+    "elevation-dino": Target(
+        recipe=f"{_JUDGES}:dino_elevation", drawing=Drawing(batch=16, views="quarters", count=4),
+        results=("elevation",), needs={"dino": "Dinov2Model"}, captions=False,
     ),
     "mask": Target(
         recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
@@ -100,14 +108,15 @@ def missing(target: Target, name: str, classes: dict[str, str], from_weights: bo
     needs = dict(target.needs)
     if from_weights:
         own = {"autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet",
-               "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline"}  # fmt: skip
-        needs |= {folder: own[folder] for folder in target.results if folder in own}
+               "text_encoder": "CLIPTextModel", "i2vgen-xl-turntable": "I2VGenXLPipeline",
+               "svd-turntable": "StableVideoDiffusionPipeline"}  # fmt: skip
+        needs |= {folder: own.get(folder, UNNAMED) for folder in target.results}
     for folder, wanted in needs.items():
         found = classes.get(folder, "")
         if not found:
             first = folder.replace("text_encoder", "image")
             way = f"train that first with `im3d finetune --target {first}`"
-            if wanted.endswith("Pipeline"):
+            if wanted.endswith(("Pipeline", "Dinov2Model")):
                 way = f"save a {wanted} there"
             return f"target {name} builds on {weights}/{folder}, which is missing; {way}, or name other --weights"
         if found != wanted:

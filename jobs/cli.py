@@ -19,6 +19,7 @@ JOBS = {
     "study": "two or more runs in, a page for human raters and their win rates out",
     "ablate": "3D assets in, the paper's ablations out: tables and a picture sheet",
     "curate": "turntable renders in, which assets to train on out",
+    "encode": "turntable renders in, latents of the pocket autoencoder out: faster training",
     "finetune": "turntable renders in, weights of a trained model out",
 }
 

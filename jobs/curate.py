@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 from eval.config import ClipConfig
+from factory.captions import CaptionerConfig
 from factory.curation import CurateConfig
 from factory.store import StorageConfig
 from jobs.settings import guarded
@@ -27,6 +28,7 @@ class Curate:
     threads: int = 1
     """CPU threads."""
     settings: Annotated[CurateConfig, tyro.conf.arg(name="")]
+    captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
 
@@ -42,7 +44,8 @@ def run(job: Curate) -> int:
     import torch
 
     from eval.clip import Scorer
-    from factory.curation import choose, judge, write
+    from factory.captions import Captioner
+    from factory.curation import choose, judge, recaption, write
     from factory.lease import Lease
     from factory.shards import CURATED, read_index
     from factory.store import open_store
@@ -50,11 +53,18 @@ def run(job: Curate) -> int:
     torch.set_num_threads(job.threads)
     store = open_store(job.shards.rstrip("/").removesuffix("/renders"), job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
-    if not any(index.captions.values()):
-        raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption'")
+    if index.encoder:
+        raise ValueError(f"{job.shards} holds latents; curate the renders that they were made of")
+    captioner = Captioner(job.captioner) if job.captioner.model else None
+    if not captioner and not any(index.captions.values()):
+        raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
+                         "or let --captioner.model write them")  # fmt: skip
     problems = dict(index.quarantined)
     scorer = Scorer.load(job.clip)
     with Lease(store):
+        if captioner:
+            made = recaption(index, captioner, job.captioner.replace, problems.__setitem__, store)
+            print(f"{made} of {len(index.captions)} assets captioned by {captioner.name}")
         verdicts = judge(index, scorer, job.settings.views, problems.__setitem__, store)
         choose(verdicts, job.settings)
         write(store, verdicts, scorer.name)

@@ -117,6 +117,8 @@ class TrainConfig:
     sheet_every: int = 1000
     """Steps between sheets of sampled turntables."""
     log_every: int = 50
+    wandb: str | None = None
+    """A project of Weights & Biases that gets what TensorBoard gets; needs the package wandb and its login."""
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:

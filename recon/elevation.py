@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,8 +37,31 @@ class ElevationConfig:
             raise ValueError(f"{self}: size must be >= 16, channels and hidden positive")
 
 
-class ElevationNetwork(nn.Module):
+class ElevationEstimator(nn.Module):
     """Frames [B,4,3,S,S] in [0,1] on white, a quarter turn apart, to elevations [B] in radians."""
+
+    config: Any
+    """A dataclass with `size`, the side in pixels that frames are resized to."""
+
+    @torch.no_grad()
+    def estimate(self, frames: np.ndarray) -> float:
+        """The elevation in radians, in [0, pi/4], of one turntable uint8 [V>=4,H,W,3|4] on white.
+
+        Raises:
+            ValueError: if there are fewer than four frames or the shape is wrong.
+        """
+        elevation = self(prepare(frames[None], self.config.size).to(next(self.parameters()).device))
+        return float(elevation.clamp(0, MAX_ELEVATION))
+
+    def save(self, folder: Path) -> None:
+        """Write the network to `folder`."""
+        save_module(self, asdict(self.config), folder)
+
+
+class ElevationNetwork(ElevationEstimator):
+    """The pocket estimator: strided convolutions in the place of DINO."""
+
+    config: ElevationConfig
 
     def __init__(self, config: ElevationConfig | None = None):
         super().__init__()
@@ -58,20 +82,6 @@ class ElevationNetwork(nn.Module):
         pooled = torch.cat([found.mean((2, 3)), found.amax((2, 3))], 1)
         return self.mlp(pooled.view(batch, count, -1).mean(1))[:, 0]
 
-    @torch.no_grad()
-    def estimate(self, frames: np.ndarray) -> float:
-        """The elevation in radians, in [0, pi/4], of one turntable uint8 [V>=4,H,W,3|4] on white.
-
-        Raises:
-            ValueError: if there are fewer than four frames or the shape is wrong.
-        """
-        elevation = self(prepare(frames[None], self.config.size).to(next(self.parameters()).device))
-        return float(elevation.clamp(0, MAX_ELEVATION))
-
-    def save(self, folder: Path) -> None:
-        """Write the network to `folder`."""
-        save_module(self, asdict(self.config), folder)
-
 
 def load_elevation(folder: Path = POCKET_WEIGHTS) -> ElevationNetwork:
     """Load a network written by `ElevationNetwork.save`; a ValueError says what is missing."""
@@ -90,7 +100,7 @@ def prepare(frames: np.ndarray, size: int) -> Tensor:
     return resized.view(*images.shape[:3], size, size)
 
 
-def elevation_loss(network: ElevationNetwork, frames: Tensor, elevation: Tensor) -> Tensor:
+def elevation_loss(network: ElevationEstimator, frames: Tensor, elevation: Tensor) -> Tensor:
     """Training loss: mean squared error in radians.
 
     Args:

@@ -126,6 +126,12 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shards(folder, {"box-9": "a box"}, split="val")
 
 
+@pytest.fixture(scope="session")
+def pocket_writer() -> Any:
+    """`write_pocket`, for tests that need several folders of the same weights."""
+    return write_pocket
+
+
 @pytest.fixture
 def tiny_pocket(tmp_path: Path) -> Path:
     """A fresh folder of `write_pocket`."""
@@ -251,6 +257,35 @@ def tiny_stable_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
             sigma_min=0.002, sigma_max=700.0, use_karras_sigmas=True,
         ),
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `BlipForConditionalGeneration` folder that knows five words."""
+    import torch
+
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("tiny-blip")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "box", "ball"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 2, "projection_dim": 8}
+    text = sizes | {"vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 32}
+    text |= {"bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    vision = sizes | {"image_size": 32, "patch_size": 16}
+    config = BlipConfig(text_config=text, vision_config=vision, projection_dim=8, image_text_hidden_size=8)
+    model = BlipForConditionalGeneration(config)
+    bias = model.text_decoder.cls.predictions.decoder.bias
+    bias.data[:5] = -10.0  # words only
+    model.save_pretrained(folder)
+    processor = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(processor, BertTokenizer.from_pretrained(folder)).save_pretrained(folder)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,18 +24,25 @@ _HUES = ((18, "red"), (42, "orange"), (70, "yellow"), (155, "green"), (195, "tea
 
 @dataclass(kw_only=True, slots=True)
 class Turntable:
-    """One turntable as it lies in a shard: `frame(k)` decodes view k, uint8 [S,S,4] over white, and coverage."""
+    """One turntable as it lies in a shard.
 
-    frame: Callable[[int], NDArray[np.uint8]]
+    `frame(k)` is view k: uint8 [S,S,4] over white, and coverage; float16 latents [C,h,w] where `encoded`.
+    """
+
+    frame: Callable[[int], NDArray[Any]]
     count: int
     caption: str
     elevation: float
     """Radians."""
+    encoded: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
 class Batch:
-    """B augmented turntables: `frames` uint8 [B,K,S,S,4], captions, `azimuths` [B,K] and `elevations` [B], radians."""
+    """B augmented turntables: captions, `azimuths` [B,K] and `elevations` [B] in radians, and their views.
+
+    `frames` are uint8 [B,K,S,S,4], or latents float [B,K,C,h,w] that were made from such.
+    """
 
     frames: Tensor
     captions: list[str]
@@ -43,6 +51,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the views are latents."""
+        return self.frames.dtype != torch.uint8
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -140,13 +153,17 @@ def draw(turntable: Turntable, drawing: Drawing, generator: torch.Generator) -> 
     """One turntable, augmented.
 
     Half of the draws turn the hue, half are mirrored. The caption names the colour that is then seen.
-    Azimuths are relative to the start.
+    Azimuths are relative to the start. Latents were made from such draws: of them only views and start are drawn.
     """
     uniform = torch.rand(5, generator=generator).tolist()
     count = turntable.count
     start = int(uniform[0] / drawing.roll_share * count) if uniform[0] < drawing.roll_share else 0
     mirrored = uniform[1] < 0.5
     offsets = frames_of(drawing, count, generator)
+    if turntable.encoded:
+        order = (start + offsets) % count
+        latents = torch.from_numpy(np.stack([turntable.frame(k) for k in order.tolist()])).float()
+        return _batch(latents, turntable, turntable.caption, offsets)
     order = (start + (-offsets if mirrored else offsets)) % count
     video = to_premultiplied(torch.from_numpy(np.stack([turntable.frame(k) for k in order.tolist()])))
     if mirrored:
@@ -157,10 +174,14 @@ def draw(turntable: Turntable, drawing: Drawing, generator: torch.Generator) -> 
         video = rotate_hue(video, uniform[3] * 2 * math.pi)
     if turned or uniform[4] < 0.5:
         caption = recolored_caption(caption, color_name(video[0]) if uniform[4] < 0.6 else None)
+    return _batch(to_frames(video), turntable, caption, offsets)
+
+
+def _batch(views: Tensor, turntable: Turntable, caption: str, offsets: Tensor) -> Batch:
     return Batch(
-        frames=to_frames(video)[None],
+        frames=views[None],
         captions=[caption],
-        azimuths=offsets[None] * (2 * math.pi / count),
+        azimuths=offsets[None] * (2 * math.pi / turntable.count),
         elevations=torch.tensor([turntable.elevation]),
     )
 

@@ -54,6 +54,13 @@ class DecoderLoss(nn.Module):
         return flat + edges, {"psnr": -10 * math.log10(mse.item())}
 
 
+def encoded(autoencoder: PocketAutoencoder, batch: Batch) -> Tensor:
+    """Latents float [B,K,C,h,w] of a batch's views: its own, or made now."""
+    if batch.encoded:
+        return batch.frames
+    return autoencoder.encode(batch.videos().flatten(0, 1)).unflatten(0, (len(batch), -1))
+
+
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise of a tensor's shape, the same on every device."""
     return torch.randn(like.shape, generator=generator).to(like.device)
@@ -97,7 +104,7 @@ class ImageLoss(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Terms]:
         """The loss, and the same by noise level."""
         with torch.no_grad():
-            latents = self.autoencoder.encode(batch.videos().flatten(0, 1))[:, None]
+            latents = encoded(self.autoencoder, batch)
         noisy, target, timesteps = noised(latents, 1.2, generator)
         prompts = kept_captions(batch.captions, self.config.text_dropout, generator)
         with autocast(latents.device, self.config.precision):
@@ -123,7 +130,7 @@ class VideoLoss(nn.Module):
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Terms]:
         """The loss, its two parts, and the diffusion loss by noise level."""
         with torch.no_grad():
-            latents = self.autoencoder.encode(batch.videos().flatten(0, 1)).unflatten(0, (len(batch), -1))
+            latents = encoded(self.autoencoder, batch)
             states, pooled = self.text(kept_captions(batch.captions, self.config.text_dropout, generator))
         noisy, target, timesteps = noised(latents, self.skew, generator)
         spread = math.radians(3) * normal(batch.elevations, generator)

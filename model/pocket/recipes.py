@@ -108,7 +108,8 @@ def _turntables(unet: PocketUNet, setting: Setting, skew: float) -> Recipe:
     def sheet(batch: Batch) -> np.ndarray:
         config = VideoConfig(steps=4, guidance_scale=1.0)
         model = PocketVideoModel(unet, text, autoencoder, config, "", "", {})
-        frames = model.generate(batch.frames[:, 0].cpu().numpy(), batch.captions, range(len(batch)))
+        first = autoencoder.decode_frames(batch.frames[:, 0]) if batch.encoded else batch.frames[:, 0]
+        frames = model.generate(first.cpu().numpy(), batch.captions, range(len(batch)))
         return frames[:, :: NUM_FRAMES // min(NUM_FRAMES, 8)]
 
     return Recipe(

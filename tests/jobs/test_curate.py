@@ -7,8 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from factory.captions import CaptionerConfig
 from factory.curation import CurateConfig, Verdict, choose
 from factory.shards import read_index
+from factory.store import LocalStore
+from factory.stream import Shards
 from jobs.curate import main
 
 CAPTIONS = {"box-0": "a red box", "ball-1": "a blue ball", "box-2": "a fish", "ball-3": ""}
@@ -36,6 +39,25 @@ def test_the_best_are_kept_and_trained_on(shards: Path, capsys):
     assert set(read_index(str(shards), None).captions) == set(CAPTIONS)
 
 
+def test_captions_are_made_where_there_are_none_and_trained_on(shards: Path, tiny_captioner: Path, capsys):
+    assert main(["--shards", str(shards), "--best", "4", "--captioner.model", str(tiny_captioner)]) == 0
+    assert "1 of 4 assets captioned by" in capsys.readouterr().out
+    index = read_index(str(shards), None)
+    made = index.captions["ball-3"]
+    assert made
+    assert set(made.split()) <= {"a", "red", "blue", "box", "ball"}
+    assert {asset: index.captions[asset] for asset in CAPTIONS if asset != "ball-3"} == {
+        asset: caption for asset, caption in CAPTIONS.items() if caption
+    }
+    chunk = next(chunk for chunk in index.chunks if "ball-3" in chunk.key)
+    turntable = Shards(LocalStore(str(shards)), print, index.captions).turntable(chunk, 0)
+    assert turntable is not None
+    assert turntable.caption == made
+    flags = ["--best", "4", "--captioner.model", str(tiny_captioner), "--captioner.replace"]
+    assert main(["--shards", str(shards), *flags]) == 0
+    assert "4 of 4 assets captioned by" in capsys.readouterr().out
+
+
 def test_best_and_threshold_together():
     picture = np.zeros((4, 4, 3), np.uint8)
     verdicts = [Verdict(asset_id=str(s), caption="x", score=s, split="train", picture=picture) for s in (9.0, 5.0, 1.0)]
@@ -53,6 +75,12 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path, shards_writer, capsys)
         (["--shards", str(tmp_path / "empty"), "--best", "1"], "make some with `im3d render`"),
         (["--shards", str(mute), "--best", "1"], "has no captions to compare with"),
         (["--shards", str(mute), "--best", "0"], "best is 0; it must be at least 1"),
+        (
+            ["--shards", str(mute), "--best", "1", "--captioner.model", str(tmp_path)],
+            "give the path of a downloaded one",
+        ),
     ]:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"needs a captioner\.model"):
+        CaptionerConfig(replace=True)

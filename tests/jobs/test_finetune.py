@@ -1,6 +1,7 @@
 """Shards in, weights out: every target of `im3d finetune`, a few steps each, and what is refused before the first."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ from safetensors.torch import load_file
 
 from factory import controller
 from factory.finetuning import train_worker
-from factory.recorder import read_log
-from factory.store import LocalStore
-from factory.stream import plain_batches
+from factory.latents import generator_of_copy
+from factory.recorder import Recorder, read_log
+from factory.shards import Chunk, read_index
+from factory.store import LocalStore, open_store
+from factory.stream import Shards, plain_batches
+from jobs.encode import main as encode
 from jobs.finetune import main
 from model.checkpoints import Checkpoints
+from model.config import Drawing
 from model.parallel import World
+from model.pocket.autoencoder import PocketAutoencoder
+from model.pocket.data import draw
 from model.pocket.unet import PocketUNet
 
 
@@ -45,7 +52,7 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
     monkeypatch.setattr("model.pocket.recipes.ENCODER_VIEWS", 64)
     weights, before = tmp_path / "weights", {}
     for target in ("autoencoder", "image", "video", "temporal"):
-        assert finetune(target, tiny_shards, weights, tmp_path / target) == 0
+        assert finetune(target, tiny_shards, weights, tmp_path / target, "--train.total-batch", "4") == 0
         if target == "video":
             before = load_file(weights / "video" / "diffusion_pytorch_model.safetensors")
     after = load_file(weights / "video" / "diffusion_pytorch_model.safetensors")
@@ -65,13 +72,58 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
 def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
     monkeypatch.setattr("factory.judges.CLIP_VIEWS", 64)
     monkeypatch.setattr("factory.judges.CLIP_BATCH", 16)
-    steps = {"elevation": 60, "mask": 30, "clip": 6}[target]
+    steps = {"elevation": 40, "mask": 20, "clip": 6}[target]
     flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
+    flags += ["--train.total-batch", "4"] if target != "clip" else []
     assert finetune(target, tiny_shards, tmp_path, tmp_path / "run", *flags, steps=steps) == 0
     assert (tmp_path / target / "model.safetensors").is_file()
     losses = [row["loss"] for row in read_log(LocalStore(str(tmp_path / "run")))]
     assert len(losses) == steps
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
+    again = [*flags, "--train.from-weights", "--train.learning-rate", "1e-9"]
+    before = load_file(tmp_path / target / "model.safetensors")
+    assert finetune(target, tiny_shards, tmp_path, tmp_path / "again", *again, steps=1) == 0
+    after = load_file(tmp_path / target / "model.safetensors")
+    assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
+
+
+def test_latents_take_the_place_of_pictures(tmp_path, tiny_shards, tiny_pocket, capsys):
+    latents, flags = tmp_path / "latents", ["--shards", str(tiny_shards), "--weights", str(tiny_pocket)]
+    assert encode([*flags, "--out", str(latents), "--variants", "3"]) == 0
+    index = read_index(str(latents), "train")
+    assert len(index) == 3 * len(read_index(str(tiny_shards), "train")) == 24
+    table = pq.read_table(latents / "renders" / "part-box-0-32.parquet").to_pylist()
+    assert [row["turntable_id"] for row in table] == [f"box-0.{k}/{v}" for k in (0, 1) for v in (0, 1, 2)]
+    pictures = read_index(str(tiny_shards), "train")
+    chunk = next(chunk for chunk in pictures.chunks if "box-0" in chunk.key)
+    turntable = Shards(open_store(str(tiny_shards)), print).turntable(chunk, 0)
+    assert turntable is not None
+    drawn = draw(turntable, Drawing(batch=1), generator_of_copy(0, "box-0.0", 2))
+    expected = PocketAutoencoder.from_pretrained(tiny_pocket / "autoencoder").float().encode_frames(drawn.frames)
+    stored = np.frombuffer(table[2]["latents"], np.float16).reshape(16, 8, 2, 2)
+    assert table[2]["caption"] == drawn.captions[0]
+    assert stored == pytest.approx(expected[0].detach().numpy(), abs=2e-3)
+    encoded = Shards(open_store(str(latents)), print).turntable(Chunk(key=chunk.key, group=0, rows=(0,), size=0), 0)
+    assert encoded is not None
+    rolled = draw(encoded, Drawing(batch=1, roll_share=1.0), torch.Generator().manual_seed(1))
+    first = np.frombuffer(table[0]["latents"], np.float16).reshape(16, 8, 2, 2)
+    shifts = [k for k in range(16) if np.array_equal(np.roll(first, -k, 0), rolled.frames[0].numpy())]
+    assert len(shifts) == 1
+    assert shifts[0] > 0
+    for target in ("image", "video", "temporal"):
+        small = ["--train.from-weights", "--train.total-batch", "4"]
+        assert finetune(target, latents, tiny_pocket, tmp_path / target, *small) == 0
+        losses = [row["loss"] for row in read_log(LocalStore(str(tmp_path / target)))]
+        assert len(losses) == 2
+        assert np.isfinite(losses).all()
+    assert (tmp_path / "temporal" / "sheets" / "step-00000002.png").is_file()
+    capsys.readouterr()
+    assert "target mask learns from pictures" in refused(capsys, "mask", latents, tiny_pocket, tmp_path / "mask")
+    encoder = tiny_pocket / "autoencoder"
+    PocketAutoencoder(latent_channels=8, widths=(16, 16, 8)).half().save_pretrained(encoder)
+    assert "run `im3d encode` with these weights" in refused(capsys, "video", latents, tiny_pocket, tmp_path / "other")
+    assert encode([*flags, "--out", str(latents), "--variants", "2"]) == 2
+    assert "variants 3, now 2: choose another --out" in capsys.readouterr().err
 
 
 def test_a_finished_run_only_writes_its_weights_again(tmp_path, tiny_shards, tiny_pocket, capsys):
@@ -132,8 +184,13 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:
     return message
 
 
-def test_what_cannot_be_trained_on_is_said_before_training(tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys):
+def test_what_cannot_be_trained_on_is_said_before_training(
+    tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys, monkeypatch
+):
     out = tmp_path / "run"
+    monkeypatch.setattr(controller, "find_spec", lambda _: None)
+    wanted = "train.wandb needs the package wandb, which is not installed"
+    assert wanted in refused(capsys, "temporal", tiny_shards, tiny_pocket, out, "--train.wandb", "turntables")
     assert "did you mean temporal?" in refused(capsys, "temporl", tiny_shards, tiny_pocket, out)
     (tmp_path / "empty").mkdir()
     assert "no turntable shards" in refused(capsys, "temporal", tmp_path / "empty", tiny_pocket, out)
@@ -156,6 +213,46 @@ def test_what_cannot_be_trained_on_is_said_before_training(tmp_path, tiny_shards
     (tiny_pocket / "video" / "config.json").write_text(json.dumps(config | {"_class_name": "I2VGenXLUNet"}))
     assert "holds a I2VGenXLUNet" in refused(capsys, "temporal", tiny_shards, tiny_pocket, out)
     assert not out.exists()
+
+
+class Wandb:
+    """Stands in for the package, and keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+        self.Image = np.asarray
+        self.started: list[dict] = []
+
+    def init(self, **settings):
+        self.started.append(settings)
+        return self
+
+    def define_metric(self, *_, **__) -> None: ...
+
+    def log(self, row: dict) -> None:
+        self.rows.append(row)
+
+    def finish(self) -> None:
+        self.rows.append({})
+
+
+def test_weights_and_biases_get_what_tensorboard_gets(tmp_path, monkeypatch):
+    wandb = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    store = LocalStore(str(tmp_path))
+    recorder = Recorder(store, 0, 2, 1, "turntables")
+    recorder.step({"step": 1, "loss": 0.5, "seconds": 2.0, "waited": 0.5})
+    recorder.saved(1, {"loss": 0.25})
+    recorder.sheet(1, np.full((1, 2, 4, 4, 3), 7, np.uint8))
+    recorder.close()
+    train, validation, sheet, end = wandb.rows
+    assert train == {"step": 1, "train/loss": 0.5, "train/seconds": 2.0, "train/samples_per_second": 1.0,
+                     "train/data_wait_share": 0.25}  # fmt: skip
+    assert validation == {"step": 1, "validation/loss": 0.25}
+    assert sheet["sheet"].shape == (4, 8, 3)
+    assert not end
+    Recorder(store, 1, 2, 1, "turntables").close()
+    assert wandb.started[0]["id"] == wandb.started[1]["id"]
 
 
 def test_a_loss_that_is_no_number_stops_with_the_reason(tmp_path, tiny_shards, tiny_pocket, capsys):

@@ -1,0 +1,96 @@
+"""Captions of assets whose table has none, by an image-to-text model of transformers (BLIP and its like)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BATCH = 16
+
+
+@dataclass(kw_only=True, slots=True)
+class CaptionerConfig:
+    """Who writes captions, and for what."""
+
+    model: str | None = None
+    """Folder of an image-to-text model of transformers, as Salesforce/blip-image-captioning-base; None: the table's
+    captions only."""
+    replace: bool = False
+    """Caption every asset, not only those whose table has no caption."""
+    max_tokens: int = 20
+    """Tokens of a caption at most."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"captioner.max_tokens is {self.max_tokens}; it must be at least 1")
+        if self.replace and self.model is None:
+            raise ValueError("captioner.replace needs a captioner.model that writes the captions")
+
+
+class Captioner:
+    """Pictures uint8 [S,S,3] to captions, greedily."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        import torch
+
+        from recon.torchvision_shim import import_torchvision
+
+        import_torchvision()
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        folder = Path(config.model or "").expanduser()
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"captioner.model {config.model} is no folder of a transformers model (no config.json); "
+                             "give the path of a downloaded one")  # fmt: skip
+        try:
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+            self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise ValueError(f"captioner.model {folder} is no image-to-text model: {reason}") from error
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.max_tokens, self.name = model.eval().to(self.device), config.max_tokens, folder.name
+
+    def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
+        """One caption for each picture."""
+        import torch
+        from PIL import Image
+
+        inputs = self.processor(images=[Image.fromarray(p) for p in pictures], return_tensors="pt").to(self.device)
+        with torch.inference_mode():
+            tokens = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False, num_beams=1)
+        return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def write_captions(
+    captioner: Captioner, views: Iterable[tuple[str, NDArray[np.uint8]]], known: dict[str, str], replace: bool
+) -> dict[str, str]:
+    """Captions made from the first view of each asset that has none, or of every asset with `replace`, by asset.
+
+    Args:
+        views: assets and pictures of them, the front first.
+        known: captions by asset, "" for none.
+    """
+    made: dict[str, str] = {}
+    waiting: dict[str, NDArray[np.uint8]] = {}
+
+    def flush() -> None:
+        if waiting:
+            made.update(zip(waiting, captioner(list(waiting.values())), strict=True))
+            waiting.clear()
+
+    for asset, picture in views:
+        if asset in made or asset in waiting or (known[asset] and not replace):
+            continue
+        waiting[asset] = picture
+        if len(waiting) == BATCH:
+            flush()
+    flush()
+    return made
