@@ -36,6 +36,8 @@ class DinoElevation(ElevationEstimator):
     """
 
     config: DinoConfig
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, backbone: Any, size: int | None = None, hidden: int = 512) -> None:
         super().__init__()
