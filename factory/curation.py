@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from factory.captions import Captioner
 
 SHEET = 48
+CAPTION = 40
+"""Pixels of text under a picture."""
 BATCH = 64
 
 
@@ -161,8 +163,9 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], width: int = 640,
     for place, (blue, orange) in enumerate(zip(*counts, strict=True)):
         top = height * (1 - (blue + orange) / most)
         middle = height * (1 - orange / most)
-        draw.rectangle([place * bar, top, (place + 1) * bar - 2, middle], fill="#27608b")
-        draw.rectangle([place * bar, middle, (place + 1) * bar - 2, height], fill="#d2691e")
+        for count, high, low, color in ((blue, top, middle, "#27608b"), (orange, middle, height, "#d2691e")):
+            if count:
+                draw.rectangle([place * bar, high, (place + 1) * bar - 2, low], fill=color)
     draw.text((2, height + 5), f"{edges[0]:.1f}", fill="black")
     draw.text((width - 40, height + 5), f"{edges[-1]:.1f}", fill="black")
     stream = io.BytesIO()
@@ -171,16 +174,23 @@ def histogram(kept: Sequence[float], dropped: Sequence[float], width: int = 640,
 
 
 def sheet(verdicts: Sequence[Verdict], columns: int = 8, side: int = 96) -> bytes:
-    """Pictures with score and caption under each, as a PNG."""
+    """Pictures with score and caption (two lines of it) under each, as a PNG."""
+    from textwrap import wrap
+
     from PIL import Image, ImageDraw
 
     lines = max(1, -(-len(verdicts) // columns))
-    picture = Image.new("RGB", (columns * side, lines * (side + 26)), "white")
+    picture = Image.new("RGB", (columns * side, lines * (side + CAPTION)), "white")
     draw = ImageDraw.Draw(picture)
     for place, verdict in enumerate(verdicts):
-        x, y = place % columns * side, place // columns * (side + 26)
+        x, y = place % columns * side, place // columns * (side + CAPTION)
         picture.paste(Image.fromarray(verdict.picture).resize((side, side)), (x, y))
-        draw.text((x + 2, y + side), f"{verdict.score:.1f}\n{verdict.caption[:15]}", fill="black", spacing=0)
+        draw.text(
+            (x + 2, y + side),
+            "\n".join([f"{verdict.score:.1f}", *wrap(verdict.caption, 16)[:2]]),
+            fill="black",
+            spacing=0,
+        )
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()

@@ -11,12 +11,15 @@ from eval.page import INLINE_POLICY, escape
 from factory.recorder import SHEETS, Row, read_log, read_validations
 from factory.store import Store
 
-WIDTH, HEIGHT, MARGIN = 640, 200, 44
+WIDTH, HEIGHT, MARGIN = 520, 190, 44
 MAX_POINTS = 400
+NOISE_LEVELS = 4
+"""Parts of the noise schedule that a diffusion loss is told by, as in `model.pocket.losses`."""
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left}"
-    "figure{display:inline-block;margin:0 1.5rem 1.5rem 0}svg text{font-size:12px;fill:#555}img{max-width:100%}"
+    "figure{display:inline-block;margin:1rem 1.5rem 0 0}figcaption{font-weight:600}img{max-width:100%}"
+    "svg text{font-size:12px;fill:#555}svg .axis{stroke:#ccc}"
 )
 
 
@@ -33,8 +36,8 @@ def write_report(store: Store, title: str, notes: dict[str, str]) -> None:
     parts = [f"<h1>{escape(title)}</h1>", _table(summary(rows) | notes)]
     parts += [_figure("loss (mean of neighbours)", _points(rows, "loss"), _validation(validations, "loss"))]
     parts += [_figure("gradient norm", _points(rows, "grad_norm")), _figure("learning rate", _points(rows, "rate"))]
-    levels = sorted({name for row in validations.values() for name in row if name != "loss"})
-    parts += [_figure(f"validation: {name}", _validation(validations, name)) for name in levels]
+    terms = sorted({name for row in validations.values() for name in row if name != "loss"})
+    parts += [_figure(f"validation: {_named(name)}", [], _validation(validations, name)) for name in terms]
     for key in sheets:
         step = int(key.rsplit("-", 1)[1].split(".")[0])
         parts.append(f'<h2>Sampled at step {step}</h2><img src="{escape(key)}" alt="sheet of step {step}">')
@@ -44,6 +47,14 @@ def write_report(store: Store, title: str, notes: dict[str, str]) -> None:
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{INLINE_POLICY}">'
     page = f"<!doctype html><html lang=en><head>{head}<title>{escape(title)}</title><style>{STYLE}</style></head>"
     store.put("report.html", f"{page}<body>{''.join(parts)}</body></html>\n".encode())
+
+
+def _named(term: str) -> str:
+    """A term of the loss in words; `level_k` is a quarter of the noise schedule."""
+    if not term.startswith("level_"):
+        return term
+    part = int(term.removeprefix("level_"))
+    return f"diffusion at noise {part / NOISE_LEVELS:.0%} to {(part + 1) / NOISE_LEVELS:.0%}"
 
 
 def summary(rows: Sequence[Row]) -> dict[str, str]:
@@ -88,11 +99,12 @@ def _figure(title: str, *curves: list[tuple[float, float]]) -> str:
     labels = [(2, 14, f"{y1:.4g}"), (2, HEIGHT - 28, f"{y0:.4g}"), (MARGIN, HEIGHT - 8, f"{x0:.0f}"),
               (WIDTH - MARGIN, HEIGHT - 8, f"{x1:.0f}")]  # fmt: skip
     texts = "".join(f'<text x="{x}" y="{y}">{label}</text>' for x, y, label in labels)
+    texts += f'<path class="axis" d="M{MARGIN} {HEIGHT - MARGIN / 2}H{WIDTH - MARGIN}"/>'
     svg = (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(lines)}{texts}</svg>'
     )
-    legend = " · blue: training, orange: validation" if len(curves) > 1 and curves[1] else ""
-    return f"<figure>{svg}<figcaption>{escape(title)}{legend}</figcaption></figure>"
+    legend = " · blue: training, orange: validation" if all(curves) and len(curves) > 1 else ""
+    return f"<figure><figcaption>{escape(title)}{legend}</figcaption>{svg}</figure>"
 
 
 def _scaled(value: float, low: float, high: float, size: int) -> float:

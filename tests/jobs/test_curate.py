@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from factory.captions import CaptionerConfig
-from factory.curation import CurateConfig, Verdict, choose
+from factory.curation import CAPTION, CurateConfig, Verdict, choose
 from factory.shards import read_index
 from factory.store import LocalStore
 from factory.stream import Shards
@@ -34,7 +34,7 @@ def test_the_best_are_kept_and_trained_on(shards: Path, capsys):
     assert set(read_index(str(shards), None, heed=False).captions) == set(CAPTIONS)
     assert "2 assets kept" in (shards / "curated.html").read_text()
     assert np.asarray(Image.open(shards / "histogram.png")).std() > 0
-    assert Image.open(shards / "kept.png").size == (8 * 96, 96 + 26)
+    assert Image.open(shards / "kept.png").size == (8 * 96, 96 + CAPTION)
     assert main(["--shards", str(shards / "renders"), "--best", "4"]) == 0
     assert set(read_index(str(shards), None).captions) == set(CAPTIONS)
 
