@@ -44,7 +44,7 @@ class Recorder:
             for key in list(store.keys(f"{folder}/")):
                 if _start_of(key) >= step + (folder == VALIDATIONS):
                     store.delete(key)
-        self._part, self._rows = step, []
+        self._part, self._rows, self._shown = step, [], step
         local = isinstance(store, LocalStore)
         self._scratch = None if local else tempfile.TemporaryDirectory(prefix="im3d-events-")
         self._folder = Path(store.root, EVENTS) if self._scratch is None else Path(self._scratch.name)
@@ -88,6 +88,9 @@ class Recorder:
         self.store.put(f"{LOG}/part-{self._part:08d}.jsonl", lines.encode())
         recent = self._rows[-self.log_every :]
         step = int(recent[-1]["step"])
+        if step <= self._shown:
+            return
+        self._shown = step
         figures = {name: float(np.mean([r[name] for r in recent if name in r])) for name in recent[-1]}
         seconds = sum(row["seconds"] for row in recent)
         figures["samples_per_second"] = self.samples * len(recent) / max(seconds, 1e-9)
