@@ -61,11 +61,11 @@ def test_a_ball_is_recovered_on_views_between_the_fitted_ones():
 
 
 def test_same_seed_same_gaussians_also_when_run_in_pieces():
-    config = quick(densify=DensifyConfig(every=10))
+    config = quick(iterations=20, densify=DensifyConfig(every=5))
     whole = fit(FRAMES, None, CAMERAS, config, seed=3).gaussians
     pieces = Fitter(CAMERAS, config, seed=3)
     pieces.set_targets(FRAMES)
-    for count in (7, 20, 13):
+    for count in (3, 10, 7):
         pieces.run(count)
     other = fit(FRAMES, None, CAMERAS, config, seed=4).gaussians
     assert torch.equal(whole.means, pieces.gaussians.means)
