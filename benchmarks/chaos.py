@@ -42,19 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--reference", type=int, default=8, help="prompts to make undisturbed too, to compare")
     parser.add_argument("--limit", type=int, help="so many prompts, and a fifth as many kills")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop the storm after so many")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     prompts = options.limit or options.prompts
     kills = max(1, options.limit // 5) if options.limit else options.kills
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), prompts, kills, options.reference, options.seed)
+        figures = measure(Path(folder), prompts, kills, options)
     print(json.dumps(figures))
     bad = ("missing", "duplicates", "partial_seen", "differing")
     return int(any(figures[name] for name in bad))
 
 
-def measure(folder: Path, prompts: int, kills: int, reference: int, seed: int) -> dict[str, Any]:
-    """Run the storm in a folder; returns its figures."""
+def measure(folder: Path, prompts: int, kills: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the storm in a folder; returns its figures. Where its time was over, `missing` counts what was seen and is
+    not there in the end."""
     rows = [{"prompt_id": f"p{n}", "prompt": f"a {COLOURS[n % 5]} {THINGS[n % 6]}", "seed": n} for n in range(prompts)]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "cheap.yaml").write_text(json.dumps(CHEAP))
@@ -63,18 +65,21 @@ def measure(folder: Path, prompts: int, kills: int, reference: int, seed: int) -
     environment = os.environ | CREDENTIALS | {"OMP_NUM_THREADS": "1"}
     os.environ.update(CREDENTIALS)
     (folder / "s3").mkdir()
-    with s3_server(folder / "s3") as server, fault_proxy(server, FAULTS, seed) as proxy:
+    with s3_server(folder / "s3") as server, fault_proxy(server, FAULTS, options.seed) as proxy:
         place = f"s3://{BUCKET}/chaos"
         store = open_store(place, StorageConfig(endpoint=server))
         reader = Reader(store, whole)
         with reader.watching():
             broken = environment | {"AWS_ENDPOINT_URL": proxy}
-            told = storm([*command, place], broken, reader, prompts, kills, at_random(seed))
+            kinds, seconds = at_random(options.seed), 60 * options.minutes
+            told = storm([*command, place], broken, reader, prompts, kills, kinds, seconds)
         reader.poll()
-        counts = account(store, [row["prompt_id"] for row in rows])
+        counts = account(store, list(reader.seen) if told["unfinished"] else [row["prompt_id"] for row in rows])
         made = _gaussians(reader)
         faults = sum(count for kind, count in read_counts(proxy).items() if kind != "passed")
-    calm = _undisturbed([*command, str(folder / "calm"), "--limit", str(reference)], environment, folder / "calm")
+    calm = _undisturbed(
+        [*command, str(folder / "calm"), "--limit", str(options.reference)], environment, folder / "calm"
+    )
     compared = [name for name in calm if name in made]
     return {
         "prompts": prompts,

@@ -20,7 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from factory.ledger import ASSETS, COMMITS, DEAD
-from factory.store import Store
+from factory.store import Store, Stored
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"actor": 0.55, "worker": 0.15, "raylet": 0.12, "driver": 0.18}
@@ -44,6 +44,7 @@ class Reader:
     partial: list[str] = field(default_factory=list)
     """Prompts whose asset was visible and not whole, or whose outcome vanished."""
     polls: int = 0
+    _read: dict[Stored, list[tuple[dict[str, Any], str]]] = field(default_factory=dict)
 
     def poll(self) -> None:
         """One look. Records before parts: an outcome that moves meanwhile is seen at least once."""
@@ -57,13 +58,19 @@ class Reader:
         self.polls += 1
 
     def rows(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Every row that can be seen, with its kind; one that moves may come twice."""
+        """Every row that can be seen, with its kind; one that moves may come twice. An object that has not changed
+        since it was read is not read again."""
+        before, self._read = self._read, {}
         for folder in (COMMITS, ASSETS, DEAD):
-            for key in self.store.keys(f"{folder}/"):
+            for item in self.store.objects(f"{folder}/"):
                 with contextlib.suppress(KeyError):
-                    file = pq.ParquetFile(io.BytesIO(self.store.get(key)))
-                    kind = "dead letter" if "error_stage" in file.schema_arrow.names else "asset"
-                    yield from ((row, kind) for row in file.read().to_pylist())
+                    self._read[item] = before[item] if item in before else self._rows_of(item.key)
+                    yield from self._read[item]
+
+    def _rows_of(self, key: str) -> list[tuple[dict[str, Any], str]]:
+        table = pq.read_table(io.BytesIO(self.store.get(key)))
+        kind = "dead letter" if "error_stage" in table.schema.names else "asset"
+        return [(row, kind) for row in table.to_pylist()]
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -110,6 +117,7 @@ def storm(
     prompts: int,
     kills: int,
     kinds: Iterator[str],
+    seconds: float = float("inf"),
 ) -> dict[str, Any]:
     """Run a command to its end again and again while its processes are killed; what came of it.
 
@@ -117,9 +125,11 @@ def storm(
 
     Args:
         kinds: what is killed next, of TARGETS (see `at_random`).
+        seconds: after these the command is stopped by SIGTERM; what it has made until then is all there is.
 
     Returns:
-        kills by target, starts, exit code of the last start, processes that outlived their driver, seconds.
+        kills by target, starts, exit code of the last start, processes that outlived their driver, prompts without
+        outcome when the time was over, seconds.
 
     Raises:
         RuntimeError: when it does not come to an end.
@@ -130,23 +140,27 @@ def storm(
             family = []
             while process.poll() is None:
                 time.sleep(0.1)
-                if done.total() < kills and len(reader.seen) >= (done.total() + 1) * prompts / (kills + 1):
+                if time.monotonic() - started > seconds:
+                    process.terminate()
+                    process.wait()
+                elif done.total() < kills and len(reader.seen) >= (done.total() + 1) * prompts / (kills + 1):
                     time.sleep(random.uniform(0, 0.5))
                     family = _family(process)
                     if target := _kill(process, next(kinds)):
                         done[target] += 1
-                        print(
-                            f"{len(reader.seen)} outcomes, kill {done.total()}: {target}", file=sys.stderr, flush=True
-                        )
+                        said = f"{time.monotonic() - started:.0f} s, {len(reader.seen)} outcomes"
+                        print(f"{said}, kill {done.total()}: {target}", file=sys.stderr, flush=True)
             code = process.returncode
         orphans += len(still_working(family))
-        if code in (0, 1) and len(reader.seen) >= prompts:
+        over = time.monotonic() - started > seconds
+        if over or (code in (0, 1) and len(reader.seen) >= prompts):
             return {
                 "kills": done.total(),
                 **done,
                 "starts": starts,
                 "exit": code,
                 "orphans": orphans,
+                "unfinished": max(0, prompts - len(reader.seen)),
                 "seconds": time.monotonic() - started,
             }
     raise RuntimeError(f"not done after {MAX_STARTS} starts; {len(reader.seen)} of {prompts} prompts have an outcome")
