@@ -1,7 +1,8 @@
 """The whole line under kills: actors, workers, raylets and drivers die, S3 fails, a reader watches.
 
 Every prompt must end once, as an asset or as a dead letter; no asset may ever be seen in part; the Gaussians must be
-those of a run that nobody disturbed. The models are the embedded ones at their cheapest settings.
+those of a run that nobody disturbed. The models are the embedded ones at their cheapest settings; with --stand-in a
+stage that only waits takes their place, so that many more processes can be killed in the same time.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import slow_line
 from benchmarks.faults import Faults, fault_proxy, read_counts
 from benchmarks.s3_server import BUCKET, CREDENTIALS, s3_server
-from benchmarks.storm import ROOT, Reader, account, at_random, storm, whole
+from benchmarks.storm import ROOT, Check, Reader, account, at_random, storm, whole
 from factory.schema import STAGES
 from factory.store import StorageConfig, open_store
 
@@ -43,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=int, default=8, help="prompts to make undisturbed too, to compare")
     parser.add_argument("--limit", type=int, help="so many prompts, and a fifth as many kills")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop the storm after so many")
+    parser.add_argument("--stand-in", action="store_true", help="no models: benchmarks.slow_line")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     prompts = options.limit or options.prompts
@@ -57,30 +61,27 @@ def main(argv: list[str] | None = None) -> int:
 def measure(folder: Path, prompts: int, kills: int, options: argparse.Namespace) -> dict[str, Any]:
     """Run the storm in a folder; returns its figures. Where its time was over, `missing` counts what was seen and is
     not there in the end."""
-    rows = [{"prompt_id": f"p{n}", "prompt": f"a {COLOURS[n % 5]} {THINGS[n % 6]}", "seed": n} for n in range(prompts)]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (folder / "cheap.yaml").write_text(json.dumps(CHEAP))
-    command = [sys.executable, "-m", "jobs.generate", "--prompts", str(folder / "prompts.jsonl")]
-    command += ["--config", str(folder / "cheap.yaml"), "--out"]
+    command, check = _program(folder, prompts, options.stand_in)
     environment = os.environ | CREDENTIALS | {"OMP_NUM_THREADS": "1"}
     os.environ.update(CREDENTIALS)
     (folder / "s3").mkdir()
     with s3_server(folder / "s3") as server, fault_proxy(server, FAULTS, options.seed) as proxy:
         place = f"s3://{BUCKET}/chaos"
         store = open_store(place, StorageConfig(endpoint=server))
-        reader = Reader(store, whole)
+        reader = Reader(store, check)
         with reader.watching():
             broken = environment | {"AWS_ENDPOINT_URL": proxy}
             kinds, seconds = at_random(options.seed), 60 * options.minutes
-            told = storm([*command, place], broken, reader, prompts, kills, kinds, seconds)
+            told = storm(command(place), broken, reader, prompts, kills, kinds, seconds)
         reader.poll()
-        counts = account(store, list(reader.seen) if told["unfinished"] else [row["prompt_id"] for row in rows])
-        made = _gaussians(reader)
+        counts = account(store, list(reader.seen) if told["unfinished"] else [f"p{n}" for n in range(prompts)])
+        made = {} if options.stand_in else _gaussians(reader)
         faults = sum(count for kind, count in read_counts(proxy).items() if kind != "passed")
-    calm = _undisturbed(
-        [*command, str(folder / "calm"), "--limit", str(options.reference)], environment, folder / "calm"
+    calm = folder / "calm"
+    undisturbed = (
+        _undisturbed([*command(str(calm)), "--limit", str(options.reference)], environment, calm) if made else {}
     )
-    compared = [name for name in calm if name in made]
+    compared = [name for name in undisturbed if name in made]
     return {
         "prompts": prompts,
         **told,
@@ -90,8 +91,20 @@ def measure(folder: Path, prompts: int, kills: int, options: argparse.Namespace)
         "polls": reader.polls,
         "partial_seen": len(reader.partial),
         "compared": len(compared),
-        "differing": sum(calm[name] != made[name] for name in compared),
+        "differing": sum(undisturbed[name] != made[name] for name in compared),
     }
+
+
+def _program(folder: Path, prompts: int, stand_in: bool) -> tuple[Callable[[str], list[str]], Check]:
+    """The command for an output folder, and whether an asset that it made is whole."""
+    if stand_in:
+        return lambda out: [sys.executable, "-m", "benchmarks.slow_line", out, str(prompts)], slow_line.whole
+    rows = [{"prompt_id": f"p{n}", "prompt": f"a {COLOURS[n % 5]} {THINGS[n % 6]}", "seed": n} for n in range(prompts)]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "cheap.yaml").write_text(json.dumps(CHEAP))
+    command = [sys.executable, "-m", "jobs.generate", "--prompts", str(folder / "prompts.jsonl")]
+    command += ["--config", str(folder / "cheap.yaml"), "--out"]
+    return lambda out: [*command, out], whole
 
 
 def _gaussians(reader: Reader) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""What the line costs without models: videos of 16 x 512 x 512 x 3, a million small rows, a million rows resumed.
+"""What the line costs: videos of 16 x 512 x 512 x 3, a million small rows, a million rows resumed; and with the
+embedded models, which share of their time the slowest stage's actors spend in model code.
 
 The small rows are also run through plain `map_batches` and through a loop, which keep no ledger, count no progress
 and find no killers.
@@ -29,7 +30,7 @@ from benchmarks import null_stages as null
 
 MILLION = 1_000_000
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("videos", "small", "resume")
+PARTS = ("videos", "small", "resume", "steady")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,15 +39,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=60, help="rows that carry videos")
     parser.add_argument("--small", type=int, default=MILLION, help="small rows from end to end")
     parser.add_argument("--resume", type=int, default=MILLION, help="committed rows to resume over")
-    parser.add_argument("--limit", type=int, help="so many videos, and 1000 times as many other rows")
+    parser.add_argument("--steady", type=int, default=8, help="prompts for the embedded models")
+    parser.add_argument("--limit", type=int, help="so many videos and prompts, and 1000 times as many other rows")
     parser.add_argument("--only", choices=PARTS, action="append", help="parts to run; all by default")
     options = parser.parse_args(argv)
     counts = {name: options.limit * 1000 if options.limit else getattr(options, name) for name in PARTS}
-    counts["videos"] = options.limit or options.videos
+    counts |= {name: options.limit or getattr(options, name) for name in ("videos", "steady")}
+    parts = {"videos": videos, "small": small_rows, "resume": resume, "steady": steady}
     figures: dict[str, Any] = {}
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory() as folder:
-            found = {"videos": videos, "small": small_rows, "resume": resume}[name](counts[name], Path(folder))
+            found = parts[name](counts[name], Path(folder))
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in found.items())}", flush=True)
         figures |= found
     print(json.dumps(figures))
@@ -118,9 +121,10 @@ def _run(
 ) -> tuple[Any, float]:
     """The line over so many prompts; the tally, and seconds without the start of Ray."""
     from factory.ledger import Ledger
-    from factory.pipeline import PromptWork, run_line, start_ray
+    from factory.pipeline import PromptWork, run_line
     from factory.progress import Display
     from factory.prompts import Prompt
+    from factory.session import start_ray
     from factory.store import open_store
 
     start_ray("local")
@@ -185,6 +189,40 @@ def resume(count: int, folder: Path) -> dict[str, Any]:
         "resume_1m_seconds" if count == MILLION else "resume_seconds": round(seconds, 1),
         "resume_cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "resume_1m_rss_gb" if count == MILLION else "resume_rss_gb": round(rss, 2),
+    }
+
+
+def steady(count: int, folder: Path) -> dict[str, Any]:
+    """The whole line with the embedded models: time of the reconstructing actors while there was work for all."""
+    from factory.config import preset
+    from factory.ledger import ASSETS, Ledger
+    from factory.pipeline import steps
+    from factory.progress import Display
+    from factory.schema import STAGES
+    from factory.store import open_store
+
+    samples: list[tuple[int, dict[str, float]]] = []
+
+    class Sampling(Display):
+        def _look(self, tally: Any) -> None:
+            super()._look(tally)
+            if slowest := tally.last.stages.get("reconstruct"):
+                samples.append((slowest.running, slowest.actor_seconds))
+
+    config = preset("pocket")
+    tally, seconds = _run(count, steps(config, str(folder), "r"), config, folder, display=Sampling())
+    rows = list(Ledger(open_store(str(folder))).rows(ASSETS))
+    worked = {stage: sum(row[f"seconds_{stage}"] for row in rows) for stage in STAGES[:-1]}
+    inside = {stage: worked[stage] / tally.last.stages[stage].actor_seconds["busy"] for stage in worked}
+    full = [spent for running, spent in samples if running == config.line.reconstruct.actors]
+    busy, idle = (full[-1][state] - full[0][state] for state in ("busy", "idle"))
+    return {
+        "steady_prompts": len(rows),
+        "steady_seconds": round(seconds, 1),
+        "steady_window_actor_seconds": round(busy + idle, 1),
+        "steady_busy_share": round(busy / (busy + idle), 4),
+        "steady_model_share": round(inside["reconstruct"] * busy / (busy + idle), 4),
+        "steady_model_share_of_busy": {stage: round(share, 4) for stage, share in inside.items()},
     }
 
 

@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"actor": 0.55, "worker": 0.15, "raylet": 0.12, "driver": 0.18}
 """What is killed, by share."""
 MAX_STARTS = 100
+Check = Callable[[Store, dict[str, Any]], bool]
+"""Whether the files of an asset row are whole."""
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Reader:
     """
 
     store: Store
-    check: Callable[[Store, dict[str, Any]], bool]
+    check: Check
     seen: dict[str, str] = field(default_factory=dict)
     """Kind of outcome, "asset" or "dead letter", by prompt id."""
     partial: list[str] = field(default_factory=list)
@@ -194,12 +196,16 @@ def at_random(seed: int) -> Iterator[str]:
 
 def still_working(family: Sequence[psutil.Process], seconds: float = 60.0) -> list[psutil.Process]:
     """Those that have not ended by then: a zombie has, and Ray's agents notice a dead raylet in their own time."""
-    found = []
-    for member in psutil.wait_procs(family, timeout=seconds)[1]:
-        with contextlib.suppress(psutil.Error):
-            if member.status() != psutil.STATUS_ZOMBIE and "Agent" not in member.name():
-                found.append(member)
+    deadline = time.monotonic() + seconds
+    while (found := [member for member in family if _works(member)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
     return found
+
+
+def _works(member: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return member.is_running() and member.status() != psutil.STATUS_ZOMBIE and "Agent" not in member.name()
+    return False
 
 
 def _kill(process: subprocess.Popen, kind: str) -> str | None:

@@ -155,7 +155,7 @@ def fit(run: Run) -> None:
     from ray.train.torch import TorchTrainer
 
     from factory.feeding import Feed
-    from factory.pipeline import start_ray
+    from factory.session import start_ray
 
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     start_ray(run.workers.address)

@@ -10,8 +10,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -22,13 +20,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data import ActorPoolStrategy, Dataset
 
 from factory import stages
 from factory.board import Board
 from factory.config import FactoryConfig, LineConfig, Pool
 from factory.health import MAX_DEATHS
-from factory.identity import Weights, weights_of
 from factory.ledger import Ledger
 from factory.metrics import Metrics
 from factory.nodes import is_gone
@@ -36,16 +33,14 @@ from factory.placement import place
 from factory.progress import Display, Tally
 from factory.prompts import Prompt
 from factory.schema import DEAD_LETTERS, LINE, empty_row
+from factory.session import configure_data, start_ray
 from factory.stage import Stage, dead_letter
-from factory.stopping import sigterm_kept
 from factory.traffic import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way, row_bytes
 
 ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
 REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
-START_ATTEMPTS = 3
-"""Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -105,77 +100,6 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
         "max_restarts": -1,
         "max_task_retries": pool.batch.bit_length() + MAX_DEATHS + 2,
     }
-
-
-def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
-    """Start Ray on this machine ("local") or join a cluster; nothing when a session is already open.
-
-    A local Ray counts at least 8 logical CPUs: `Pool.threads` bounds the real ones, and reading needs some of its own.
-    """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: any other program would starve the workers
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address == "local":
-        cpus = max(8, os.cpu_count() or 1)
-        common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
-    for attempt in range(START_ATTEMPTS):
-        try:
-            with sigterm_kept():
-                ray.init(address, **common)
-            return
-        except ConnectionError as error:
-            raise RuntimeError(
-                f"no Ray cluster answers at {address!r}: start one (`ray start --head`), or set line.address to local"
-            ) from error
-        except Exception as error:
-            ray.shutdown()
-            if attempt == START_ATTEMPTS - 1:
-                raise RuntimeError(f"Ray did not start: {error}") from error
-
-
-def preflight(config: FactoryConfig) -> None:
-    """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
-
-    Raises:
-        RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
-    """
-    if config.line.address != "local":
-        return
-    from model import weights
-
-    for settings, folder in ((config.image, "image"), (config.video, "video")):
-        weights.device_of(settings.device)
-        place = weights.locate(settings.model, folder, settings.revision)
-        if not any(place.rglob("*.safetensors")):
-            raise RuntimeError(
-                f"{place} holds no *.safetensors: the {folder} model {settings.model!r} is not there yet"
-            )
-
-
-def find_weights(config: FactoryConfig) -> Weights:
-    """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of the image stage has them.
-
-    Raises:
-        RuntimeError: if something is missing.
-    """
-    preflight(config)
-    if config.line.address == "local":
-        return weights_of(config)
-    start_ray(config.line.address)
-    pool = config.line.image
-    return ray.get(ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(weights_of).remote(config))
-
-
-def configure_data() -> None:
-    """How Ray Data treats failures: a lost block never stops the line, the ledger finds what it held."""
-    context = DataContext.get_current()
-    context.max_errored_blocks = -1
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 class Work(Protocol):

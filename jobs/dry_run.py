@@ -29,9 +29,9 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
     """
     from factory.estimate import choose, estimate
     from factory.ledger import DEAD
-    from factory.pipeline import find_weights
     from factory.progress import dead_table, make_console
     from factory.report import pools_of
+    from factory.session import find_weights
 
     chosen, console = choose(table.prompts, count), make_console()
     find_weights(job.settings)

@@ -103,7 +103,7 @@ def _with_prompts(job: Generate) -> Generate:
 def _placed(job: Generate) -> Generate:
     """The job, with its folder below OUT where --new-run asks for that."""
     from factory import identity
-    from factory.pipeline import find_weights
+    from factory.session import find_weights
     from factory.store import open_store
 
     if not job.new_run:
@@ -123,7 +123,7 @@ def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bo
         needs_weights: rows will be made, so that the weights must be there.
     """
     from factory import identity
-    from factory.pipeline import find_weights
+    from factory.session import find_weights
 
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
     identity.refuse_changes(store, job.settings, None, settled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from model.config import Device, Precision
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
-_CACHE = Path.home() / ".cache" / "im3d-factory"
+_CACHE = Path(os.environ.get("IM3D_CACHE") or Path.home() / ".cache" / "im3d-factory")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -23,8 +24,8 @@ def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
     """The local folder of a model.
 
     Args:
-        spec: "pocket", a folder, an s3:// address (copied once into the machine's cache), or a hub id
-            (downloaded once into the hub's cache).
+        spec: "pocket", a folder, an s3:// address (copied once a machine, into IM3D_CACHE or ~/.cache/im3d-factory),
+            or a hub id (downloaded once into the hub's cache).
         pocket_folder: which of the embedded models "pocket" means, as "image".
         revision: branch, tag or commit of a hub id.
 

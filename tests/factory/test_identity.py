@@ -56,6 +56,12 @@ def test_weights_of_the_embedded_models_are_named_by_content() -> None:
     assert len(set(weights.values())) == 6
 
 
+@pytest.fixture(autouse=True)
+def quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs find these weights, without hashing real ones each time."""
+    monkeypatch.setattr("factory.session.find_weights", lambda config: WEIGHTS)
+
+
 def dead_folder(folder: Path) -> list[str]:
     """An output folder with one dead letter and no asset; returns the flags of its run."""
     (folder / "prompts.txt").write_text("a red car\n")
@@ -63,7 +69,7 @@ def dead_folder(folder: Path) -> list[str]:
     known = {"prompt_id": "x", "prompt": "x", "error_stage": "image", "error_type": "E"}
     commit(store, dict.fromkeys(DEAD_LETTERS.names) | known, DEAD_LETTERS)
     Ledger(store).publish()
-    identity.write(store, preset("pocket"), identity.weights_of(preset("pocket")))
+    identity.write(store, preset("pocket"), WEIGHTS)
     return ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "out")]
 
 

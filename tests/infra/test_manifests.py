@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import os
 import re
 import shlex
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray.scripts import scripts as ray_scripts
 
 from factory.config import fingerprint
 from factory.metrics import COUNTERS, GAUGES, HISTOGRAMS
@@ -218,3 +223,45 @@ def test_grafana_finds_source_and_dashboard() -> None:
     assert document("grafana/datasource.yaml")["datasources"][0]["url"].endswith(":9090")
     panels = document("grafana/line.json")["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    class Metadata(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self._answer(200, b"token")
+
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["X-aws-ec2-metadata-token"]))
+            self._answer(200 if len(asked) > 1 else 404, b"{}")
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Silence."""
+
+    told = tmp_path / "told"
+    (tmp_path / "ray").write_text(f'#!/bin/sh\necho "$@" >> {told}\n[ $(wc -l < {told}) -gt 1 ]\n')
+    (tmp_path / "ray").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.syspath_prepend(INFRA)
+    spot = importlib.import_module("spot_notice")
+    monkeypatch.setattr(spot, "POLL_SECONDS", 0.01)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        spot.has_notice.__defaults__ = (f"http://127.0.0.1:{server.server_address[1]}",)
+        spot.main()
+        server.shutdown()
+    assert asked == [("/meta-data/spot/instance-action", "token")] * 2
+    known = {option for parameter in ray_scripts.drain_node.params for option in parameter.opts}
+    first, again = told.read_text().splitlines()
+    assert first == again
+    assert first.split()[0] == "drain-node"
+    assert {word for word in first.split() if word.startswith("--")} <= known
+    pods = document("kuberay/raycluster.yaml")["spec"]["workerGroupSpecs"]
+    commands = [group["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] for group in pods]
+    assert all("ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in command[-1] for command in commands)

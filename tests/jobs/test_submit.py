@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
-START_ATTEMPTS, START_SECONDS, JOB_SECONDS = 3, 180, 800
+START_ATTEMPTS, START_SECONDS, JOB_SECONDS, COUNT = 3, 180, 800, 20
 CHEAP = "--image.steps 1 --video.steps 1 --fit.iterations 10 --fit.num-points 500 --refine.rounds-at "
 CHEAP += "--views.elevation 0.3 --files.turntable-frames 16 --line.reconstruct.actors 1"
 TOKEN = secrets.token_hex(32)
@@ -138,22 +138,17 @@ def names(out: Path, folder: str = "assets") -> list[str]:
     )
 
 
-def test_a_run_of_the_real_line(dashboard: str, tmp_path: Path) -> None:
+def test_a_run_of_the_real_line_from_the_package(dashboard: str, tmp_path: Path) -> None:
     rows = [{"prompt_id": "cup", "prompt": "a red cup"}, {"prompt_id": "empty", "prompt": ""}]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    entrypoint = f"python -m jobs.generate --line.address auto --prompts {tmp_path}/prompts.jsonl --out {tmp_path}/out"
-    done = submit(dashboard, "real", f"{entrypoint} {CHEAP}")
+    entrypoint = f"python tests/jobs/where.py {tmp_path}/found.json jobs.generate --line.address auto {CHEAP}"
+    done = submit(dashboard, "real", f"{entrypoint} --prompts {tmp_path}/prompts.jsonl --out {tmp_path}/out")
     assert "1 of 2 prompts have an asset, 1 are dead letters" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
     assert done.returncode == 1
     assert info(dashboard, "real")["driver_exit_code"] == 1  # a row could not be made
     assert names(tmp_path / "out") == ["cup"]
     assert names(tmp_path / "out", "dead_letters") == ["empty"]
     assert list((tmp_path / "out" / "files").glob("cup-*/asset.ply"))
-
-
-def test_code_runs_from_the_package_and_not_from_the_checkout(dashboard: str, tmp_path: Path) -> None:
-    done = submit(dashboard, "where", f"python tests/jobs/where.py {tmp_path}/found.json")
-    assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert "working_dir_files" in found["factory"]
     assert {"jobs", "model", "constraints.txt"} <= set(found["files"])
@@ -168,16 +163,16 @@ def test_a_mistake_is_exit_code_2_and_one_sentence_in_the_log(dashboard: str) ->
 
 
 def test_a_stopped_run_is_taken_up_by_the_next(dashboard: str, tmp_path: Path) -> None:
-    entrypoint = f"python tests/pipeline/slow_line.py {tmp_path} 30 auto"
+    entrypoint = f"python -m benchmarks.slow_line {tmp_path} {COUNT} auto"
     assert submit(dashboard, "first", entrypoint, "--no-wait").returncode == 0
     wait_for(lambda: list(tmp_path.glob("files/*/second")), JOB_SECONDS)
     assert ray_job(dashboard, "stop", "first").returncode == 0
     assert ended(dashboard, "first")["status"] == "STOPPED"
     kept = {path: path.read_bytes() for path in tmp_path.glob("files/*/second")}
-    assert 0 < len(kept) < 30
+    assert 0 < len(kept) < COUNT
     done = submit(dashboard, "second", entrypoint)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert names(tmp_path) == sorted(f"p{number}" for number in range(30))
+    assert names(tmp_path) == sorted(f"p{number}" for number in range(COUNT))
     assert all(path.read_bytes() == data for path, data in kept.items())
 
 

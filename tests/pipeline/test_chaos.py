@@ -6,27 +6,22 @@ import os
 import sys
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.faults import Faults, fault_proxy, read_counts
+from benchmarks.slow_line import picture, whole
 from benchmarks.storm import Reader, account, storm
-from factory.store import StorageConfig, Store, open_store
+from factory.store import StorageConfig, open_store
 
 COUNT, KINDS = 16, ("driver", "actor")
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(600)
 
 
-def whole(store: Store, row: dict[str, Any]) -> bool:
-    folder = f"files/{row['prompt_id']}"
-    return store.get(f"{folder}/first") == store.get(f"{folder}/second") != b""
-
-
 def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
     place = "s3://test/chaos"
-    command = [sys.executable, str(Path(__file__).with_name("slow_line.py")), place, str(COUNT)]
+    command = [sys.executable, "-m", "benchmarks.slow_line", place, str(COUNT)]
     store = open_store(place, StorageConfig(endpoint=s3))
     reader = Reader(store, whole)
     with fault_proxy(s3, Faults(error_503=0.05, lose_answer=0.05, truncate=0.02), seed=1) as proxy:
@@ -52,9 +47,9 @@ def test_reader_notices_half_an_asset_and_one_that_vanishes(tmp_path: Path) -> N
     from factory.schema import assets_schema
 
     store, schema = open_store(str(tmp_path)), assets_schema([])
-    commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x"}, schema)
-    store.put("files/a/first", b"1")
-    store.put("files/a/second", b"")
+    commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x", "seed": 1}, schema)
+    store.put("files/a/first", picture(1))
+    store.put("files/a/second", picture(2))
     reader = Reader(store, whole)
     reader.poll()
     assert reader.partial == ["a"]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def start(out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(Path(__file__).with_name("slow_line.py")), str(out), str(COUNT)]
+    command = [sys.executable, "-m", "benchmarks.slow_line", str(out), str(COUNT)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -79,7 +79,7 @@ class Sign(Finish):
 
 @pytest.fixture(scope="module")
 def cluster():
-    from factory.pipeline import start_ray
+    from factory.session import start_ray
 
     start_ray("local")
     yield

@@ -1,9 +1,10 @@
-"""A line of one slow stage over N prompts, as a program to be killed: `python slow_line.py OUT N [ADDRESS]`."""
+"""A line of one slow stage over N prompts, to be killed: `python -m benchmarks.slow_line OUT N [ADDRESS]`."""
 
 from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,22 @@ from factory.prompts import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
-from factory.store import open_store
+from factory.store import Store, open_store
 from jobs.settings import guarded
+
+
+def picture(seed: int) -> bytes:
+    """What the stage makes of a prompt."""
+    return pack(np.full((4, 4, 3), seed % 256, np.uint8))
+
+
+def whole(store: Store, row: dict[str, Any]) -> bool:
+    """Whether both files of an asset row are there, with what belongs into them."""
+    names = (f"files/{row['prompt_id']}/{name}" for name in ("first", "second"))
+    try:
+        return all(store.get(name) == picture(row["seed"]) for name in names)
+    except KeyError:
+        return False
 
 
 class Think(Stage):
@@ -27,7 +42,7 @@ class Think(Stage):
     def process(self, rows: list[Row]) -> None:
         time.sleep(0.3)
         for row in rows:
-            row["image"] = pack(np.full((4, 4, 3), row["seed"], np.uint8))
+            row["image"] = picture(row["seed"])
 
 
 class Keep(Commit):
