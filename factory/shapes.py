@@ -80,9 +80,10 @@ class Splats:
     def points(self, count: int) -> NDArray[np.float64]:
         """On the mesh that `mesh.enabled` makes of them."""
         from factory.surfaces import outer_points
+        from recon.config import MeshConfig
         from recon.mesh import mesh_of
 
-        return outer_points(np.asarray(mesh_of(self.gaussians).triangles, np.float32), count)
+        return outer_points(np.asarray(mesh_of(self.gaussians, MeshConfig(texture=0)).triangles, np.float32), count)
 
 
 @dataclass(slots=True)

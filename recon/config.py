@@ -250,9 +250,13 @@ class MeshConfig:
     """The surface lies where the summed opacity of the Gaussians reaches this, > 0."""
     faces: int = 20_000
     """Triangles after decimation, about, >= 100."""
+    texture: int = 1024
+    """Side of the baked texture, in [16, 8192]; 0: colours at the vertices instead."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 512:
             raise ValueError(f"mesh.resolution is {self.resolution}; it must lie in [16, 512]")
+        if self.texture and not 16 <= self.texture <= 8192:
+            raise ValueError(f"mesh.texture is {self.texture}; it must lie in [16, 8192], or be 0 for vertex colours")
         if not 0 < self.density < float("inf") or self.faces < 100:
             raise ValueError(f"mesh.density is {self.density}, mesh.faces {self.faces}; give > 0 and >= 100")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recon.config import MeshConfig
 from recon.gaussians import Gaussians
+from recon.texture import textured
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
@@ -19,6 +20,12 @@ LEAST_DEVIATION = 0.7
 """Thinner Gaussians are widened to this many grid steps, since the grid would miss them."""
 LEAST_PART = 0.02
 """Separate parts with a smaller share of the largest part's volume are left out."""
+SMOOTHING = 1.0
+"""Standard deviation in samples of the blur over the density: single Gaussians would make a rough surface."""
+PINHOLE = 2
+"""Openings of up to twice this many samples do not join a hollow to the outside."""
+SMALLEST_MOVE, LARGEST_MOVE = 0.05, 0.8
+"""How far decimation may move the surface, samples."""
 SH_BAND_0 = 0.28209479177387814
 CELLS_AT_ONCE = 2_000_000
 
@@ -26,8 +33,9 @@ CELLS_AT_ONCE = 2_000_000
 def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     """The surface where the Gaussians' density reaches `config.density`, +y up as in glTF.
 
-    Hollows that no opening joins to the outside are filled, so that only the outer surface remains. Colours
-    are sRGB of degree 0. A decimation that opens the surface is not kept.
+    Hollows that no opening joins to the outside are filled, so that only the outer surface remains. A decimation
+    that opens the surface is not kept. With `config.texture` the mesh has a baked texture (see `textured`), else
+    sRGB colours of degree 0 at its vertices.
 
     Raises:
         ValueError: if there are no Gaussians, a value is not finite, or the density is nowhere reached.
@@ -40,7 +48,8 @@ def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     vertices, faces = surface(solid, config.density)
     vertices, faces = decimated(vertices, faces, config.faces)
     colours = _sampled(field, vertices)
-    return Trimesh(vertices * step + origin, faces, vertex_colors=colours, process=False)
+    mesh = Trimesh(vertices * step + origin, faces, vertex_colors=colours, process=False)
+    return textured(mesh, gaussians, config.texture) if config.texture else mesh
 
 
 def density_field(gaussians: Gaussians, resolution: int) -> tuple[NDArray[np.float32], NDArray[np.float64], float]:
@@ -100,22 +109,29 @@ def _splat(field: NDArray, cells: NDArray, weights: NDArray, colours: NDArray) -
 
 
 def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
-    """The density with closed hollows filled and small separate parts emptied.
+    """The density, smoothed, with hollows filled and small separate parts emptied.
+
+    Gaussians cover a surface, often with pinholes: a hollow counts as closed when openings of up to `2 * PINHOLE`
+    samples are stopped.
 
     Raises:
         ValueError: if the density is nowhere above `level`.
     """
     from scipy import ndimage
 
-    full = density > level
+    smooth = ndimage.gaussian_filter(density, SMOOTHING)
+    full = smooth > level
     if not full.any():
-        raise ValueError(f"the density reaches {density.max():.3g}, not mesh.density {level}; lower mesh.density")
-    filled = np.asarray(ndimage.binary_fill_holes(full))
+        raise ValueError(f"the density reaches {smooth.max():.3g}, not mesh.density {level}; lower mesh.density")
+    stopped = np.pad(full, PINHOLE)
+    stopped = ndimage.binary_closing(stopped, iterations=PINHOLE)[(slice(PINHOLE, -PINHOLE),) * 3]
+    hollow = np.asarray(ndimage.binary_fill_holes(stopped)) & ~stopped
+    filled = np.asarray(ndimage.binary_fill_holes(full | hollow))
     labels, count = ndimage.label(filled)  # pyright: ignore[reportGeneralTypeIssues]
     volumes = np.bincount(labels.ravel(), minlength=count + 1)
     volumes[0] = 0
     small = (volumes < LEAST_PART * volumes.max())[labels] & filled
-    solid = np.where(filled & ~full, 2 * level, density)
+    solid = np.where(filled & ~full, 2 * level, smooth)
     return np.where(small, 0, solid).astype(np.float32)
 
 
@@ -128,16 +144,21 @@ def surface(density: NDArray[np.float32], level: float) -> tuple[NDArray, NDArra
 
 
 def decimated(vertices: NDArray, faces: NDArray, target: int) -> tuple[NDArray, NDArray]:
-    """About `target` faces by quadric edge collapse; the input where it is small enough or would be torn open."""
-    from fast_simplification import simplify
-    from trimesh import Trimesh
+    """At most about `target` faces by edge collapse that keeps the surface a closed manifold.
 
-    if len(faces) <= target:
+    Vertices may move by up to `LARGEST_MOVE` samples; a surface that has more faces even then stays so, and one
+    that is no closed manifold stays as it is.
+    """
+    from manifold3d import Manifold, Mesh
+
+    whole = Manifold(Mesh(vertices.astype(np.float32), faces.astype(np.uint32)))
+    if whole.is_empty():
         return vertices, faces
-    points, triangles, *_ = simplify(vertices.astype(np.float64), faces.astype(np.int32), target_count=target)
-    closed = Trimesh(points, triangles, process=False).is_watertight
-    was_closed = Trimesh(vertices, faces, process=False).is_watertight
-    return (points, triangles) if closed or not was_closed else (vertices, faces)
+    solid, move = whole, SMALLEST_MOVE
+    while solid.num_tri() > target and move <= LARGEST_MOVE:
+        solid, move = whole.simplify(move), move * 2
+    made = solid.to_mesh()
+    return np.asarray(made.vert_properties[:, :3]), np.asarray(made.tri_verts)
 
 
 def _sampled(field: NDArray[np.float32], vertices: NDArray) -> NDArray[np.uint8]:
@@ -150,6 +171,8 @@ def _sampled(field: NDArray[np.float32], vertices: NDArray) -> NDArray[np.uint8]
 
 def glb_bytes(mesh: Trimesh) -> bytes:
     """The mesh as binary glTF 2.0 with normals; vertex colours become linear, as glTF's COLOR_0 wants them."""
+    if mesh.visual.kind == "texture":
+        return bytes(mesh.export(file_type="glb", include_normals=True))  # pyright: ignore[reportArgumentType]
     srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     copy = mesh.copy()

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from recon.cameras import turntable
 from recon.config import FitConfig, MeshConfig
 from recon.fit import fit
+from recon.gaussians import Gaussians
 from recon.mesh import glb_bytes, mesh_of
 
 VALIDATE = """
@@ -25,15 +26,20 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(r
 
 
 @pytest.fixture(scope="module")
-def mesh() -> trimesh.Trimesh:
-    """Of Gaussians fitted to sixteen views of a box, red in front (z > 0) and blue behind."""
+def gaussians() -> Gaussians:
+    """Fitted to sixteen views of a box, red in front (z > 0) and blue behind."""
     from factory.meshes import load_mesh, render_turntable
 
     box = trimesh.creation.box((1.0, 0.7, 0.8))
     box.visual.face_colors = np.where(box.triangles_center[:, 2:] > 0.0, [[220, 40, 40, 255]], [[40, 40, 220, 255]])
     frames = render_turntable(load_mesh(box.export(file_type="glb"), "glb"), 0.3, 48)
     config = FitConfig(iterations=200, num_points=1000, device="cpu")
-    return mesh_of(fit(frames, None, turntable(0.3, 48), config).gaussians, MeshConfig(resolution=48, faces=4000))
+    return fit(frames, None, turntable(0.3, 48), config).gaussians
+
+
+@pytest.fixture(scope="module")
+def mesh(gaussians: Gaussians) -> trimesh.Trimesh:
+    return mesh_of(gaussians, MeshConfig(resolution=48, faces=4000, texture=0))
 
 
 def test_it_is_a_closed_surface_near_the_shape(mesh: trimesh.Trimesh) -> None:
@@ -54,13 +60,15 @@ def test_its_colours_lie_where_the_shapes_do(mesh: trimesh.Trimesh) -> None:
     assert (colours[back, 2] > colours[back, 0]).mean() > 0.8
 
 
-def test_khronos_validator_finds_no_error(mesh: trimesh.Trimesh, tmp_path: Path) -> None:
+@pytest.mark.parametrize("texture", [0, 128])
+def test_khronos_validator_finds_no_error(gaussians: Gaussians, texture: int, tmp_path: Path) -> None:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("node and npm are not installed")
     root = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, check=True).stdout.strip()
     if not Path(root, "gltf-validator").is_dir():
         pytest.skip("gltf-validator is not installed (npm install -g gltf-validator)")
+    mesh = mesh_of(gaussians, MeshConfig(resolution=48, faces=4000, texture=texture))
     (tmp_path / "mesh.glb").write_bytes(glb_bytes(mesh))
     (tmp_path / "validate.js").write_text(VALIDATE)
     result = subprocess.run(

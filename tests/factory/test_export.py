@@ -33,7 +33,7 @@ def finished_row(mesh: bytes | None) -> dict:
 
 def test_mesh_is_a_file_beside_the_ply_and_named_in_the_row(tmp_path):
     gaussians = init_ball(400, opacity=0.9, generator=torch.Generator().manual_seed(0))
-    glb = glb_bytes(mesh_of(gaussians, MeshConfig(resolution=24)))
+    glb = glb_bytes(mesh_of(gaussians, MeshConfig(resolution=24, texture=0)))
     config = FactoryConfig(files=FilesConfig(turntable_frames=16))
     row, schema = write_asset(open_store(str(tmp_path)), finished_row(glb), config)
     entry = pa.Table.from_pylist([row], schema=schema).to_pylist()[0]["mesh"]

@@ -40,7 +40,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shell_becomes_one_closed_surface_near_the_shape(name):
-    mesh = mesh_of(shell(SHAPES[name]), MeshConfig(resolution=64, faces=3000))
+    mesh = mesh_of(shell(SHAPES[name]), MeshConfig(resolution=64, faces=3000, texture=0))
     assert mesh.is_watertight
     assert mesh.is_winding_consistent
     assert mesh.volume > 0, "faces look outwards"
@@ -51,8 +51,23 @@ def test_a_shell_becomes_one_closed_surface_near_the_shape(name):
     assert chamfer < 3 * DEVIATION, "the surface lies within the Gaussians' reach"
 
 
+def test_a_texture_shows_what_the_gaussians_show():
+    mesh = mesh_of(shell(SHAPES["sphere"]), MeshConfig(resolution=48, faces=1500, texture=256))
+    scene = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb")
+    (read,) = scene.geometry.values()
+    picture = read.visual.material.baseColorTexture
+    assert picture.size == (256, 256)
+    rows, columns = ((1 - read.visual.uv[:, 1]) * 255).round().astype(int), (read.visual.uv[:, 0] * 255).round()
+    colours = np.asarray(picture.convert("RGB"))[rows, columns.astype(int)]
+    x = read.vertices[:, 0]
+    assert (colours[x > 0.15] == [255, 0, 0]).mean() > 0.97
+    assert (colours[x < -0.15] == [0, 0, 255]).mean() > 0.97
+    read.merge_vertices(merge_tex=True, merge_norm=True)
+    assert read.is_watertight, "seams double vertices, not places"
+
+
 def test_colours_survive_the_glb():
-    mesh = mesh_of(shell(SHAPES["sphere"]), MeshConfig(resolution=64, faces=3000))
+    mesh = mesh_of(shell(SHAPES["sphere"]), MeshConfig(resolution=64, faces=3000, texture=0))
     scene = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb")
     (read,) = scene.geometry.values()
     colours, x = np.asarray(read.visual.vertex_colors), read.vertices[:, 0]
@@ -65,7 +80,7 @@ def test_colours_survive_the_glb():
 
 def test_mid_grey_is_written_linear():
     points = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
-    mesh = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32))
+    mesh = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32, texture=0))
     assert abs(int(np.median(mesh.visual.vertex_colors[:, 0])) - 128) <= 1
     (read,) = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb").geometry.values()
     assert abs(int(np.median(read.visual.vertex_colors[:, 0])) - 55) <= 1, "0.5 sRGB is 0.214 linear"
@@ -74,7 +89,7 @@ def test_mid_grey_is_written_linear():
 def test_floaters_are_left_out():
     ball = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
     points = np.concatenate([ball, [[1.2, 1.2, 1.2]] * 10])
-    mesh = mesh_of(gaussians_at(points, np.full((2010, 3), 0.5)), MeshConfig(resolution=64))
+    mesh = mesh_of(gaussians_at(points, np.full((2010, 3), 0.5)), MeshConfig(resolution=64, texture=0))
     assert mesh.bounds.max() < 1.0
 
 
@@ -88,4 +103,4 @@ def test_what_cannot_be_meshed_is_named(change, message):
     if change == "faint":
         gaussians.opacities -= 12
     with pytest.raises(ValueError, match=message):
-        mesh_of(gaussians, MeshConfig(resolution=32))
+        mesh_of(gaussians, MeshConfig(resolution=32, texture=0))
