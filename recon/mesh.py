@@ -124,7 +124,8 @@ def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     if not full.any():
         raise ValueError(f"the density reaches {smooth.max():.3g}, not mesh.density {level}; lower mesh.density")
     stopped = np.pad(full, PINHOLE)
-    stopped = ndimage.binary_closing(stopped, iterations=PINHOLE)[(slice(PINHOLE, -PINHOLE),) * 3]
+    stopped = np.asarray(ndimage.binary_closing(stopped, iterations=PINHOLE))[(slice(PINHOLE, -PINHOLE),) * 3]
+    stopped = stopped.astype(bool)
     hollow = np.asarray(ndimage.binary_fill_holes(stopped)) & ~stopped
     filled = np.asarray(ndimage.binary_fill_holes(full | hollow))
     labels, count = ndimage.label(filled)  # pyright: ignore[reportGeneralTypeIssues]
@@ -171,7 +172,7 @@ def _sampled(field: NDArray[np.float32], vertices: NDArray) -> NDArray[np.uint8]
 
 def glb_bytes(mesh: Trimesh) -> bytes:
     """The mesh as binary glTF 2.0 with normals; vertex colours become linear, as glTF's COLOR_0 wants them."""
-    if mesh.visual.kind == "texture":
+    if mesh.visual.kind == "texture":  # pyright: ignore[reportOptionalMemberAccess]
         return bytes(mesh.export(file_type="glb", include_normals=True))  # pyright: ignore[reportArgumentType]
     srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -74,7 +74,7 @@ def textured(mesh: Trimesh, gaussians: Gaussians, size: int) -> Trimesh:
     picture[texels.rows, texels.columns] = seen_colours(gaussians, texels)
     empty = np.ones((size, size), bool)
     empty[texels.rows, texels.columns] = False
-    nearest = distance_transform_edt(empty, return_distances=False, return_indices=True)
+    nearest = np.asarray(distance_transform_edt(empty, return_distances=False, return_indices=True))
     image = Image.fromarray((picture[tuple(nearest)].clip(0, 1) * 255).round().astype(np.uint8))
     material = PBRMaterial(baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0)
     return Trimesh(
@@ -101,7 +101,7 @@ def texels_of(mesh: Trimesh, origins: NDArray, faces: NDArray, uvs: NDArray, siz
 
     normals = between(mesh.vertex_normals)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    colours = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore[reportAttributeAccessIssue]
+    colours = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
     return Texels(
         rows=rows, columns=columns, points=between(np.asarray(mesh.vertices)), normals=normals, colours=between(colours)
     )
