@@ -78,6 +78,14 @@ class _Actor:
     since: float
 
 
+@dataclass(slots=True)
+class _Home:
+    """Where an actor came up last."""
+
+    stage: str
+    node: str
+
+
 class Board:
     """Counts rows and actors by stage.
 
@@ -97,6 +105,8 @@ class Board:
         self.metrics, self.is_gone = metrics() if metrics else None, is_gone
         self._started: dict[str, _Place] = {}
         self._actors: dict[str, _Actor] = {}
+        self._homes: dict[str, _Home] = {}
+        self._heard = time.monotonic()
         self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
 
     def record(
@@ -123,9 +133,12 @@ class Board:
             actor: the same after a restart of its process.
             evaluations: sampler steps and forwards.
             notes: see `Snapshot.notes`.
-            host: of the actor, where rows start. node: its node's id.
+            host: of the actor, where rows start. node: its node's id, where it loads or rows start.
         """
         count = self.stages[stage]
+        self._heard = time.monotonic()
+        if actor and node:
+            self._homes[actor] = _Home(stage, node)
         self._notes.extend(notes)
         if event == "loading" and actor in self._actors:
             count.restarts += 1
@@ -169,6 +182,21 @@ class Board:
         """Forget the actors, as those of a pass that has ended."""
         for actor in list(self._actors):
             self._move(actor, self._actors[actor].stage, "")
+        self._homes.clear()
+
+    def stranded(self, patience: float = 15.0) -> list[str]:
+        """Actors whose node has gone and that find no place on another, once the line waits for nothing but their rows.
+
+        The stage of each has other actors, all of them idle, and none of the line has been heard of for `patience`
+        seconds. Each is named once.
+        """
+        living = {name for name in self._actors if name in self._homes and not self.is_gone(self._homes[name].node)}
+        busy = any(self._actors[name].state != "idle" for name in living)
+        if busy or time.monotonic() - self._heard < patience:
+            return []
+        staffed = {self._homes[name].stage for name in living}
+        lost = [n for n, home in self._homes.items() if home.stage in staffed and n not in living]
+        return [name for name in lost if self.is_gone(self._homes.pop(name).node)]
 
     def read(self) -> Snapshot:
         """The counts now, and the notes since the last reading."""

@@ -28,7 +28,7 @@ from factory.config import FactoryConfig, LineConfig, Pool
 from factory.health import MAX_DEATHS
 from factory.ledger import Ledger
 from factory.metrics import Metrics
-from factory.nodes import is_gone
+from factory.nodes import giving_up_stranded, is_gone
 from factory.placement import place
 from factory.progress import Display, Tally
 from factory.prompts import Prompt
@@ -180,7 +180,8 @@ def run_line(
                 if rows:
                     board.renew.remote()
                     dataset = build(source(work, rows, attempt), chain, line, board, careful=attempt == 2)
-                    _drain(dataset, tally, ledger, line.max_failed_share)
+                    with giving_up_stranded(board):
+                        _drain(dataset, tally, ledger, line.max_failed_share)
             _bury_killed(work, ledger, tally, board)
     finally:
         ledger.publish()

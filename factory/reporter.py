@@ -42,7 +42,7 @@ class Reporter:
     def loading(self) -> Iterator[None]:
         """Around the loading of models."""
         started = time.perf_counter()
-        self._send("loading")
+        self._send("loading", node=self.node)
         yield
         seconds = time.perf_counter() - started
         note = {"event": "stage_ready", "stage": self.stage, "seconds": round(seconds, 3), "host": self.host}

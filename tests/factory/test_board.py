@@ -108,3 +108,22 @@ def test_the_end_of_a_node_is_no_death_of_its_rows() -> None:
     for node, count in (("spot", 0), ("firm", 1), ("spot", 1)):
         board.record("image", "start", ["p"], actor="a", host="h", node=node)
         assert board.deaths("image", ["p"]) == [Deaths(count=count, host="h")]
+
+
+def test_actors_of_lost_nodes_are_named_once_nothing_else_is_left():
+    gone: set[str] = set()
+    board = Board(["image"], is_gone=gone.__contains__)
+    for actor, node in (("a", "one"), ("b", "two")):
+        board.record("image", "loading", actor=actor, node=node)
+        board.record("image", "ready", actor=actor)
+    assert board.stranded(patience=0) == [], "both nodes are there"
+    gone.add("two")
+    assert board.stranded(patience=60) == [], "it may come up elsewhere"
+    board.record("image", "start", ["p"], actor="a", node="one")
+    assert board.stranded(patience=0) == [], "the line has other work"
+    board.record("image", "end", ["p"], actor="a")
+    board.record("image", "gone", actor="b")
+    assert board.stranded(patience=0) == ["b"]
+    assert board.stranded(patience=0) == []
+    gone.add("one")
+    assert board.stranded(patience=0) == [], "a stage keeps its last actor"
