@@ -20,6 +20,7 @@ CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 BUCKET = "test"
+START_ATTEMPTS = 3
 
 
 def free_port() -> int:
@@ -29,25 +30,37 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path, seconds: float = 60.0) -> Iterator[str]:
+def s3_server(folder: Path, seconds: float = 40.0) -> Iterator[str]:
     """Run the server with an empty bucket `test` and its data in `folder`; yields its address.
 
     It knows one pair of keys, CREDENTIALS; this function sets nothing in the environment.
     """
-    port = free_port()
-    flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}"]
-    command = [str(WEED), "mini", f"-dir={folder}", f"-s3.port={port}", *flags]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, env=os.environ | CREDENTIALS, **quiet)
+    endpoint, process = _started(folder, seconds)
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}", process, seconds)
-        yield f"http://127.0.0.1:{port}"
+        yield endpoint
     finally:
         process.kill()
         process.wait()
 
 
-def _wait_until_ready(endpoint: str, process: subprocess.Popen, seconds: float) -> None:
+def _started(folder: Path, seconds: float) -> tuple[str, subprocess.Popen]:
+    """A server that answers. Two that start at once may want the same inner ports: then one ends, and tries again."""
+    flags = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false", f"-bucket={BUCKET}"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for attempt in range(START_ATTEMPTS):
+        port, data = free_port(), folder / f"start-{attempt}"
+        data.mkdir(parents=True)
+        command = [str(WEED), "mini", f"-dir={data}", f"-s3.port={port}", *flags]
+        process = subprocess.Popen(command, cwd=data, env=os.environ | CREDENTIALS, **quiet)
+        if _is_ready(f"http://127.0.0.1:{port}", process, seconds):
+            return f"http://127.0.0.1:{port}", process
+        process.kill()
+        process.wait()
+    raise TimeoutError(f"the S3 server did not start in {folder} in {START_ATTEMPTS} attempts of {seconds:.0f} s")
+
+
+def _is_ready(endpoint: str, process: subprocess.Popen, seconds: float) -> bool:
+    """Whether the server takes an object before the time is over or its process ends."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -59,7 +72,7 @@ def _wait_until_ready(endpoint: str, process: subprocess.Popen, seconds: float) 
     while time.monotonic() < deadline and process.poll() is None:
         try:
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"")
-            return
+            return True
         except (BotoCoreError, ClientError):
             time.sleep(0.2)
-    raise TimeoutError(f"the S3 server at {endpoint} did not start within {seconds:.0f} s")
+    return False

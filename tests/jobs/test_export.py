@@ -190,6 +190,7 @@ def test_loose_files_become_splats_and_meshes(run: Path, tmp_path: Path) -> None
     assert (splats[:, 24:27] == (255, 0, 0)).all()
     assert list(exported(assets, tmp_path / "glb", format="glb", mesh=MeshConfig(resolution=32))) == ["torn"]
     mesh = trimesh.load(tmp_path / "glb/red.glb", force="mesh")
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     assert mesh.is_watertight
     assert mesh.bounds.max() == pytest.approx(RADIUS, abs=0.1)
 

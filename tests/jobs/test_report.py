@@ -177,7 +177,7 @@ def test_an_asset_by_keyboard_and_its_viewer(browser: Any, pair: tuple[Path, Pat
     assert facts["re-renders to prompt, CLIP small"] == "48.00"
     assert facts["seed"] == "28"
     page.keyboard.press("Escape")
-    assert page.evaluate("() => document.querySelectorAll('#asset video').length") == 0
+    page.wait_for_function("() => document.querySelectorAll('#asset video').length === 0")
 
 
 def test_page_on_a_phone(browser: Any, pair: tuple[Path, Path]) -> None:
