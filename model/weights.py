@@ -48,6 +48,9 @@ def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
 
 
 def _downloaded(hub_id: str, revision: str | None) -> Path:
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:

@@ -1,6 +1,9 @@
 """Any text-to-image pipeline of diffusers, on a tiny random SDXL."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,3 +131,12 @@ def test_what_is_missing_is_said_in_one_sentence(tmp_path: Path, monkeypatch: py
 def test_bad_settings_name_the_limit(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ImageConfig(**settings)
+
+
+def test_weights_that_are_nowhere_are_named_in_a_process_of_their_own():
+    code = "from model.weights import locate; locate('nobody/nothing', 'image')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    assert done.returncode == 1
+    assert "the weights of nobody/nothing are no local folder" in done.stderr.splitlines()[-1]
