@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import uuid
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from factory.finetuning import STOPPED, Quarantine, Run, WorkersConfig, publish, work
 from factory.lease import Lease
 from factory.shards import Index, read_index
+from factory.stopping import handler_kept
 from factory.store import StorageConfig, Store, open_store, pyarrow_filesystem
 from factory.targets import UNNAMED, missing, target_of
 from model.config import TrainConfig
@@ -173,7 +175,8 @@ def fit(run: Run) -> None:
         dataset_config=Feed(run),
     )  # fmt: skip
     try:
-        trainer.fit()
+        with handler_kept(signal.SIGINT):
+            trainer.fit()
     except Exception as error:
         if _read(run.store, STOPPED) is None:
             raise RuntimeError(f"training stopped: {_last_line(error)}; run the same command again to go on") from error

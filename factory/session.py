@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any
 
 import ray
@@ -11,7 +12,7 @@ from ray.data import DataContext
 
 from factory.config import FactoryConfig
 from factory.identity import Weights, weights_of
-from factory.stopping import sigterm_kept
+from factory.stopping import handler_kept
 from factory.traffic import LOCAL_STORE_BYTES
 
 START_ATTEMPTS = 3
@@ -35,7 +36,7 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
         common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
     for attempt in range(START_ATTEMPTS):
         try:
-            with sigterm_kept():
+            with handler_kept(signal.SIGTERM):
                 ray.init(address, **common)
             return
         except ConnectionError as error:

@@ -29,12 +29,14 @@ def restore(handlers: dict[signal.Signals, Any]) -> None:
 
 
 @contextmanager
-def sigterm_kept() -> Iterator[None]:
-    """Undo what the block does to the handler of SIGTERM: that of Ray leaves no time to put things in order."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
+def handler_kept(number: signal.Signals) -> Iterator[None]:
+    """Undo what the block does to a signal's handler: those of Ray leave no time to put things in order, or stay."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(number, before)
 
 
 def _interrupt_once(*_: object) -> None:

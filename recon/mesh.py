@@ -20,8 +20,8 @@ LEAST_DEVIATION = 0.7
 """Thinner Gaussians are widened to this many grid steps, since the grid would miss them."""
 LEAST_PART = 0.02
 """Separate parts with a smaller share of the largest part's volume are left out."""
-SMOOTHING = 1.0
-"""Standard deviation in samples of the blur over the density: single Gaussians would make a rough surface."""
+SMOOTHING = 0.01
+"""Standard deviation of the blur over the density, of the longest side: single Gaussians would make a rough surface."""
 PINHOLE = 2
 """Openings of up to twice this many samples do not join a hollow to the outside."""
 SMALLEST_MOVE, LARGEST_MOVE = 0.05, 0.8
@@ -119,7 +119,7 @@ def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     """
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(density, SMOOTHING)
+    smooth = np.pad(ndimage.gaussian_filter(density, SMOOTHING * max(density.shape))[1:-1, 1:-1, 1:-1], 1)
     full = smooth > level
     if not full.any():
         raise ValueError(f"the density reaches {smooth.max():.3g}, not mesh.density {level}; lower mesh.density")
