@@ -143,6 +143,10 @@ def use_threads(count: int) -> None:
         os.environ[name] = str(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+    if "numba" in sys.modules:  # its number is settled once its threads run, and it compares the variable with it
+        numba = sys.modules["numba"]
+        os.environ["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
 
 
 def fail(row: Row, stage: str, error: BaseException) -> None:
