@@ -190,9 +190,10 @@ class Board:
         The stage of each has other actors, all of them idle, and none of the line has been heard of for `patience`
         seconds. Each is named once.
         """
+        if time.monotonic() - self._heard < patience:
+            return []
         living = {name for name in self._actors if name in self._homes and not self.is_gone(self._homes[name].node)}
-        busy = any(self._actors[name].state != "idle" for name in living)
-        if busy or time.monotonic() - self._heard < patience:
+        if any(self._actors[name].state != "idle" for name in living):
             return []
         staffed = {self._homes[name].stage for name in living}
         lost = [n for n, home in self._homes.items() if home.stage in staffed and n not in living]

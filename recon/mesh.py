@@ -33,9 +33,8 @@ CELLS_AT_ONCE = 2_000_000
 def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     """The surface where the Gaussians' density reaches `config.density`, +y up as in glTF.
 
-    Hollows that no opening joins to the outside are filled, so that only the outer surface remains. A decimation
-    that opens the surface is not kept. With `config.texture` the mesh has a baked texture (see `textured`), else
-    sRGB colours of degree 0 at its vertices.
+    Hollows are filled, so that only the outer surface remains (see `solid_of`). With `config.texture` the mesh has a
+    baked texture (see `textured`), else sRGB colours of degree 0 at its vertices.
 
     Raises:
         ValueError: if there are no Gaussians, a value is not finite, or the density is nowhere reached.
