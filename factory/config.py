@@ -273,8 +273,12 @@ class RenderConfig:
     stretch: float = 1.0
     """Make each turntable's mesh longer or shorter along each of its axes, by a random factor of at most this and
     at least its inverse, in [1, 4]: more shapes to train on than there are assets."""
+    bend: float = 0.0
+    """Let each turntable's mesh lean, taper and twist at random, the more the higher, in [0, 1]."""
+    companions: float = 0.0
+    """Share of the turntables in which another asset of the table stands beside, in [0, 1]; captions name the first."""
     seed: int = 0
-    """Of elevations, starts and stretches; an asset's do not depend on the other assets."""
+    """Of elevations, starts, shapes and companions; all but the companion depend on the turntable's own id alone."""
     num_views: int = 16
     """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
     pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1), batch=4))
@@ -291,3 +295,6 @@ class RenderConfig:
             raise ValueError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")
         if not 1 <= self.stretch <= 4:
             raise ValueError(f"stretch is {self.stretch}; it must lie in [1, 4]")
+        for name in ("bend", "companions"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")

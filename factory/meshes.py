@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numba
@@ -79,40 +79,19 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     return _assemble(meshes)
 
 
-def stretched(mesh: Mesh, factors: NDArray[np.float64]) -> Mesh:
-    """The mesh made longer or shorter along its axes, and normalised again: another thing of the same kind.
-
-    Args:
-        factors: [3], each > 0; x, y (up), z.
-    """
-    corners = mesh.corners * factors
-    normals = mesh.normals / factors
-    lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
-    return replace(
-        mesh,
-        corners=(corners / np.linalg.norm(corners, axis=-1).max()).astype(np.float32),
-        normals=(normals / np.maximum(lengths, 1e-12)).astype(np.float32),
-    )
-
-
 def _assemble(meshes: list) -> Mesh:
     images: dict[int, tuple[int, NDArray[np.uint8]]] = {}
     parts = [_soup(mesh, images) for mesh in meshes]
     corners, normals, uvs, colors, ids, cutoffs = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not np.isfinite(corners).all():
         raise ValueError("asset has non-finite vertices")
-    low, high = corners.reshape(-1, 3).min(0), corners.reshape(-1, 3).max(0)
-    corners = corners - (low + high) / 2
-    radius = float(np.linalg.norm(corners.reshape(-1, 3), axis=1).max())
-    if radius <= 0:
-        raise ValueError("asset has no extent: every vertex lies in one point")
     ordered = [pixels for _, pixels in sorted(images.values(), key=lambda pair: pair[0])]
     sizes = [p.shape[0] * p.shape[1] for p in ordered]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     textures = [(offsets[i], p.shape[1], p.shape[0]) for i, p in enumerate(ordered)]
     texels = [p.reshape(-1, 4) for p in ordered]
     return Mesh(
-        corners=(corners / radius).astype(np.float32),
+        corners=normalised(corners),
         normals=normals.astype(np.float32),
         uvs=np.nan_to_num(uvs).astype(np.float32),
         colors=colors.astype(np.float32),
@@ -121,6 +100,20 @@ def _assemble(meshes: list) -> Mesh:
         textures=np.array(textures, np.int64).reshape(-1, 3),
         cutoffs=cutoffs.astype(np.float32),
     )
+
+
+def normalised(corners: NDArray) -> NDArray[np.float32]:
+    """Corners [F,3,3] moved and scaled into the unit sphere about their bounding box's centre.
+
+    Raises:
+        ValueError: when they all lie in one point.
+    """
+    points = corners.reshape(-1, 3)
+    centred = corners - (points.min(0) + points.max(0)) / 2
+    radius = float(np.linalg.norm(centred, axis=-1).max())
+    if radius <= 0:
+        raise ValueError("asset has no extent: every vertex lies in one point")
+    return (centred / radius).astype(np.float32)
 
 
 def _soup(mesh, images: dict[int, tuple[int, NDArray[np.uint8]]]) -> tuple[NDArray, ...]:

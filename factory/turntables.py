@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from factory.config import RenderConfig
 from factory.finishing import Finish
@@ -25,6 +24,12 @@ from factory.schema import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDER
 from factory.stage import Row
 from factory.store import pyarrow_filesystem
 
+if TYPE_CHECKING:
+    from factory.meshes import Mesh
+    from factory.variations import Warp
+
+_MOST_BENT = np.array([0.5, 0.5, 0.6, 1.2])
+"""Lean in x and z, taper, twist in radians for each unit of height."""
 _TEXTS = ("caption", "license", "source", "split")
 
 
@@ -95,7 +100,17 @@ class RenderWork:
         """One turntable to render."""
         asset = self.assets[row // self.config.turntables]
         number = row % self.config.turntables
-        return asset | {"turntable_id": f"{asset['asset_id']}.{number}", "attempt": attempt}
+        turntable_id = f"{asset['asset_id']}.{number}"
+        return asset | {
+            "turntable_id": turntable_id, "companion": self._companion(turntable_id, asset), "attempt": attempt
+        }  # fmt: skip
+
+    def _companion(self, turntable_id: str, asset: Row) -> str | None:
+        """Path of another asset of the table, for the share of turntables that has one."""
+        random = _random("companion", turntable_id, self.config.seed)
+        other = self.assets[int(random.integers(len(self.assets)))]
+        wanted = random.uniform() < self.config.companions
+        return other["path"] if wanted and other is not asset and not other["error"] else None
 
     def unusable(self) -> list[Row]:
         """Dead letters of the rows that the table itself disqualifies."""
@@ -129,16 +144,18 @@ class RenderTurntables(Finish):
     def make(self, row: Row) -> Row:
         """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
         from factory.export import png
-        from factory.meshes import load_mesh, render_turntable, stretched
+        from factory.meshes import render_turntable
+        from factory.variations import beside, warped
         from recon.cameras import azimuths, turntable
         from recon.config import OrbitConfig
 
         config, orbit = self.config, OrbitConfig(num_views=self.config.num_views)
-        elevation, start, factors = drawn(row["turntable_id"], config)
-        data = read_asset(row["path"], self.root)
-        mesh = load_mesh(data, PurePosixPath(row["path"]).suffix.lower().lstrip("."))
-        if config.stretch > 1:
-            mesh = stretched(mesh, factors)
+        elevation, start, warp, (scale, place) = drawn(row["turntable_id"], config)
+        mesh = read_mesh(row["path"], self.root)
+        if not warp.idle:
+            mesh = warped(mesh, warp)
+        if row["companion"]:
+            mesh = beside(mesh, read_mesh(row["companion"], self.root), scale, place)
         frames = render_turntable(mesh, elevation, config.size, orbit.num_views, start)
         cameras = turntable(elevation, config.size, orbit, start)
         return {
@@ -152,12 +169,31 @@ class RenderTurntables(Finish):
         }
 
 
-def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, NDArray[np.float64]]:
-    """Elevation and start azimuth in radians and stretch [3], from the seed and the turntable's own id."""
-    random = np.random.default_rng(int(digest("view", turntable_id, str(config.seed)), 16))
+def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, Warp, tuple[float, float]]:
+    """Elevation and start azimuth in radians, change of shape, and a companion's scale and azimuth.
+
+    From the seed and the turntable's own id.
+    """
+    from factory.variations import Warp
+
+    random = _random("view", turntable_id, config.seed)
     elevation = random.uniform(0, math.radians(config.max_elevation_degrees))
     start = random.uniform(0, 2 * math.pi)
-    return elevation, start if config.random_start else 0.0, config.stretch ** random.uniform(-1, 1, 3)
+    factors = config.stretch ** random.uniform(-1, 1, 3)
+    lean_x, lean_z, taper, twist = config.bend * random.uniform(-1, 1, 4) * _MOST_BENT
+    warp = Warp(factors=tuple(factors), lean=(lean_x, lean_z), taper=taper, twist=twist)
+    return elevation, start if config.random_start else 0.0, warp, (random.uniform(0.4, 1), random.uniform(0, math.tau))
+
+
+def _random(purpose: str, turntable_id: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng(int(digest(purpose, turntable_id, str(seed)), 16))
+
+
+def read_mesh(path: str, root: str) -> Mesh:
+    """An asset's mesh, see `read_asset`; ValueError for one that cannot be used."""
+    from factory.meshes import load_mesh
+
+    return load_mesh(read_asset(path, root), PurePosixPath(path).suffix.lower().lstrip("."))
 
 
 def read_asset(path: str, root: str) -> bytes:

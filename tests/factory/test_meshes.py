@@ -9,7 +9,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from factory.meshes import Mesh, load_mesh, render_turntable, stretched
+from factory.meshes import Mesh, load_mesh, render_turntable
 from recon.cameras import turntable
 
 
@@ -52,17 +52,6 @@ def test_a_sphere_covers_the_disc_that_perspective_gives():
     focal, distance = float(cameras.Ks[0, 0, 0]), 3.0115
     radius = focal * math.tan(math.asin(1 / distance))
     assert (view[..., 3] > 127).sum() == pytest.approx(math.pi * radius**2, rel=0.01)
-
-
-def test_a_stretched_sphere_is_the_ellipsoid_with_its_normals():
-    factors = np.array([0.5, 2.0, 1.0])
-    ball = stretched(load_mesh(glb(trimesh.creation.icosphere(subdivisions=3))), factors)
-    extents = np.ptp(ball.corners.reshape(-1, 3), axis=0)
-    assert extents / extents[1] == pytest.approx(factors / 2, abs=0.02)
-    assert np.linalg.norm(ball.corners, axis=-1).max() == pytest.approx(1)
-    outward = ball.corners / (factors / 2) ** 2
-    outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
-    assert (ball.normals * outward).sum(-1).min() > 0.98
 
 
 def test_elevation_shows_the_top():

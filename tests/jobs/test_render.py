@@ -84,8 +84,8 @@ def test_views_depend_on_seed_and_id_only() -> None:
     config = RenderConfig()
     assert drawn("a.0", config)[:2] == drawn("a.0", RenderConfig(size=64))[:2]
     assert drawn("a.0", config)[:2] != drawn("a.1", config)[:2] != drawn("a.1", RenderConfig(seed=1))[:2]
-    assert (drawn("a.0", config)[2] == 1).all()
-    factors = np.stack([drawn(f"{n}.0", RenderConfig(stretch=2.0))[2] for n in range(200)])
+    assert drawn("a.0", config)[2].idle
+    factors = np.stack([drawn(f"{n}.0", RenderConfig(stretch=2.0))[2].factors for n in range(200)])
     assert 0.5 <= factors.min() < 0.55
     assert 1.8 < factors.max() <= 2
     assert drawn("a.0", config)[1] == 0.0
@@ -93,6 +93,18 @@ def test_views_depend_on_seed_and_id_only() -> None:
     elevations = [drawn(f"{n}.0", config)[0] for n in range(200)]
     assert 0 <= min(starts) < 0.3 < 6.0 < max(starts) < 2 * math.pi
     assert 0 <= min(elevations) < 0.05 < 0.74 < max(elevations) <= math.pi / 4
+
+
+def test_companions_are_other_usable_assets_in_their_share() -> None:
+    assets = [{"asset_id": n, "path": f"{n}.glb", "error": "broken" if n == "c" else None} for n in "abc"]
+    config = RenderConfig(turntables=200, companions=0.5)
+    rows = [RenderWork(assets=assets, config=config).row(number, 1) for number in range(600)]
+    companions = {name: [r["companion"] for r in rows if r["asset_id"] == name] for name in "abc"}
+    assert set(companions["a"]) == {None, "b.glb"}
+    assert set(companions["b"]) == {None, "a.glb"}
+    assert 0.1 < np.mean([path is not None for path in companions["a"]]) < 0.25
+    alone = RenderWork(assets=assets, config=RenderConfig(turntables=2))
+    assert {alone.row(number, 1)["companion"] for number in range(6)} == {None}
 
 
 def test_tables_of_assets_are_checked(tmp_path: Path) -> None:
