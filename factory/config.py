@@ -144,6 +144,18 @@ class FactoryConfig:
     storage: StorageConfig = field(default_factory=StorageConfig)
     cost: CostConfig = field(default_factory=CostConfig)
 
+    def __post_init__(self) -> None:
+        late = self.late_rounds()
+        if late and self.refine.rounds_at != RefineConfig().rounds_at:
+            raise ValueError(
+                f"refine.rounds_at has {', '.join(map(str, late))}, but the fit ends after fit.iterations = "
+                f"{self.fit.iterations}; give rounds before that, more iterations, or no rounds"
+            )
+
+    def late_rounds(self) -> tuple[int, ...]:
+        """Rounds of refinement that a shorter fit than the default's never comes to."""
+        return self.refine.rounds_at[len(self.refine.within(self.fit.iterations)) :]
+
 
 def preset(name: Preset) -> FactoryConfig:
     """The settings of a preset.

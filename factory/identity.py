@@ -64,6 +64,11 @@ def refuse_changes(store: Store, config: FactoryConfig, weights: Weights | None,
         )
 
 
+def is_new(store: Store) -> bool:
+    """Nothing was ever made in the folder."""
+    return _text(store, SETTINGS) is None
+
+
 def write(store: Store, config: FactoryConfig, weights: Weights | None) -> None:
     """Write down what the outcomes from now on are made with."""
     text = to_yaml(config).encode()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from factory.readers import Raw, read_rows
+from factory.readers import Raw, missing_column, read_rows
 from factory.secrets import scrub
 from factory.spool import Spool, Spooled
 from factory.store import StorageConfig
@@ -25,6 +25,7 @@ ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ID_COLUMNS = ("prompt_id", "id")
 COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
 """What is read of a table; nothing else is looked at."""
+_WHOLE = re.compile(r"\s*\+?[0-9]+\s*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -103,7 +104,7 @@ def read_prompts(
     if not table.prompts and not table.rejected:
         raise ValueError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:
-        raise ValueError(f"{uri}: no column 'prompt'. Available: {', '.join(map(str, columns))}")
+        raise missing_column(uri, "prompt", columns)
     return table
 
 
@@ -177,7 +178,8 @@ def _seed(value: Any) -> int | None:
     if value is None or value == "":
         return None
     try:
-        seed = int(value) if isinstance(value, (str, int)) or float(value).is_integer() else None
+        written = not isinstance(value, str) or _WHOLE.fullmatch(value)
+        seed = int(value) if written and (isinstance(value, (str, int)) or float(value).is_integer()) else None
     except (TypeError, ValueError, OverflowError):
         seed = None
     if seed is None or isinstance(value, bool) or not 0 <= seed <= MAX_SEED:

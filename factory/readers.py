@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,23 +40,26 @@ def read_rows(
 
     Args:
         uri: local path or s3:// address that ends in .txt, .csv, .jsonl or .parquet.
-        text_column: the column that a line of a txt file stands for.
+        text_column: the column that a line of a txt file stands for; csv and parquet files must have it.
         storage: how s3:// is reached.
         columns: the only ones that the caller looks at, so that others need not be decoded; they may come all the same.
 
     Raises:
-        ValueError: when the file is missing, has another suffix or is no table of its format at all.
+        ValueError: when the file is missing, has another suffix, is no table of its format at all, lacks `text_column`
+            or has two columns of one name.
     """
     suffix = uri.rsplit(".", 1)[-1].lower() if "." in uri.rsplit("/", 1)[-1] else ""
     if suffix not in FORMATS:
         raise ValueError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
     with _open(uri, storage) as stream:
         if suffix == "parquet":
-            yield from _parquet_rows(uri, stream, columns)
+            yield from _parquet_rows(uri, stream, text_column, columns)
         elif suffix == "csv":
-            yield from _csv_rows(uri, stream)
+            yield from _csv_rows(uri, stream, text_column, columns)
+        elif suffix == "jsonl":
+            yield from _json_rows(uri, stream)
         else:
-            yield from _lines(stream, _json_values if suffix == "jsonl" else _text_values(text_column))
+            yield from _lines(stream, _text_values(text_column))
 
 
 def _open(uri: str, storage: StorageConfig | None):
@@ -116,9 +122,20 @@ def _text_values(column: str):
     return lambda line: {column: line.decode("utf-8")}
 
 
+def _json_rows(uri: str, stream) -> Iterator[Raw]:
+    if _ARRAY.match(stream.read(4096)):
+        raise ValueError(f"{uri}: a JSON array; write one object a line, as `jq -c '.[]'` does")
+    stream.seek(0)
+    return _lines(stream, _json_values)
+
+
+_ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|\n)")
+"""How a file starts that holds its rows in one array; a single row that is a list starts otherwise."""
+
+
 def _json_values(line: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(line.decode("utf-8"))
+        values = json.loads(line.decode("utf-8"), object_pairs_hook=_named_once)
     except json.JSONDecodeError as error:
         raise ValueError(f"not a JSON object: {error}") from error
     except RecursionError as error:
@@ -128,11 +145,42 @@ def _json_values(line: bytes) -> dict[str, Any]:
     return values
 
 
-def _csv_rows(uri: str, stream) -> Iterator[Raw]:
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"key {_repeated(name for name, _ in pairs)[0]!r} comes twice; keep one")
+    return values
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _check_header(uri: str, names: Sequence[str], text_column: str, wanted: Sequence[str] | None) -> None:
+    """The text column must be there, and what the caller looks at must come once; other columns may repeat."""
+    repeated = [name for name in _repeated(names) if (wanted is None and name) or name in (wanted or ())]
+    if repeated:
+        raise ValueError(f"{uri}: column {repeated[0]!r} comes {list(names).count(repeated[0])} times; keep one")
+    if text_column not in names:
+        raise missing_column(uri, text_column, names)
+
+
+def missing_column(uri: str, column: str, names: Iterable[str]) -> ValueError:
+    """The error of a table whose columns have `names` but not `column`, with the nearest of them."""
+    names = list(map(str, names))
+    plain = {name.strip().lower(): name for name in names}
+    if near := difflib.get_close_matches(column, plain, 1):
+        return ValueError(f"{uri}: no column {column!r}; did you mean {plain[near[0]]!r}? Rename it to {column!r}")
+    return ValueError(f"{uri}: no column {column!r}. Available: {', '.join(names)}")
+
+
+def _csv_rows(uri: str, stream, text_column: str, wanted: Sequence[str] | None) -> Iterator[Raw]:
     csv.field_size_limit(MAX_LINE_BYTES)
     reader = csv.DictReader(_CsvText(stream), strict=True)
     if reader.fieldnames and any("\0" in name for name in reader.fieldnames):
         raise ValueError(f"{uri}: not UTF-8 text; save the table as UTF-8")
+    if reader.fieldnames:
+        _check_header(uri, reader.fieldnames, text_column, wanted)
     number = 0
     while True:
         number += 1
@@ -170,20 +218,21 @@ class _CsvText:
         return line.decode("utf-8", "surrogateescape")
 
 
-def _parquet_rows(uri: str, stream, wanted: Sequence[str] | None) -> Iterator[Raw]:
+def _parquet_rows(uri: str, stream, text_column: str, wanted: Sequence[str] | None) -> Iterator[Raw]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(stream, buffer_size=1 << 20)
         names = file.schema_arrow.names
+        _check_header(uri, names, text_column, wanted)
         known = [name for name in names if wanted is None or name in wanted]
         number = 0
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
             rows = BATCH_BYTES * about.num_rows // max(1, about.total_byte_size)
             size = min(max(1, rows), BATCH_ROWS)
-            for batch in file.iter_batches(size, row_groups=[group], columns=known or names, use_threads=False):
+            for batch in file.iter_batches(size, row_groups=[group], columns=known, use_threads=False):
                 columns = {name: _binary(batch.column(i)) for i, name in enumerate(batch.schema.names)}
                 for row in range(batch.num_rows):
                     number += 1

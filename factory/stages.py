@@ -105,7 +105,7 @@ class Reconstruct(Stage):
     def load(self) -> None:
         from model.video import load_video_model
 
-        wanted = self.config.refine.rounds_at or self.config.yields.retries
+        wanted = self.config.refine.within(self.config.fit.iterations) or self.config.yields.retries
         self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
         self.masker = Masker(self.config.views.masks)
         if self.config.yields.enabled:

@@ -66,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Generate) -> int:
     """Make what the output folder lacks; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.identity import add_input
+    from factory.identity import add_input, is_new
     from factory.lease import Lease
     from factory.ledger import Ledger
     from factory.prompts import read_prompts
+    from factory.session import preflight
     from factory.store import open_store
 
     job = _with_prompts(job)
@@ -80,6 +81,8 @@ def run(job: Generate) -> int:
         return dry_run(job, table, job.dry_run)
     job = _placed(job)
     store = open_store(job.out, job.settings.storage)
+    if table.prompts and is_new(store):
+        preflight(job.settings)  # before anything is written
     with Lease(store) as lease:
         store.sweep()
         ledger = Ledger(store, lease=lease)
@@ -140,6 +143,9 @@ def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int
     if missing:
         settled = len(table.prompts) - missing
         print(f"{missing} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
+        if late := job.settings.late_rounds():
+            rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
+            print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")
         try:
             _run_line(job, table, ledger)
         except (KeyboardInterrupt, RuntimeError):

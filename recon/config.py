@@ -218,6 +218,10 @@ class RefineConfig:
         if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
             raise ValueError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
 
+    def within(self, iterations: int) -> tuple[int, ...]:
+        """The rounds of a fit of so many iterations: those before its end."""
+        return tuple(at for at in self.rounds_at if at < iterations)
+
 
 @dataclass(kw_only=True, slots=True)
 class YieldConfig:

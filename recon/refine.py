@@ -79,8 +79,8 @@ def reconstruct(
     current = (frames, masks_of(frames, masker) if given.masks is None else given.masks)
     fitter = _fitter(*current, given.elevation, config, seed)
     history: list[dict[str, Any]] = []
-    for number, at in enumerate(config.refine.rounds_at, start=1):
-        if refiner is None or at >= config.fit.iterations:
+    for number, at in enumerate(config.refine.within(config.fit.iterations), start=1):
+        if refiner is None:
             break
         history.append(_fit_until(fitter, at))
         started = time.perf_counter()

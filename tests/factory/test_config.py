@@ -53,6 +53,14 @@ def test_bad_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
         read_yaml(tmp_path / "c.yaml", preset("pocket"))
 
 
+def test_rounds_after_the_end_of_the_fit() -> None:
+    short = from_yaml("fit: {iterations: 600}", preset("pocket"), "x")
+    assert (short.refine.within(600), short.late_rounds()) == ((500,), (1000,))
+    assert preset("pocket").late_rounds() == ()
+    with pytest.raises(ValueError, match=r"rounds_at has 300, but the fit ends after fit\.iterations = 300"):
+        from_yaml("fit: {iterations: 300}\nrefine: {rounds_at: [100, 300]}", preset("pocket"), "x")
+
+
 def test_yaml_cannot_run_code() -> None:
     with pytest.raises(ValueError, match="not YAML"):
         from_yaml("fit: !!python/object/apply:os.system [true]", FactoryConfig(), "x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_ids_and_seeds_are_derived_and_stable(tmp_path: Path) -> None:
     assert other.prompt_id not in {p.prompt_id for p in first}
 
 
+def test_columns_that_nobody_reads_may_repeat(tmp_path: Path) -> None:
+    table = saved(tmp_path / "p.csv", b"prompt,note,note,,\na cup,1,2,,\n")
+    assert [prompt.prompt for prompt in read_prompts(table).prompts] == ["a cup"]
+
+
+def test_parquet_without_the_column_names_those_that_are_there(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "Prompt": ["a cup"]}), tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match="did you mean 'Prompt'"):
+        read_prompts(str(tmp_path / "p.parquet"))
+
+
 def test_limit_takes_the_first_rows(tmp_path: Path) -> None:
     assert [p.seed for p in read_prompts(write(tmp_path, "csv"), limit=2).prompts] == [1, 2]
     with pytest.raises(ValueError, match="at least 1"):
@@ -80,6 +92,9 @@ HOSTILE = [
     (b'{"prompt": "x", "seed": 1.5}', "InvalidSeed"),
     (b'{"prompt": "x", "seed": 1e400}', "InvalidSeed"),
     (b'{"prompt": "x", "seed": true}', "InvalidSeed"),
+    (b'{"prompt": "x", "seed": "1_0"}', "InvalidSeed"),
+    ('{"prompt": "x", "seed": "\u0663"}'.encode(), "InvalidSeed"),
+    (b'{"prompt": "x", "prompt": "y"}', "UnreadableRow"),
     (b'{"prompt": "x", "image": "http://169.254.169.254/latest"}', "UnreadableImage"),
     (b'{"prompt": "x", "image": "/etc/passwd"}', "UnreadableImage"),
     (b'{"prompt": "x", "image": "../secret.png"}', "UnreadableImage"),
@@ -171,6 +186,11 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         ("p.csv", b"prompt,seed\n", "the table is empty"),
         ("p.csv", b"text,seed\na cup,1\n", "no column 'prompt'. Available: text, seed"),
         ("p.jsonl", b'{"text": "a cup"}\n', "no column 'prompt'. Available: text"),
+        ("p.csv", b"id, Prompt\na,a cup\n", "no column 'prompt'; did you mean ' Prompt'? Rename it to 'prompt'"),
+        ("p.jsonl", b'{"promt": "a cup"}\n', "no column 'prompt'; did you mean 'promt'?"),
+        ("p.csv", b"prompt,seed,prompt\na cup,1,a lamp\n", "column 'prompt' comes 2 times; keep one"),
+        ("p.jsonl", b'[{"prompt": "a cup"}, {"prompt": "a lamp"}]', "a JSON array; write one object a line"),
+        ("p.jsonl", b'[\n  {"prompt": "a cup"},\n  {"prompt": "a lamp"}\n]\n', "a JSON array; write one object a line"),
         ("p.parquet", b"PAR1 not really", "not a readable parquet file"),
         ("p.xml", b"<prompt/>", "format 'xml' is not supported. Available: txt, csv, jsonl, parquet"),
         ("p.csv", b'prompt\n"unclosed', "never closed"),
@@ -178,7 +198,7 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 )
 def test_tables_that_cannot_be_used_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         read_prompts(str(tmp_path / name))
 
 

@@ -71,6 +71,7 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_job_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
