@@ -5,9 +5,9 @@
 Trains each case on one thread until it has used S seconds of processor time (so that other programs on the machine cost
 nothing): the text-to-image model at three widths, from nothing; then the turntable model from the embedded image model
 with new temporal layers, once all layers, once the temporal ones only (paper 3.1), on the same views and noise levels.
-Judged by the diffusion loss of the averaged weights on turntables of the validation assets, with the same noise for all.
-Prints a table, then one line of JSON: for each case its parameters, its steps and its ``loss`` after an eighth, a quarter,
-half and all of the time.
+Judged by the diffusion loss of the averaged weights on turntables of the validation assets, with one noise for all.
+Prints a table, then one line of JSON: for each case its parameters, its steps and its ``loss`` after an eighth, a
+quarter, half and all of the time.
 """
 
 from __future__ import annotations
