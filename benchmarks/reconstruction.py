@@ -5,7 +5,8 @@
 
 Prints a table, then one line of JSON: ``psnr`` (dB, over white), ``iou`` (masks at half coverage),
 ``lpips`` (the network named in ``lpips_network``), ``seconds_per_fit`` (wall), ``cpu_seconds_per_fit``
-(of all threads, which other programs disturb less).
+(of all threads, which other programs disturb less). With ``--mesh`` also PSNR, IoU, LPIPS, Chamfer distance and F-score
+of the mesh made from each fit.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recon.config import FitConfig
+
+if TYPE_CHECKING:
+    from recon.gaussians import Gaussians
 
 UNSEEN_VIEWS = 8
 
@@ -44,6 +48,8 @@ class Options:
     """CPU threads of a fit."""
     progress: Path | None = None
     """Append every asset's figures here as a line of JSON, and leave out assets that have one already."""
+    mesh: bool = False
+    """Also judge the mesh that `--mesh.enabled` would write, on the same views and by its surface."""
     sheet: Path | None = None
     """Write a PNG here: for every asset the unseen views, true above fitted."""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -66,7 +72,7 @@ def chosen_assets(options: Options) -> list[dict[str, Any]]:
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, float], np.ndarray]:
+def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, Any], np.ndarray]:
     """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
     from factory.meshes import load_mesh
     from factory.truth import judge, true_turntable
@@ -85,8 +91,27 @@ def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -
     rgb, alpha = (image.detach().cpu().numpy() for image in render(result.gaussians, unseen))
     figures = judge(truth, rgb, alpha[..., 0], perceptual)
     figures |= {"seconds_per_fit": seconds, "cpu_seconds_per_fit": cpu, "gaussians": len(result.gaussians)}
+    if options.mesh:
+        figures |= mesh_figures(result.gaussians, path, elevation, options, perceptual)
     rows = [np.concatenate(list(images), 1) for images in (truth[..., :3], (rgb.clip(0, 1) * 255).astype(np.uint8))]
     return figures, np.concatenate(rows)
+
+
+def mesh_figures(
+    gaussians: Gaussians, path: Path, elevation: float, options: Options, perceptual: Any
+) -> dict[str, float | None]:
+    """Figures of `factory.fidelity.compare`, each with "mesh_" before its name, and the seconds that the mesh took."""
+    from factory.fidelity import compare
+    from factory.shapes import Turn, read_shape
+    from recon.cameras import OrbitConfig
+    from recon.mesh import glb_bytes, mesh_of
+
+    turn = Turn(elevation=elevation, size=options.size, orbit=OrbitConfig(num_views=options.views))
+    started = time.perf_counter()
+    mesh = read_shape(glb_bytes(mesh_of(gaussians)), "mesh.glb")
+    seconds = time.perf_counter() - started
+    found = compare(mesh, read_shape(path.read_bytes(), path.name, fine=True), turn, perceptual)
+    return {f"mesh_{name}": value for name, value in found.items()} | {"mesh_seconds": seconds}
 
 
 def done_before(progress: Path | None) -> dict[str, dict[str, Any]]:
@@ -98,7 +123,8 @@ def done_before(progress: Path | None) -> dict[str, dict[str, Any]]:
 
 def summary_of(rows: list[dict[str, Any]], options: Options) -> dict[str, Any]:
     """The JSON's content: means, and how many assets reach the goals of 31 dB and IoU 0.98."""
-    names = ("psnr", "iou", "lpips", "seconds_per_fit", "cpu_seconds_per_fit", "gaussians")
+    names = ["psnr", "iou", "lpips", "seconds_per_fit", "cpu_seconds_per_fit", "gaussians"]
+    names += [name for name in rows[0] if name.startswith("mesh_") and all(row.get(name) is not None for row in rows)]
     found: dict[str, Any] = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in names}
     found |= {
         "psnr_min": round(min(row["psnr"] for row in rows), 2),
