@@ -1,4 +1,4 @@
-"""Curves as an SVG file that stands by itself, beside a document."""
+"""Curves and clouds of points as an SVG file that stands by itself, beside a document."""
 
 from __future__ import annotations
 
@@ -21,6 +21,21 @@ def curves(panels: Sequence[Panel]) -> str:
     size = f'width="{WIDTH * len(panels)}" height="{HEIGHT}"'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>'
             f'<rect width="100%" height="100%" fill="#fff"/>{drawn}</svg>\n')  # fmt: skip
+
+
+def scatter(title: str, x: np.ndarray, y: np.ndarray) -> str:
+    """Points x [N], y [N] in a square that spans both alike, with the diagonal on which they are equal."""
+    low, high, side = float(min(x.min(), y.min())), float(max(x.max(), y.max())), HEIGHT - 2 * TITLE
+    across = MARGIN + (x - low) / (high - low) * side
+    down = TITLE + side - (y - low) / (high - low) * side
+    dots = "".join(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="2"/>' for u, v in zip(across, down, strict=True))
+    axis = f'<path class="axis" d="M{MARGIN} {TITLE}v{side}h{side}M{MARGIN} {TITLE + side}l{side} -{side}"/>'
+    ends = (f'<text x="4" y="{TITLE + 8}">{high:.3g}</text><text x="4" y="{TITLE + side}">{low:.3g}</text>'
+            f'<text x="{MARGIN}" y="{HEIGHT - 6}">{low:.3g}</text>'
+            f'<text x="{MARGIN + side}" y="{HEIGHT - 6}" text-anchor="middle">{high:.3g}</text>')  # fmt: skip
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"><style>{STYLE}</style>'
+            f'<rect width="100%" height="100%" fill="#fff"/><text x="{MARGIN}" y="16">{escape(title)}</text>{axis}'
+            f'<g fill="{COLORS[0]}" fill-opacity="0.6">{dots}</g>{ends}</svg>\n')  # fmt: skip
 
 
 def _panel(title: str, x: np.ndarray, series: Sequence[np.ndarray]) -> str:

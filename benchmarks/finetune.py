@@ -75,9 +75,9 @@ def write_weights(folder: Path, size: int) -> None:
 def measure(folder: Path, name: str, steps: int, workers: int, train: Callable) -> dict[str, float]:
     """Train a run and read its log."""
     from factory.controller import prepare
-    from factory.finetuning import WorkersConfig
     from factory.recorder import read_log
     from factory.store import StorageConfig
+    from factory.training_run import WorkersConfig
     from model.config import TrainConfig
 
     config = TrainConfig(

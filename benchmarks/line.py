@@ -123,7 +123,7 @@ def _run(
     from factory.ledger import Ledger
     from factory.pipeline import PromptWork, run_line
     from factory.progress import Display
-    from factory.prompts import Prompt
+    from factory.prompt_row import Prompt
     from factory.session import start_ray
     from factory.store import open_store
 

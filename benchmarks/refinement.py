@@ -37,7 +37,7 @@ class Arguments:
 def figures(settings: FactoryConfig, model: Any, truth: np.ndarray, elevation: float, prompt: str, seed: int) -> dict:
     """PSNR and IoU of frames 1-15 of the fit of one generated turntable, for each number of rounds."""
     from benchmarks.turntable import measure
-    from factory.stages import CountingRefiner
+    from factory.reconstruct import CountingRefiner
     from recon.cameras import turntable
     from recon.refine import LoopConfig, Turntable, reconstruct, views_of
 

@@ -12,7 +12,7 @@ from factory.config import FactoryConfig, LineConfig, Pool
 from factory.lease import Lease
 from factory.ledger import Ledger
 from factory.pipeline import PromptWork, Step, run_line
-from factory.prompts import Prompt
+from factory.prompt_row import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
@@ -57,6 +57,7 @@ class Keep(Commit):
 
 
 def main(out: str, count: int, address: str = "local") -> int:
+    """Make `count` pictures in `out`, and print how many were made; returns the exit code."""
     config = FactoryConfig(line=LineConfig(address=address))
     chain = [
         Step(actor=Think, pool=Pool(actors=2, cpus=0.1), arguments={"config": config}),

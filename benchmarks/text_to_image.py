@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks.assets import Asset, load_assets
+from benchmarks.sheet import write_sheet
 from eval.config import ClipConfig
 from factory.config import preset
 from model.config import ImageConfig
@@ -115,15 +116,6 @@ def main() -> None:
     for name, value in result.items():
         print(f"{name:28s} {value:6.3f}")
     print(json.dumps({**{k: round(v, 3) for k, v in result.items()}, "judge": scorer.name, "prompts": len(captions)}))
-
-
-def write_sheet(path: Path, images: np.ndarray, columns: int = 11) -> None:
-    """A contact sheet of pictures uint8 [B,S,S,C], in reading order, on white."""
-    from PIL import Image
-
-    blank = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
-    rows = np.concatenate([images, blank])[..., :3].reshape(-1, columns, *images.shape[1:3], 3)
-    Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows])).save(path)
 
 
 if __name__ == "__main__":

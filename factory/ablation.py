@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from factory.ablation_config import NUM_FRAMES, AblationConfig, Plan
 from factory.ablation_work import FIT_DEAD_LETTERS, STAGE, fits_schema
 from factory.finishing import Finish
+from factory.keys import digest
 from factory.pipeline import Step
-from factory.prompts import digest
 from factory.stage import Row
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Fit(Finish):
 
     def load(self) -> None:
         from eval.clip import Scorer
-        from factory.stages import CountingRefiner, Masker
+        from factory.masker import Masker
+        from factory.reconstruct import CountingRefiner
         from model.video import load_video_model
         from recon.elevation import load_elevation
         from recon.perceptual import load_perceptual

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
-from factory.finetuning import STOPPED, Quarantine, Run, WorkersConfig, publish, work
+from factory.finetuning import publish, work
 from factory.lease import Lease
 from factory.shards import Index, read_index
 from factory.stopping import handler_kept
 from factory.store import StorageConfig, Store, open_store, pyarrow_filesystem
 from factory.targets import UNNAMED, missing, target_of
+from factory.training_run import STOPPED, Quarantine, Run, WorkersConfig
 from model.config import TrainConfig
 
 PATCH = 16

@@ -55,6 +55,7 @@ class DinoElevation(ElevationEstimator):
         return self
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Frames [B,4,3,S,S] in [0,1] to elevations [B] in radians."""
         with torch.no_grad():
             pixels = (frames.flatten(0, 1) - self.mean) / self.deviation
             tokens = self.backbone(pixel_values=pixels).last_hidden_state[:, 0]

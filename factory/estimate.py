@@ -16,7 +16,8 @@ import numpy as np
 from eval.agreement import wilson_interval
 from factory.config import FactoryConfig, Pool
 from factory.cost import Usage, usage
-from factory.prompts import Prompt, digest
+from factory.keys import digest
+from factory.prompt_row import Prompt
 
 CONFIDENCE = 0.95
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from factory.config import FactoryConfig, fingerprint
 from factory.cost import row_cost
+from factory.keys import digest
 from factory.ledger import file_entry
-from factory.prompts import digest
 from factory.schema import assets_schema, unpack
 from factory.store import Store
 

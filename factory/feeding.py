@@ -10,8 +10,8 @@ import ray.data
 from ray.data import DataContext, Dataset, TaskPoolStrategy
 from ray.train import DataConfig
 
-from factory.finetuning import Run
 from factory.stream import Reader, Window
+from factory.training_run import Run
 
 BLOCK_BYTES = 8 << 20
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.ledger import ASSETS, COMMITS
-from factory.prompts import ID_PATTERN
+from factory.prompt_row import ID_PATTERN
 from factory.store import Store, open_store
 
 Row = dict[str, Any]

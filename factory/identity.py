@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from factory.config import FactoryConfig, difference, fingerprint, from_yaml, to_yaml
-from factory.prompts import digest
+from factory.config import FactoryConfig, difference, fingerprint
+from factory.config_yaml import from_yaml, to_yaml
+from factory.keys import digest
 from factory.store import Store
 
 SETTINGS, WEIGHTS, INPUTS = "config.yaml", "weights.json", "inputs.json"

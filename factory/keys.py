@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.prompts import digest
-
 MAX_RECENT = 1 << 16
 Keys = NDArray[np.uint64]
 """[N,2]: upper and lower half of each 128-bit key."""
+
+
+def digest(*parts: str) -> str:
+    """128-bit hexadecimal hash of texts, which are kept apart by their lengths."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        hasher.update(len(data).to_bytes(8, "little") + data)
+    return hasher.hexdigest()
 
 
 def key_of(work_id: str) -> str:

@@ -20,9 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.keys import Keys, key_of, packed
+from factory.keys import Keys, digest, key_of, packed
 from factory.lease import Lease, LeaseLost
-from factory.prompts import digest
 from factory.schema import DEAD_LETTERS
 from factory.snapshots import Snapshots, part_names, read_each
 from factory.store import Store

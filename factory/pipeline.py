@@ -30,11 +30,13 @@ from factory.ledger import Ledger
 from factory.metrics import Metrics
 from factory.nodes import giving_up_stranded, is_gone
 from factory.placement import place
-from factory.progress import Display, Tally
-from factory.prompts import Prompt
+from factory.progress import Display
+from factory.prompt_row import Prompt
+from factory.reconstruct import Reconstruct
 from factory.schema import DEAD_LETTERS, LINE, empty_row
 from factory.session import configure_data, start_ray
 from factory.stage import Stage, dead_letter
+from factory.tally import Tally
 from factory.traffic import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way, row_bytes
 
 ROWS_PER_READ = 512
@@ -57,7 +59,7 @@ class Step:
 def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
     """The chain, in order."""
     common: dict[str, Any] = {"config": config}
-    actors = [stages.TextToImage, stages.ImageToVideo, stages.FindViews, stages.Reconstruct, stages.Score]
+    actors = [stages.TextToImage, stages.ImageToVideo, stages.FindViews, Reconstruct, stages.Score]
     sizes = row_bytes(config)
     chain = [
         Step(actor=actor, pool=getattr(config.line, actor.name), arguments=common, row_bytes=sizes[actor.name])

@@ -4,85 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from factory.board import Snapshot
 from factory.cost import CostConfig, run_dollars
-from factory.schema import STAGES
+from factory.summary import make_console
+from factory.tally import Tally
 
 if TYPE_CHECKING:
     from factory.config import Pool
     from factory.events import EventLog
 
-LOG_WIDTH = 120
-RATE_SECONDS = 300.0
 EVENT_SECONDS = 60.0
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """The driver's count of a run."""
-
-    total: int
-    done: int = 0
-    failed: int = 0
-    waiting_for: str = ""
-    """What must come up before rows can move, as "Ray"; empty once it is there."""
-    read: Callable[[], Snapshot] | None = None
-    """Reads the board, once there is one."""
-    last: Snapshot = field(default_factory=Snapshot)
-    """The board as last read."""
-    started: float = field(default_factory=time.monotonic)
-    _history: deque[tuple[float, int]] = field(default_factory=deque)
-
-    @property
-    def left(self) -> int:
-        """Prompts without an outcome yet."""
-        return self.total - self.done - self.failed
-
-    @property
-    def seconds(self) -> float:
-        """Since the start."""
-        return time.monotonic() - self.started
-
-    def look(self) -> Snapshot:
-        """Read the board, and note how far the run is."""
-        if self.read:
-            self.last = self.read()
-        now = time.monotonic()
-        self._history.append((now, self.done + self.failed))
-        while now - self._history[0][0] > RATE_SECONDS:
-            self._history.popleft()
-        return self.last
-
-    def rate(self) -> float:
-        """Outcomes a second over the last minutes; over the whole run where there were none in them."""
-        finished = self.done + self.failed
-        if self._history and finished > self._history[0][1]:
-            since, before = self._history[0]
-            return (finished - before) / max(time.monotonic() - since, 1e-9)
-        return finished / max(self.seconds, 1e-9)
-
-    def eta_seconds(self) -> float | None:
-        """Seconds to the end at the present rate; None before the first outcome."""
-        rate = self.rate()
-        return self.left / rate if rate > 0 else None
-
-    def blocked_by(self) -> str:
-        """What rows wait for now: Ray, or models that no actor has loaded yet; empty when they move."""
-        if self.waiting_for:
-            return self.waiting_for
-        counts = self.last.stages
-        loading = [
-            name for name, c in counts.items() if c.actors["loading"] and not c.actors["idle"] + c.actors["busy"]
-        ]
-        if loading or (self.read and not self.done + self.failed and not any(c.running for c in counts.values())):
-            return f"the models of {', '.join(loading)}" if loading else "the actors"
-        return ""
 
 
 def headline(tally: Tally, dollars: float = 0.0) -> str:
@@ -130,78 +64,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-_EVALUATED = ("image", "video", "refine")
-_TIMED = STAGES[:-1]
-SUMMARY_COLUMNS = [
-    "prompt_id",
-    "prompt",
-    *[f"seconds_{name}" for name in _TIMED],
-    *[f"{kind}_{part}" for kind in ("steps", "forwards") for part in _EVALUATED],
-]
-MAX_SUMMARY_ROWS = 20
-
-
-def summary_table(rows: list[dict[str, Any]]) -> Any:
-    """Seconds per stage and network evaluations of each asset, at most 20 of them, with the mean of all below.
-
-    Args:
-        rows: SUMMARY_COLUMNS of the assets table, at least one row.
-    """
-    from rich.table import Table
-
-    table = Table(title="Seconds per stage and network evaluations per asset", title_justify="left")
-    table.add_column("asset", overflow="ellipsis", no_wrap=True, max_width=36)
-    for name in (*_TIMED, "total", "steps", "forwards"):
-        table.add_column(name, justify="right")
-    measured = [_measured(row) for row in rows]
-    for row, values in list(zip(rows, measured))[:MAX_SUMMARY_ROWS]:
-        table.add_row(_plain(row["prompt"] or row["prompt_id"]), *_cells(values))
-    if len(rows) > MAX_SUMMARY_ROWS:
-        table.add_row(f"and {len(rows) - MAX_SUMMARY_ROWS} more")
-    table.add_section()
-    table.add_row("mean", *_cells([sum(column) / len(rows) for column in zip(*measured)]))
-    return table
-
-
-def _measured(row: dict[str, Any]) -> list[float]:
-    """Seconds by stage, their sum, sampler steps, forwards."""
-    seconds = [row[f"seconds_{name}"] or 0.0 for name in _TIMED]
-    evaluations = [float(sum(row[f"{kind}_{part}"] or 0 for part in _EVALUATED)) for kind in ("steps", "forwards")]
-    return [*seconds, sum(seconds), *evaluations]
-
-
-def _cells(values: list[float]) -> list[str]:
-    return [f"{value:.1f}" for value in values[:-2]] + [f"{value:.0f}" for value in values[-2:]]
-
-
-def dead_table(rows: list[dict[str, Any]]) -> Any:
-    """The dead letters, at most 20 of them, by stage and reason."""
-    from rich.table import Table
-
-    table = Table(title=f"{len(rows)} dead letters", title_justify="left")
-    for name in ("prompt_id", "stage", "error", "message"):
-        table.add_column(name, overflow="fold")
-    for row in rows[:MAX_SUMMARY_ROWS]:
-        cells = (row["prompt_id"], row["error_stage"], row["error_type"], row["error_message"][:200])
-        table.add_row(*[_plain(cell or "unknown") for cell in cells])
-    return table
-
-
-def _plain(text: str) -> Any:
-    """Text that can neither style the terminal nor send it control codes."""
-    from rich.text import Text
-
-    return Text("".join(c if c.isprintable() else " " for c in text))
-
-
-def make_console() -> Any:
-    """A console as wide as the terminal, or wide enough for the tables where there is none."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))
 
 
 class Display:

@@ -15,7 +15,7 @@ from factory.store import Store
 
 if TYPE_CHECKING:
     from factory.board import StageCount
-    from factory.progress import Tally
+    from factory.tally import Tally
 
 FOLDER = "reports"
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from eval.similarity import VIEW_SETS, columns
 from eval.statistics import compare, prompt_means, summarise
+from factory.keys import digest
 from factory.ledger import DEAD, SCORES, Ledger
-from factory.prompts import digest
 from factory.store import Store, open_store
 
 PRECISION_AT = (1, 5, 10)

@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from factory.config import RenderConfig
 from factory.finishing import Finish
+from factory.keys import digest
 from factory.pipeline import Step
-from factory.prompts import ID_PATTERN, digest
+from factory.prompt_row import ID_PATTERN
 from factory.readers import Raw, read_rows
 from factory.schema import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS, chosen
 from factory.stage import Row

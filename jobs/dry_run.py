@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from factory.estimate import Estimate, Range, Sample
     from factory.ledger import Ledger
-    from factory.progress import Tally
     from factory.prompts import PromptTable
+    from factory.tally import Tally
     from jobs.generate import Generate
 
 
@@ -29,9 +29,9 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
     """
     from factory.estimate import choose, estimate
     from factory.ledger import DEAD
-    from factory.progress import dead_table, make_console
     from factory.report import pools_of
     from factory.session import find_weights
+    from factory.summary import dead_table, make_console
 
     chosen, console = choose(table.prompts, count), make_console()
     find_weights(job.settings)

@@ -51,12 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
-    from factory.finetuning import fetch
+    from factory.keys import digest
     from factory.latents import Encoding, encode_all, fingerprint
     from factory.lease import Lease
-    from factory.prompts import digest
     from factory.shards import decisions, read_index
     from factory.store import open_store
+    from factory.training_run import fetch
 
     index = read_index(job.shards, None, job.storage)
     if index.encoder:

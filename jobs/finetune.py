@@ -14,8 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from factory.finetuning import WorkersConfig
 from factory.store import StorageConfig
+from factory.training_run import WorkersConfig
 from jobs.settings import guarded
 from model.config import TrainConfig
 

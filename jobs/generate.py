@@ -183,7 +183,7 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
     from factory.gallery import write_gallery
     from factory.ledger import ASSETS, DEAD
-    from factory.progress import SUMMARY_COLUMNS, dead_table, make_console, summary_table
+    from factory.summary import SUMMARY_COLUMNS, dead_table, make_console, summary_table
 
     write_gallery(store, ledger, job.settings)
     ids = [row.prompt_id for row in (*table.prompts, *table.rejected)]

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Retry:
     """The flags over the folder's own settings; the first look at them tells the folder and how to reach it."""
-    from factory.config import from_yaml
+    from factory.config_yaml import from_yaml
     from factory.identity import SETTINGS
     from factory.store import open_store
 

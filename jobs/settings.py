@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from factory.config import PRESETS, FactoryConfig, preset, read_yaml
+from factory.config import PRESETS, FactoryConfig, preset
+from factory.config_yaml import read_yaml
 from factory.secrets import scrub
 from factory.store import StorageError, Store
 

@@ -30,6 +30,7 @@ class TemporalConv(nn.Module):
         nn.init.zeros_(self.mix.bias)
 
     def forward(self, x: Tensor, views) -> Tensor:
+        """Features [B*K,C,h,w] of B videos of K frames (`unet.Views`) to the same shape."""
         if not views.whole_turn:
             return x
         batch, frames = views.shape
@@ -54,6 +55,7 @@ class TemporalAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, views) -> Tensor:
+        """Features [B*K,C,h,w] of B videos of K frames (`unet.Views`) to the same shape."""
         batch, frames = views.shape
         tokens = self.norm(x).reshape(batch, frames, x.shape[1], -1).permute(0, 3, 1, 2)
         waves = [wave for k in self.orders for wave in ((k * views.azimuth).sin(), (k * views.azimuth).cos())]
@@ -73,6 +75,7 @@ class VolumeBlock(nn.Module):
         self.convs = nn.ModuleList([nn.Conv3d(width, width, 3, padding=1) for _ in range(2)])
 
     def forward(self, volume: Tensor) -> Tensor:
+        """Cells [B,C,d,d,d] to the same shape."""
         h = volume
         for norm, conv in zip(self.norms, self.convs, strict=True):
             h = conv(nn.functional.silu(norm(h)))
@@ -108,6 +111,7 @@ class TurntableVolume(nn.Module):
         self.distance, self.tangent = orbit.distance, math.tan(math.radians(orbit.fov_degrees) / 2)
 
     def forward(self, x: Tensor, views) -> Tensor:
+        """Features [B*K,C,h,w] of B videos of K frames (`unet.Views`) to the same shape."""
         batch, frames = views.shape
         elevation = views.elevation[:, None].expand(batch, frames).flatten()
         viewmats = look_at_origin(views.azimuth.flatten().float(), elevation.float(), self.distance)

@@ -49,6 +49,7 @@ class PocketTextEncoder(nn.Module):
         )  # fmt: skip
 
     def forward(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token states [B,16,192] and pooled states [B,192] of B prompts, case ignored, cut off after 16 tokens."""
         encodings = self.tokenizer.encode_batch([prompt.lower() for prompt in prompts])
         ids = torch.tensor([encoding.ids for encoding in encodings], device=self.transformer.device)
         output = self.transformer(input_ids=ids, attention_mask=(ids != 0).long())

@@ -41,6 +41,7 @@ class SpatialTransformer(nn.Module):
                 attention.set_processor(AttnProcessor())  # plain products beat SDPA at 16-64 tokens on a CPU
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Features [B,C,h,w], with context tokens [B,N,D], to the same shape."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         tokens = self.block(tokens, encoder_hidden_states=context)
         return x + tokens.transpose(1, 2).reshape(x.shape)
@@ -60,6 +61,7 @@ class Layer(nn.Module):
         self.temporal = nn.ModuleList(_temporal_layers(temporal, c_out, grid))
 
     def forward(self, x: Tensor, temb: Tensor, context: Tensor, views: Views | None) -> Tensor:
+        """Features [B,C,h,w] with time [B,temb] and context [B,N,D] to [B,C_out,h,w]; `views` switches the video on."""
         x = self.resnet(x, temb)
         if self.transformer is not None:
             x = self.transformer(x, context)
@@ -203,6 +205,7 @@ class ImageContext(nn.Module):
         self.places = nn.Parameter(0.3 * torch.randn(size**2, context))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The summary and the tokens of frames 0."""
         return self.summary(image), self.tokens(image.flatten(2).transpose(1, 2)) + self.places
 
 
@@ -217,4 +220,5 @@ class ElevationHead(nn.Module):
         )  # fmt: skip
 
     def forward(self, image: Tensor) -> Tensor:
+        """The elevations of latents."""
         return math.pi / 8 + self.net(image)[:, 0]

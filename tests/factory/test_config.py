@@ -12,11 +12,9 @@ from factory.config import (
     LineConfig,
     difference,
     fingerprint,
-    from_yaml,
     preset,
-    read_yaml,
-    to_yaml,
 )
+from factory.config_yaml import from_yaml, read_yaml, to_yaml
 
 
 @pytest.mark.parametrize("name", ["pocket", "paper"])

@@ -10,10 +10,10 @@ import pytest
 from factory.board import Board
 from factory.config import FactoryConfig, LineConfig, Pool, fingerprint
 from factory.cost import CostConfig, row_cost, run_dollars
-from factory.progress import Tally
 from factory.report import newest_report, pools_of, report_section, report_table, run_report, save_report
 from factory.schema import STAGES
 from factory.store import LocalStore
+from factory.tally import Tally
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from scipy import stats
 from factory.config import FactoryConfig, LineConfig, Pool
 from factory.cost import CostConfig
 from factory.estimate import Range, Sample, choose, estimate, total
-from factory.prompts import Prompt
+from factory.prompt_row import Prompt
 
 POOLS = {"image": Pool(gpus=0.25, cpus=1), "reconstruct": Pool(actors=2, gpus=0.5, cpus=1), "commit": Pool(cpus=1)}
 

@@ -8,10 +8,11 @@ import pytest
 import ray
 
 from factory.controller import prepare, train
-from factory.finetuning import WorkersConfig, train_worker
+from factory.finetuning import train_worker
 from factory.recorder import read_log
 from factory.store import StorageConfig, open_store
 from factory.stream import plain_batches
+from factory.training_run import WorkersConfig
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from factory import identity
-from factory.config import FactoryConfig, fingerprint, preset, read_yaml
+from factory.config import FactoryConfig, fingerprint, preset
+from factory.config_yaml import read_yaml
 from factory.ledger import Ledger, commit
 from factory.schema import DEAD_LETTERS
 from factory.store import LocalStore

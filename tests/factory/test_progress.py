@@ -12,8 +12,9 @@ from factory.board import Board
 from factory.config import Pool
 from factory.cost import CostConfig
 from factory.events import EventLog
-from factory.progress import Display, Tally, headline, live_table, plain_line
+from factory.progress import Display, headline, live_table, plain_line
 from factory.store import LocalStore
+from factory.tally import Tally
 
 
 def board_of_two() -> Board:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory import readers
-from factory.prompts import ID_PATTERN, MAX_PROMPT_BYTES, _name_apart, read_prompts
+from factory.prompt_row import ID_PATTERN, MAX_PROMPT_BYTES
+from factory.prompts import _name_apart, read_prompts
 
 GOOD = [("a red cup", 1), ("ein grüner Stuhl", 2), ('一把椅子, "quoted"', 3)]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from factory.config import FactoryConfig, FilesConfig, to_yaml
+from factory.config import FactoryConfig, FilesConfig
+from factory.config_yaml import to_yaml
 from factory.ledger import Ledger, commit, commit_block
 from factory.report_rows import read_run
 from factory.schema import DEAD_LETTERS, assets_schema

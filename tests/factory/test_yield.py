@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from factory.config import FactoryConfig
+from factory.reconstruct import Reconstruct
 from factory.schema import pack, unpack
-from factory.stages import Reconstruct
 from recon import yield_gate
 from recon.config import YieldConfig
 

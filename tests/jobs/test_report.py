@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from factory.config import FactoryConfig, YieldConfig, to_yaml
+from factory.config import FactoryConfig, YieldConfig
+from factory.config_yaml import to_yaml
 from factory.evaluation import SCORE_DEAD_LETTERS
 from factory.ledger import Ledger, commit
 from factory.schema import DEAD_LETTERS, assets_schema

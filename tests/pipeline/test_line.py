@@ -22,7 +22,7 @@ from factory.finishing import Finish, line_config
 from factory.health import MAX_DEATHS
 from factory.ledger import ASSETS, DEAD, Ledger
 from factory.pipeline import PromptWork, Step, TooManyFailures, build, run_line
-from factory.prompts import Prompt
+from factory.prompt_row import Prompt
 from factory.schema import DEAD_LETTERS, assets_schema, pack, unpack
 from factory.stage import Row, Stage
 from factory.stages import Commit

@@ -23,7 +23,7 @@ from factory.events import EventLog
 from factory.ledger import ASSETS, DEAD, Ledger
 from factory.pipeline import PromptWork, Step, run_line
 from factory.progress import Display
-from factory.prompts import Prompt
+from factory.prompt_row import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
