@@ -74,7 +74,7 @@ class Metrics:
                 self._set("factory_actors", number, stage=stage, status=status)
 
     def gauge_run(self, tally: Any, dollars: float) -> None:
-        """Show the run as a whole, a `progress.Tally`; the driver calls it."""
+        """Show the run as a whole, a `tally.Tally`; the driver calls it."""
         for status, number in (("done", tally.done), ("failed", tally.failed), ("left", tally.left)):
             self._set("factory_run_rows", number, status=status)
         for stage, number in tally.last.queued(tally.total).items():
