@@ -48,7 +48,7 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
 
 def _decoded(data: bytes) -> tuple[Any, bool]:
     """The picture as RGBA, and whether it has transparency; raises ValueError."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
@@ -57,6 +57,8 @@ def _decoded(data: bytes) -> tuple[Any, bool]:
             return picture.convert("RGBA"), transparent
     except _SizeError:
         raise
+    except UnidentifiedImageError as error:
+        raise ValueError(f"unreadable image: broken, or no picture. Available formats: {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders meet broken data with whatever comes: AssertionError, struct.error, ...
         reason = str(error) or type(error).__name__
         raise ValueError(f"unreadable image: {reason}. Available formats: {', '.join(FORMATS)}") from error

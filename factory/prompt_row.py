@@ -74,7 +74,7 @@ def _prompt(value: Any, required: bool) -> str:
         except UnicodeDecodeError as error:
             raise RowError("InvalidUtf8", f"prompt is not UTF-8: {error.reason} at byte {error.start}") from error
     if value is not None and not isinstance(value, str):
-        raise RowError("InvalidPrompt", f"prompt is a {type(value).__name__}; it must be text")
+        raise RowError("InvalidPrompt", f"prompt is of type {type(value).__name__}; it must be text")
     prompt = (value or "").strip()
     try:
         num_bytes = len(prompt.encode("utf-8"))
