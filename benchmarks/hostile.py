@@ -165,11 +165,11 @@ class _Grey:
 def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
     """A table through the stages into a folder; every id that the folder's ledger then holds, and how it ended."""
     from factory.ledger import ASSETS, DEAD, Ledger
-    from factory.pipeline import PromptWork
     from factory.prompts import read_prompts
     from factory.schema import empty_row
     from factory.stage import dead_letter
     from factory.store import open_store
+    from factory.work import PromptWork
 
     pictures, make_commit, config = stages
     commit, ledger = make_commit(out), Ledger(open_store(str(out)))

@@ -121,11 +121,12 @@ def _run(
 ) -> tuple[Any, float]:
     """The line over so many prompts; the tally, and seconds without the start of Ray."""
     from factory.ledger import Ledger
-    from factory.pipeline import PromptWork, run_line
+    from factory.pipeline import run_line
     from factory.progress import Display
     from factory.prompt_row import Prompt
     from factory.session import start_ray
     from factory.store import open_store
+    from factory.work import PromptWork
 
     start_ray("local")
     prompts = [Prompt(prompt_id=f"p{n}", prompt=f"a cup {n}", seed=n) for n in range(count)]

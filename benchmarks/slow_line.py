@@ -11,12 +11,13 @@ import numpy as np
 from factory.config import FactoryConfig, LineConfig, Pool
 from factory.lease import Lease
 from factory.ledger import Ledger
-from factory.pipeline import PromptWork, Step, run_line
+from factory.pipeline import Step, run_line
 from factory.prompt_row import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
 from factory.store import Store, open_store
+from factory.work import PromptWork
 from jobs.settings import guarded
 
 

@@ -51,7 +51,7 @@ def fits_schema(judge: str) -> pa.Schema:
 
 @dataclass(kw_only=True, slots=True)
 class FitWork:
-    """Assets by variants as `pipeline.Work`, an asset's variants one after the other."""
+    """Assets by variants as `work.Work`, an asset's variants one after the other."""
 
     assets: Sequence[Row]
     variants: Sequence[str]

@@ -208,7 +208,7 @@ def _work(tables: Sequence[pa.Table]) -> Iterator[ScoreWork]:
 
 @dataclass(kw_only=True, slots=True)
 class ScoreWork:
-    """Assets as `pipeline.Work`: a table of SCORE_LINE."""
+    """Assets as `work.Work`: a table of SCORE_LINE."""
 
     assets: pa.Table
 

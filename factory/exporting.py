@@ -51,7 +51,7 @@ def results_of(config: ExportConfig) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class ExportWork:
-    """Finished assets as `pipeline.Work`."""
+    """Finished assets as `work.Work`."""
 
     assets: Sequence[Row]
 

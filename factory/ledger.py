@@ -69,9 +69,12 @@ class Ledger:
         self._pending: dict[str, pa.Table] = {}
         self._snapshots = {folder: Snapshots(store, folder) for folder in (results, DEAD)}
         self._parts: dict[str, int] = {}
+        records = list(
+            self._new_records()
+        )  # before the parts: a writer that is just losing the folder may still move some
         self.done, self._parts[results] = self._snapshots[results].load()
         self.dead, self._parts[DEAD] = self._snapshots[DEAD].load()
-        self._gather()
+        self._take(records)
 
     def __contains__(self, work_id: str) -> bool:
         return not self.missing([work_id])
@@ -167,8 +170,16 @@ class Ledger:
         return self.done.find(keys) | self.dead.find(keys)
 
     def _gather(self) -> None:
+        self._take(self._new_records())
+
+    def _new_records(self) -> Iterator[tuple[str, pa.Table]]:
+        """Commit records that are not pending yet, by name."""
         names = [name for name in self.store.keys(f"{COMMITS}/") if name not in self._pending]
-        for name, table in read_each(self.store, names, _record):
+        return read_each(self.store, names, _record)
+
+    def _take(self, records: Iterable[tuple[str, pa.Table]]) -> None:
+        """Keep what records settle that is not settled yet, until it is published."""
+        for name, table in records:
             keys = packed(table.column(0).to_pylist())
             fresh = ~self._settled(keys)
             self._pending[name] = table.filter(pa.array(fresh))

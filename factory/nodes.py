@@ -9,15 +9,35 @@ such actors are given up (see `Board.stranded`), and their rows are made in the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from factory.placement import Node
 
 WATCH_SECONDS = 5.0
 
 
+def require_calls() -> None:
+    """Look for the calls of Ray that have no public name; in a session of Ray.
+
+    Raises:
+        RuntimeError: where this version of Ray has other ones: at the start of a run rather than when a node leaves.
+    """
+    import ray
+
+    try:
+        leaving()
+        _killer()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise RuntimeError(
+            f"Ray {ray.__version__} cannot tell which nodes leave, or end an actor by its id ({error}): "
+            "install the version of Ray in constraints.txt"
+        ) from error
+
+
 def leaving() -> set[str]:
-    """The ids of the nodes that are being drained. Ray has no public name for it; Ray Data asks the same."""
+    """The ids of the nodes that are being drained. Ray has no public name for it; Ray Train asks the same."""
     from ray._private.state import state
 
     return set(state.get_draining_nodes())
@@ -35,6 +55,33 @@ def is_gone(node: str) -> bool:
     return is_leaving(node) or not any(known["NodeID"] == node and known["Alive"] for known in ray.nodes())
 
 
+def living_nodes() -> list[Node]:
+    """The nodes of the cluster that are up."""
+    import ray
+
+    return [
+        Node(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), labels=node.get("Labels") or {})
+        for node in ray.nodes()
+        if node["Alive"]
+        for has in [node["Resources"]]
+    ]
+
+
+def end_actor(actor: str) -> None:
+    """End an actor of this driver for good, by its id: `ray.kill` wants its handle, which Ray Data keeps to itself."""
+    import ray
+
+    _killer()(ray.ActorID(bytes.fromhex(actor)), True)
+
+
+def _killer() -> Callable[[Any, bool], None]:
+    """What `ray.kill` calls, with an actor's id and whether it stays ended."""
+    from ray._private.worker import global_worker
+
+    worker: Any = global_worker
+    return worker.core_worker.kill_actor
+
+
 @contextmanager
 def giving_up_stranded(board: Any) -> Iterator[None]:
     """While the block runs, end the actors that wait for a place in vain."""
@@ -50,14 +97,11 @@ def giving_up_stranded(board: Any) -> Iterator[None]:
 
 def _watch(board: Any, ended: threading.Event) -> None:
     import ray
-    from ray._private.worker import global_worker
     from ray.exceptions import RayError
 
-    worker: Any = global_worker
     while not ended.wait(WATCH_SECONDS):
         try:
             for actor in ray.get(board.stranded.remote(), timeout=WATCH_SECONDS):
-                # `ray.kill` of an actor whose handle Ray Data holds
-                worker.core_worker.kill_actor(ray.ActorID(bytes.fromhex(actor)), True)
+                end_actor(actor)
         except RayError:
             continue

@@ -15,11 +15,9 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
 import ray
-import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
 from factory import stages
@@ -28,18 +26,16 @@ from factory.config import FactoryConfig, LineConfig, Pool
 from factory.health import MAX_DEATHS
 from factory.ledger import Ledger
 from factory.metrics import Metrics
-from factory.nodes import giving_up_stranded, is_gone
-from factory.placement import place
+from factory.nodes import giving_up_stranded, is_gone, living_nodes, require_calls
+from factory.placement import place, refuse_homeless
 from factory.progress import Display
-from factory.prompt_row import Prompt
 from factory.reconstruct import Reconstruct
-from factory.schema import DEAD_LETTERS, LINE, empty_row
 from factory.session import configure_data, start_ray
-from factory.stage import Stage, dead_letter
+from factory.stage import Stage
 from factory.tally import Tally
 from factory.traffic import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way, row_bytes
+from factory.work import Work, source
 
-ROWS_PER_READ = 512
 MIN_ROWS_TO_JUDGE = 20
 REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
@@ -104,52 +100,6 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
     }
 
 
-class Work(Protocol):
-    """What a line is to do, by row: prompts here, meshes in `turntables`."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """One id a row, in order, all different."""
-        ...
-
-    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
-        """These rows, with the columns that the first stage takes."""
-        ...
-
-    def killed(self, row: int, error: dict[str, Any]) -> tuple[dict[str, Any], pa.Schema]:
-        """The dead letter, and its schema, of a row whose workers died; `error` holds its error columns."""
-        ...
-
-
-@dataclass(kw_only=True, slots=True)
-class PromptWork:
-    """Prompts as `Work`."""
-
-    prompts: Sequence[Prompt]
-    config: FactoryConfig
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return [prompt.prompt_id for prompt in self.prompts]
-
-    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
-        return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=LINE)
-
-    def killed(self, row: int, error: dict[str, Any]) -> tuple[dict[str, Any], pa.Schema]:
-        return dead_letter(self._row(row, error["attempt"]) | error, self.config), DEAD_LETTERS
-
-    def _row(self, row: int, attempt: int) -> dict[str, Any]:
-        prompt = self.prompts[row]
-        known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "seed": prompt.seed}
-        return empty_row(**known, source_image=prompt.image, attempt=attempt)
-
-
-def source(work: Work, rows: Sequence[int], attempt: int) -> Dataset:
-    """Rows of work as a dataset, in slices that a task can hold."""
-    starts = range(0, len(rows), ROWS_PER_READ)
-    return ray.data.from_arrow([work.table(rows[start : start + ROWS_PER_READ], attempt) for start in starts])
-
-
 class TooManyFailures(RuntimeError):
     """So large a share of the rows failed that the line itself must be broken."""
 
@@ -174,6 +124,7 @@ def run_line(
         with display.watching(tally) if display else nullcontext():
             start_ray(line.address, wanted_store(chain, line))
             configure_data()
+            require_calls()
             chain, line = place_steps(chain, line, display)
             board = start_board(chain)
             tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
@@ -210,6 +161,8 @@ def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None
     placed, lines = place(
         pools, there.get("CPU", 0), there.get("GPU", 0), local=line.address == "local", autoscaling=line.autoscaling
     )
+    if not line.autoscaling:
+        refuse_homeless(pools, living_nodes())
     rows = line.rows_per_block
     if any(sizes.values()):
         placed, rows, explained = bound(placed, rows, sizes, there.get("object_store_memory", LOCAL_STORE_BYTES))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from factory.config import Pool
 
@@ -11,6 +12,40 @@ GROWING = "reconstruct"
 """The stage that takes nine tenths of the time, and whatever the others leave."""
 CPUS_LEFT = 1.0
 """For reading and for splitting blocks; without it a line whose actors hold every CPU never starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """What a node of the cluster has, used or not."""
+
+    cpus: float
+    gpus: float = 0.0
+    labels: Mapping[str, str]
+
+    def holds(self, pool: Pool) -> bool:
+        """Whether an actor of the pool may be here, once nothing else is."""
+        wanted = (label.split("=", 1) for label in pool.labels)
+        named = all(_selects(value, self.labels.get(key)) for key, value in wanted)
+        return named and pool.cpus <= self.cpus + 1e-6 and pool.gpus <= self.gpus + 1e-6
+
+
+def refuse_homeless(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
+    """Raises RuntimeError, in one sentence, when no node could hold an actor of a stage: Ray would wait for ever."""
+    nodes = list(nodes)
+    for name, pool in pools.items():
+        if not any(node.holds(pool) for node in nodes):
+            labels = f" and the labels {' '.join(pool.labels)}" if pool.labels else ""
+            raise RuntimeError(
+                f"none of {len(nodes)} nodes has {pool.cpus:g} CPUs, {pool.gpus:g} GPUs{labels} for an actor of stage "
+                f"{name}: mend line.{name}, add nodes, or set line.autoscaling where they come on demand"
+            )
+
+
+def _selects(wanted: str, label: str | None) -> bool:
+    """Whether a node's label is what a selector of Ray's wants: value, !value, in(a,b) or !in(a,b)."""
+    value = wanted.removeprefix("!")
+    listed = value[3:-1].split(",") if value.startswith("in(") and value.endswith(")") else [value]
+    return (label in [name.strip() for name in listed]) != wanted.startswith("!")
 
 
 def place(

@@ -130,12 +130,14 @@ class Reporter:
         return steps, forwards
 
     def _log_ends(self, ids: Sequence[str], rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        each, ended = round(seconds / len(rows), 3), []
         for identity, row in zip(ids, rows):
             if row["error_stage"] == self.stage:
                 self.log.warning("failed", extra={"fields": _failure(identity, row)})
             elif row["error_stage"] is None:
-                fields = {"stage": self.stage, "prompt_id": identity, "seconds": round(seconds / len(rows), 3)}
-                self.log.info("end", extra={"fields": fields})
+                ended.append({"stage": self.stage, "prompt_id": identity, "seconds": each})
+        if ended:
+            self.log.info("end", extra={"lines": ended})
 
 
 def _failure(identity: str, row: dict[str, Any]) -> dict[str, Any]:
@@ -153,14 +155,19 @@ def _places() -> tuple[str, str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, message as `event`, and the record's `fields`."""
+    """One JSON object a line: time, level, message as `event`, and the record's `fields`.
+
+    A record with `lines` instead, a list of such fields, becomes as many lines.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": moment, "level": record.levelname.lower(), "event": record.getMessage()}
+        line["host"] = socket.gethostname()
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return scrub(json.dumps(line | {"host": socket.gethostname()} | getattr(record, "fields", {}), default=str))
+        lines = getattr(record, "lines", None) or [getattr(record, "fields", {})]
+        return scrub("\n".join(json.dumps(line | fields, default=str) for fields in lines))
 
 
 def json_logger() -> logging.Logger:

@@ -82,7 +82,7 @@ def _asset(raw: Raw) -> Row:
 
 @dataclass(kw_only=True, slots=True)
 class RenderWork:
-    """Turntables of assets as `pipeline.Work`: `config.turntables` rows for each asset."""
+    """Turntables of assets as `work.Work`: `config.turntables` rows for each asset."""
 
     assets: Sequence[Row]
     config: RenderConfig

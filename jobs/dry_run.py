@@ -63,9 +63,10 @@ def _measure(job: Generate, chosen: list[Any], out: str) -> tuple[Sample, Ledger
     """Run the line over the chosen prompts."""
     from factory.lease import Lease
     from factory.ledger import Ledger
-    from factory.pipeline import PromptWork, run_line, steps
+    from factory.pipeline import run_line, steps
     from factory.progress import Display
     from factory.store import open_store
+    from factory.work import PromptWork
 
     store = open_store(out, job.settings.storage)
     with Lease(store) as lease:

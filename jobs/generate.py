@@ -159,8 +159,9 @@ def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int
 
 
 def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
-    from factory.pipeline import PromptWork, run_line, steps
+    from factory.pipeline import run_line, steps
     from factory.progress import Display
+    from factory.work import PromptWork
 
     chain = steps(job.settings, job.out, uuid.uuid4().hex[:12])
     work = PromptWork(prompts=table.prompts, config=job.settings)

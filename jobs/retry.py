@@ -57,6 +57,7 @@ def _parse(arguments: list[str]) -> Retry:
     except KeyError:
         raise ValueError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
     base: Any = from_yaml(text, FactoryConfig(), f"{first.out}/{SETTINGS}")
+    base.line.max_failed_share = 1.0  # rows that failed before may all fail again
     default = Retry(out=tyro.MISSING, settings=base)  # type: ignore[arg-type]
     return tyro.cli(Retry, args=arguments, default=default, prog="im3d retry")
 
@@ -72,10 +73,11 @@ def run(job: Retry) -> int:
         store.sweep()
         ledger = Ledger(store, lease=lease)
         ledger.publish()
-        letters = ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type"])
+        letters = list(ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type"]))
         chosen = {row["prompt_id"] for row in letters if _wanted(row, job)}
         if not chosen:
-            print(f"No dead letters to retry in {job.out}")
+            kinds = sorted({f"{row['error_stage']}: {row['error_type']}" for row in letters})
+            print(f"No such dead letters in {job.out}. Available: {', '.join(kinds) or 'none'}")
             return 0
         table = _table(job, store, chosen)
         as_generate = Generate(prompts=job.out, out=job.out, accept_changes=job.accept_changes, settings=job.settings)

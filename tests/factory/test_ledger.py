@@ -140,6 +140,21 @@ def test_assets_scored_by_different_models_share_a_ledger(tmp_path: Path) -> Non
     assert rows["b"]["clip_text_renders_large"] == 2.0
 
 
+def test_outcomes_that_move_while_the_ledger_is_read_are_seen(tmp_path: Path) -> None:
+    """A writer that is just losing the folder publishes between two looks of the one that takes over."""
+    slow = Ledger(LocalStore(str(tmp_path)))
+    commit(slow.store, asset("a"), SCHEMA)
+
+    class Watched(LocalStore):
+        def keys(self, prefix: str) -> Any:
+            found = list(super().keys(prefix))
+            slow.publish()
+            return iter(found)
+
+    assert "a" in Ledger(Watched(str(tmp_path)))
+    assert ids(tmp_path, ASSETS) == ["a"]
+
+
 def test_revived_dead_letters_run_again(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     ledger = Ledger(store)

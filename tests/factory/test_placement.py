@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factory.config import LineConfig, Pool, preset
-from factory.placement import place
+from factory.placement import Node, place, refuse_homeless
 from factory.report import pools_of
 from factory.schema import STAGES
 
@@ -42,6 +42,24 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
     with pytest.raises(RuntimeError, match="CPUs and the cluster has 2"):
         place(paper(), cpus=2, gpus=8)
     assert place(paper(), cpus=0, gpus=0, autoscaling=True)[0]["reconstruct"].max_actors == 1
+
+
+def test_a_stage_that_fits_on_no_node_is_refused_in_one_sentence() -> None:
+    nodes = [Node(cpus=8, labels={}), Node(cpus=4, gpus=1, labels={"ray.io/accelerator-type": "L4"})]
+    refuse_homeless(paper(), nodes)
+    with pytest.raises(RuntimeError, match=r"none of 2 nodes has 6 CPUs, 0\.5 GPUs for an actor of stage video: mend"):
+        refuse_homeless({"image": Pool(cpus=8), "video": Pool(cpus=6, gpus=0.5)}, nodes)
+    with pytest.raises(RuntimeError, match=r"and the labels ray\.io/accelerator-type=H100 for an actor of stage video"):
+        refuse_homeless({"video": Pool(labels=("ray.io/accelerator-type=H100",))}, nodes)
+
+
+@pytest.mark.parametrize(
+    ("selector", "held"),
+    [("a=x", True), ("a=y", False), ("a=!y", True), ("a=!x", False), ("a=in(y, x)", True), ("a=!in(x,y)", False),
+     ("b=x", False), ("b=!x", True), ("b=in(x)", False)],
+)  # fmt: skip
+def test_labels_are_compared_as_ray_does(selector: str, held: bool) -> None:
+    assert Node(cpus=1, labels={"a": "x"}).holds(Pool(labels=(selector,))) == held
 
 
 def test_embedded_line_fits_a_small_machine() -> None:

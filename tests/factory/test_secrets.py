@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import random
+
 import pytest
 
+from factory import secrets
 from factory.secrets import HIDDEN, scrub
 from factory.stage import fail
 from factory.store import StorageConfig, open_store
@@ -39,6 +43,65 @@ def test_values_of_secret_variables_are_hidden_and_others_kept(monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "plain-looking-value")
     monkeypatch.setenv("HF_HOME", "/models/of/mine")
     assert scrub("a plain-looking-value in /models/of/mine") == f"a {HIDDEN} in /models/of/mine"
+
+
+def test_secrets_are_hidden_as_json_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_PASSWORD", 'gr\u00fcn"e\\wiese')
+    assert scrub(json.dumps({"error": 'no entry with gr\u00fcn"e\\wiese'})) == json.dumps(
+        {"error": f"no entry with {HIDDEN}"}
+    )
+
+
+def test_no_pattern_matches_a_text_that_is_passed_over() -> None:
+    """Texts of random pieces, in random case: what each pattern alone would hide is hidden."""
+    chance = random.Random(0)
+    pieces = [
+        "://",
+        "u:p@",
+        "?",
+        "&",
+        "key",
+        "sig",
+        "=",
+        "secret",
+        "Secret",
+        "\u017fecret",
+        "se\u017f\u017f\u0131on",
+        "session",
+        "auth",
+    ]
+    pieces += [
+        "token",
+        "AKIA",
+        "ASIA",
+        "0123456789ABCDEF",
+        "hf_",
+        "github_pat_",
+        "sk-",
+        "xoxb-",
+        "Bearer ",
+        "Bas\u0131c ",
+    ]
+    pieces += [
+        "Basic ",
+        "AWS ",
+        "aws4-hmac-sha256 ",
+        "signature=",
+        "S\u0131gnature=0a",
+        "abcdefghijklmnop",
+        " ",
+        ":",
+        "'",
+    ]
+    matched = set()
+    for _ in range(20_000):
+        text = "".join(chance.choices(pieces, k=6))
+        text = text.upper() if chance.random() < 0.2 else text
+        for number, (words, pattern, _) in enumerate(secrets._PATTERNS):
+            if pattern.search(text):
+                matched.add(number)
+                assert any(word in text.casefold() for word in words), (text, pattern.pattern)
+    assert matched == set(range(len(secrets._PATTERNS)))
 
 
 @pytest.mark.parametrize("text", ["a red car", "key 'a/../b' is not allowed", "s3://bucket/a.parquet: 503 SlowDown"])

@@ -13,9 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 import ray
+import tyro
 import yaml
 from ray.scripts import scripts as ray_scripts
 
@@ -265,3 +267,37 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
     pods = document("kuberay/raycluster.yaml")["spec"]["workerGroupSpecs"]
     commands = [group["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] for group in pods]
     assert all("ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION" in command[-1] for command in commands)
+
+
+def documented(program: str) -> list[list[str]]:
+    """The arguments of a program wherever a block of code in the documents calls it, unless some are left out (…)."""
+    texts = [(ROOT / name).read_text() for name in ("infra/README.md", "docs/operations.md", "README.md")]
+    blocks = [block for text in texts for block in re.findall(r"```(?:\w*)\n(.*?)```", text, re.DOTALL)]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    calls = [shlex.split(part, comments=True) for line in lines for part in line.split(";")]
+    return [call[1:] for call in calls if call and call[0] == program and "…" not in call]
+
+
+@pytest.mark.parametrize("arguments", documented("ray"), ids=" ".join)
+def test_documented_commands_of_ray_exist_with_their_flags(arguments: list[str]) -> None:
+    command, rest = ray_scripts.cli, list(arguments)
+    while isinstance(command, click.Group):
+        command = command.commands[rest.pop(0)]
+    context = command.make_context(command.name, rest)
+    if command.name == "submit":
+        entrypoint = context.params["entrypoint"]
+        assert entrypoint[:3] == ("python", "-m", "jobs.generate")
+        assert parse(Generate, entrypoint[3:]).settings.line.address == "auto"
+
+
+@pytest.mark.parametrize("arguments", documented("im3d"), ids=" ".join)
+def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]) -> None:
+    name, *flags = arguments
+    assert name in JOBS
+    job = getattr(importlib.import_module(f"jobs.{name}"), name.capitalize())
+    parse(job, flags) if name == "generate" else tyro.cli(job, args=flags)
+
+
+def test_the_documents_call_what_they_are_about() -> None:
+    assert {call[0] for call in documented("ray")} >= {"start", "job", "up", "down", "dashboard"}
+    assert {call[0] for call in documented("im3d")} >= {"generate", "retry"}

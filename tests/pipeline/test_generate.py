@@ -169,7 +169,9 @@ def test_mended_dead_letters_are_retried_by_stage(run, capsys: pytest.CaptureFix
     out, _, _ = run
     (out.parent / "broken.png").write_bytes((out.parent / "box.png").read_bytes())
     assert retry.main(["--out", str(out), "--stage", "video"]) == 0
-    assert "No dead letters to retry" in capsys.readouterr().out
+    assert "No such dead letters" in (said := capsys.readouterr().out)
+    assert "image: " in said
+    assert "prompts: EmptyPrompt" in said
     assert retry.main(["--out", str(out), "--error", "EmptyPrompt"]) == 2
     assert "none of the dead letters can run again" in capsys.readouterr().err
     assert sorted(table(out, "dead_letters")) == ["../up", "broken", "empty"]

@@ -21,12 +21,13 @@ from factory.config import FactoryConfig, LineConfig, Pool
 from factory.finishing import Finish, line_config
 from factory.health import MAX_DEATHS
 from factory.ledger import ASSETS, DEAD, Ledger
-from factory.pipeline import PromptWork, Step, TooManyFailures, build, run_line
+from factory.pipeline import Step, TooManyFailures, build, run_line
 from factory.prompt_row import Prompt
 from factory.schema import DEAD_LETTERS, assets_schema, pack, unpack
 from factory.stage import Row, Stage
 from factory.stages import Commit
 from factory.store import open_store
+from factory.work import PromptWork
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.timeout(300)

@@ -21,13 +21,14 @@ from ray.cluster_utils import Cluster
 from factory.config import FactoryConfig, LineConfig, Pool
 from factory.events import EventLog
 from factory.ledger import ASSETS, DEAD, Ledger
-from factory.pipeline import PromptWork, Step, run_line
+from factory.pipeline import Step, run_line
 from factory.progress import Display
 from factory.prompt_row import Prompt
 from factory.schema import assets_schema, pack
 from factory.stage import Row, Stage
 from factory.stages import Commit
 from factory.store import open_store
+from factory.work import PromptWork
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = pytest.mark.timeout(600)

@@ -1,0 +1,61 @@
+"""The calls of Ray that have no public name: here in this version, and missed at the start where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import ray
+from ray._private.state import GlobalState
+from ray._private.worker import global_worker
+from ray.exceptions import RayActorError
+
+from factory import nodes
+from factory.config import FactoryConfig, LineConfig
+from factory.ledger import Ledger
+from factory.pipeline import run_line
+from factory.prompt_row import Prompt
+from factory.store import open_store
+from factory.work import PromptWork
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
+    yield
+    ray.shutdown()
+
+
+class Sleeper:
+    """An actor as Ray Data's are: it comes back whenever its process ends."""
+
+    def place(self) -> tuple[str, str]:
+        context = ray.get_runtime_context()
+        return context.get_actor_id(), context.get_node_id()
+
+
+def test_an_actor_is_ended_for_good_by_its_id() -> None:
+    nodes.require_calls()
+    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Sleeper).remote()
+    identity, node = ray.get(actor.place.remote())
+    assert not nodes.is_gone(node)
+    assert nodes.is_gone("f" * len(node))
+    nodes.end_actor(identity)
+    with pytest.raises(RayActorError):
+        ray.get(actor.place.remote(), timeout=60)
+
+
+class Bare:
+    """A core worker of another version."""
+
+
+@pytest.mark.parametrize("gone", ["kill_actor", "get_draining_nodes"])
+def test_a_line_does_not_start_where_a_call_is_missing(gone: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if gone == "kill_actor":
+        monkeypatch.setattr(global_worker, "core_worker", Bare())
+    else:
+        monkeypatch.delattr(GlobalState, gone)
+    config = FactoryConfig(line=LineConfig(address="auto"))
+    work = PromptWork(prompts=[Prompt(prompt_id="p", prompt="x", seed=0)], config=config)
+    with pytest.raises(RuntimeError, match=rf"Ray {ray.__version__} cannot .*{gone}.*constraints\.txt"):
+        run_line(work, [], config.line, Ledger(open_store(str(tmp_path))))
