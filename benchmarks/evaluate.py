@@ -140,17 +140,18 @@ def _write_tables(folder: str, count: int) -> None:
         made = [
             row | {name: {"path": f"files/{row['prompt_id']}/{end}"} for name, end in file.items()} for row in known
         ]
-        _put(store, f"{ASSETS}/part-{number:06d}.parquet", made, assets_schema([]))
+        put_table(store, f"{ASSETS}/part-{number:06d}.parquet", made, assets_schema([]))
         schema = scores_schema(["m"], Measures(truth="t"))
         numbers = [field.name for field in schema if str(field.type) in ("double", "int64")]
         values = random.random((len(known), len(numbers)))
         scored = [row | dict(zip(numbers, part, strict=True)) for row, part in zip(known, values.tolist(), strict=True)]
         scored = [row | {"clip_text_renders_m_views": [0.5] * VIEWS, "rank_text_frames_m": 1, "rank_text_renders_m": 2}
                   for row in scored]  # fmt: skip
-        _put(store, f"evaluations/e/{SCORES}/part-{number:06d}.parquet", scored, schema)
+        put_table(store, f"evaluations/e/{SCORES}/part-{number:06d}.parquet", scored, schema)
 
 
-def _put(store: Any, key: str, rows: list[dict], schema: Any) -> None:
+def put_table(store: Any, key: str, rows: list[dict], schema: Any) -> None:
+    """Write rows as a parquet object."""
     import io
 
     import pyarrow as pa

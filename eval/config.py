@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(kw_only=True, slots=True)
@@ -13,3 +14,7 @@ class ClipConfig:
     """'pocket' (embedded), a folder, or the name of an open_clip architecture such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
     """Which weights of a named architecture."""
+
+
+Up = Literal["y", "z", "y-down", "z-down"]
+"""Which way is up in a 3D file: along an axis, or against it."""

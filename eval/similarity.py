@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from eval.clip import Scorer
+from eval.config import Up
 
 POOL_SIZE = 1000
 VIEW_SETS = ("frames", "renders")
@@ -30,9 +31,13 @@ class Protocol:
     elevation: float = 0.3
     """Elevation of the cameras in radians for assets whose own is not known, in (-1.57, 1.57)."""
     fov_degrees: float = 40.0
-    """Field of view of the re-renders."""
+    """Field of view of the re-renders, in (0, 120)."""
     distance: float = 3.0115
-    """Camera to origin, in radii of the object's bounding sphere."""
+    """Camera to origin, in radii of the object's bounding sphere, > 1."""
+    up: Up = "y"
+    """Which way is up in PLY and OBJ files."""
+    normalise: bool = False
+    """Whether Gaussians are moved and scaled into the unit sphere, as meshes always are."""
 
     def __post_init__(self) -> None:
         if self.num_views < 1 or self.size < 2:
@@ -41,6 +46,11 @@ class Protocol:
             raise ValueError(f"background is {self.background}; it must lie in [0, 1]")
         if not -1.57 < self.elevation < 1.57:
             raise ValueError(f"elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+        if not 0 < self.fov_degrees < 120 or not self.distance > 1:
+            raise ValueError(
+                f"fov_degrees is {self.fov_degrees} and distance {self.distance}; "
+                "they must lie in (0, 120) and exceed 1, the object's radius"
+            )
 
 
 def fingerprint(statement: dict[str, Any]) -> str:

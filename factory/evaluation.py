@@ -21,9 +21,11 @@ from eval.clip import Scorer
 from eval.similarity import VIEW_SETS, Protocol, columns
 from factory import fidelity
 from factory.consistency import COLUMNS
+from factory.identity import settings_of
 from factory.ledger import ASSETS, Ledger
 from factory.schema import STAGES, chosen
 from factory.stage import Row
+from factory.store import Store
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
@@ -115,6 +117,14 @@ def assets_of_run(ledger: Ledger) -> Iterator[Row]:
             "model_path": row["ply"]["path"],
             "image_path": row["image"]["path"],
         }
+
+
+def views_of_run(store: Store) -> dict[str, Any]:
+    """What a run says of its own views, as fields of `Protocol`: number, size, field of view, distance."""
+    settings = settings_of(store)
+    found = {name: settings.get(f"orbit.{name}") for name in ("num_views", "fov_degrees", "distance")}
+    found["size"] = settings.get("image.size")
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def costs_of_run(ledger: Ledger) -> dict[str, float]:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from factory.config import FactoryConfig, difference, fingerprint
+from factory.config import FactoryConfig, difference, fingerprint, flat
 from factory.config_yaml import from_yaml, to_yaml
 from factory.keys import digest
 from factory.store import Store
@@ -102,3 +102,20 @@ def _text(store: Store, key: str) -> str | None:
         return store.get(key).decode()
     except KeyError:
         return None
+
+
+def settings_of(store: Store) -> dict[str, Any]:
+    """The settings of the last run into a folder as `fit.iterations: 1200`; empty where there are none.
+
+    Raises:
+        ValueError: when `config.yaml` is no YAML.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(store.get(SETTINGS))
+    except KeyError:
+        return {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{store.root}/{SETTINGS} is no YAML: {error}") from error
+    return dict(flat(values)) if isinstance(values, dict) else {}

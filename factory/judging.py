@@ -115,7 +115,7 @@ class Evaluate(Finish):
     def shape(self, row: Row) -> Shape | None:
         """The model, or None where there is only a video."""
         path = row["model_path"]
-        return read_shape(self.read(path), path) if path else None
+        return read_shape(self.read(path), path, up=self.config.up, normalise=self.config.normalise) if path else None
 
     def reference(self, row: Row) -> NDArray[np.uint8] | None:
         """The image prompt uint8 [H,W,3] over the protocol's background, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numba
@@ -16,7 +16,7 @@ from recon.cameras import OrbitConfig, turntable
 
 MAX_FILE_BYTES = 256 << 20
 MAX_TEXTURE_PIXELS = 64 << 20
-FILE_TYPES = ("glb", "gltf", "obj")
+FILE_TYPES = ("glb", "gltf", "obj", "ply")
 
 # Two soft world-fixed lights; direction to the light, then strength.
 _LIGHTS = np.array([[0.40, 0.75, 0.53, 0.32], [-0.70, 0.20, -0.68, 0.12]], np.float32)
@@ -63,7 +63,7 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     num_bytes = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if num_bytes > MAX_FILE_BYTES:
         raise ValueError(f"asset has {num_bytes} bytes; the limit is {MAX_FILE_BYTES}: decimate it first")
-    if file_type != "obj":
+    if file_type in ("glb", "gltf"):
         check_gltf(source if isinstance(source, bytes) else Path(source))
     stream = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
@@ -77,6 +77,11 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     if num_faces > MAX_FACES:
         raise ValueError(f"asset has {num_faces} faces; the limit is {MAX_FACES}: decimate it first")
     return _assemble(meshes)
+
+
+def turned(mesh: Mesh, rotation: NDArray[np.float32]) -> Mesh:
+    """The mesh turned by a rotation [3,3]."""
+    return replace(mesh, corners=mesh.corners @ rotation.T, normals=mesh.normals @ rotation.T)
 
 
 def _assemble(meshes: list) -> Mesh:

@@ -7,7 +7,6 @@ import json
 import math
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from eval.measures import is_measure
 from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
-from factory.config import flat
 from factory.evaluation import asset_files, store_files
+from factory.identity import settings_of
 from factory.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.report import newest_report, report_section
 from factory.schema import STAGES
@@ -48,7 +47,7 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
     assets, dead = _rows(store, ASSETS, _ASSET), _rows(store, DEAD, _LETTER)
     if not len(assets) and not len(dead):
         return _judged_folder(store, root, page)
-    settings, ids = _settings(store), _texts(assets, "prompt_id")
+    settings, ids = settings_of(store), _texts(assets, "prompt_id")
     seconds, calls = ({name: _column(assets, name) for name in names} for names in (_SECONDS, [*_STEPS, *_FORWARDS]))
     evaluations, scores = _evaluations(store, ids)
     numbers = {name: _column(assets, name) for name in _NUMBERS} | {
@@ -182,19 +181,6 @@ def _first_known(columns: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def _viewers(store: Store) -> set[str]:
     return {key.rsplit("/", 1)[1].removesuffix(".html") for key in store.keys(f"{VIEWERS}/") if key.endswith(".html")}
-
-
-def _settings(store: Store) -> dict[str, Any]:
-    """`config.yaml` as flat settings; empty where there is none."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(store.get("config.yaml"))
-    except KeyError:
-        return {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{store.root}/config.yaml is no YAML: {error}") from error
-    return dict(flat(values)) if isinstance(values, dict) else {}
 
 
 def _way(root: str, page: str) -> str | None:

@@ -60,18 +60,25 @@ def mean_columns(models: Sequence[str], measures: Sequence[str]) -> list[str]:
 
 
 def summaries(scores: Scores, models: Sequence[str], measures: Sequence[str]) -> dict[str, dict[str, float]]:
-    """By column: the summary over prompts, and R-precision at k in per cent."""
+    """By column: the summary over prompts; of ranks R-precision at k in per cent, with its interval."""
     found: dict[str, dict[str, float]] = {}
     for column in mean_columns(models, measures):
         _, means = scores.means(column)
         if len(means):
             found[column] = asdict(summarise(means))
     for column in rank_columns(models):
-        ranks = scores.values[column]
-        ranks = ranks[np.isfinite(ranks)]
-        if len(ranks):
-            precision = {f"at_{k}": 100 * float((ranks < k).mean()) for k in PRECISION_AT}
-            found[column.replace("rank", "r_precision")] = precision | {"count": len(ranks)}
+        if np.isfinite(scores.values[column]).any():
+            found[column.replace("rank", "r_precision")] = _precision(scores.prompts, scores.values[column])
+    return found
+
+
+def _precision(prompts: NDArray[np.uint64], ranks: NDArray[np.float64]) -> dict[str, float]:
+    """R-precision at PRECISION_AT in per cent over prompts, with the interval of each."""
+    found: dict[str, float] = {}
+    for k in PRECISION_AT:
+        _, shares = prompt_means(prompts, np.where(np.isnan(ranks), np.nan, ranks < k))
+        over = summarise(100 * shares)
+        found |= {f"at_{k}": over.mean, f"at_{k}_low": over.low, f"at_{k}_high": over.high, "count": over.count}
     return found
 
 
@@ -102,7 +109,7 @@ def same_protocol(other: str, store: Store, parts: Iterable[str] = ("views", "mo
     """The evaluation of the folder `other` that was made as the one in `store`; of several, the one of most assets.
 
     Raises:
-        ValueError: when there is none; it says what differs.
+        ValueError: when there is none, saying what differs, or it was never finished.
     """
     own, name = json.loads(store.get("protocol.json")), store.root.rstrip("/").rsplit("/", 1)[1].split("-")[0]
     place = open_store(other)
@@ -112,7 +119,10 @@ def same_protocol(other: str, store: Store, parts: Iterable[str] = ("views", "mo
     alike = [folder for folder in folders if folder.split("/")[1].split("-")[0] == name]
     if alike:
         counts = {folder: _scored(place, folder) for folder in alike}
-        return open_store(f"{other.rstrip('/')}/{max(alike, key=counts.__getitem__)}")
+        most = max(alike, key=counts.__getitem__)
+        if counts[most] < 0:
+            raise ValueError(f"the evaluation {other.rstrip('/')}/{most} is not finished; run its command again first")
+        return open_store(f"{other.rstrip('/')}/{most}")
     theirs = json.loads(place.get(f"{folders[-1]}/protocol.json"))
     changes = [
         f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in parts if own.get(part) != theirs.get(part)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.config import Up
 from recon.config import OrbitConfig
 
 if TYPE_CHECKING:
     from factory.meshes import Mesh
     from recon.cameras import Cameras
     from recon.gaussians import Gaussians
+
+SOLID = 0.99
+"""Share of the Gaussians that a shape's extent is told by."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,11 +58,21 @@ class Shape(Protocol):
         ...
 
 
+_TO_Y_UP: dict[Up, NDArray[np.float32]] = {
+    "y": np.eye(3, dtype=np.float32),
+    "z": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32),
+    "y-down": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32),
+    "z-down": np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32),
+}
+"""Rotations of such a file's world to ours."""
+
+
 @dataclass(slots=True)
 class Splats:
-    """3D Gaussians."""
+    """3D Gaussians. `up`: in their own world; the cameras turn with it, so that no spherical harmonics need to."""
 
     gaussians: Gaussians
+    up: Up = "y"
 
     def pictures(self, turn: Turn) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage."""
@@ -68,14 +81,22 @@ class Splats:
         from recon.gaussians import render
 
         with torch.inference_mode():
-            rgba = torch.cat(render(self.gaussians, turn.cameras), -1)
+            rgba = torch.cat(render(self.gaussians, self._cameras(turn)), -1)
         return (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
     def depths(self, turn: Turn) -> NDArray[np.float32]:
         """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
         from recon.views import render_views
 
-        return render_views(self.gaussians, turn.cameras).depth
+        return render_views(self.gaussians, self._cameras(turn)).depth
+
+    def _cameras(self, turn: Turn) -> Cameras:
+        """Those of the turn, in the Gaussians' world."""
+        import torch
+
+        cameras, pose = turn.cameras, torch.eye(4)
+        pose[:3, :3] = torch.from_numpy(_TO_Y_UP[self.up])
+        return replace(cameras, viewmats=cameras.viewmats @ pose)
 
     def points(self, count: int) -> NDArray[np.float64]:
         """On the mesh that `mesh.enabled` makes of them."""
@@ -83,7 +104,8 @@ class Splats:
         from recon.config import MeshConfig
         from recon.mesh import mesh_of
 
-        return outer_points(np.asarray(mesh_of(self.gaussians, MeshConfig(texture=0)).triangles, np.float32), count)
+        triangles = np.asarray(mesh_of(self.gaussians, MeshConfig(texture=0)).triangles, np.float32)
+        return outer_points(triangles @ _TO_Y_UP[self.up].T, count)
 
 
 @dataclass(slots=True)
@@ -119,23 +141,52 @@ class Solid:
         return outer_points(self.mesh.corners, count)
 
 
-def read_shape(data: bytes, path: str, fine: bool = False) -> Shape:
-    """The shape in the bytes of a .ply of Gaussians, or of a .glb, .gltf or .obj.
+def read_shape(data: bytes, path: str, fine: bool = False, up: Up = "y", normalise: bool = False) -> Shape:
+    """The shape in the bytes of a .ply of Gaussians or of a mesh, or of a .glb, .gltf or .obj.
+
+    Args:
+        path: names the file in errors, and its suffix the format. fine: sample meshes as a truth.
+        up: of PLY and OBJ. normalise: move and scale Gaussians into the unit sphere, as meshes are in any case.
 
     Raises:
         ValueError: when it is none, or is broken.
     """
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix != ".ply":
-        from factory.meshes import load_mesh
+    suffix = PurePosixPath(path).suffix.lower().lstrip(".")
+    if suffix != "ply" or has_faces(data):
+        from factory.meshes import load_mesh, turned
 
-        return Solid(load_mesh(data, suffix.lstrip(".")), fine)
-    from recon.ply import read_ply
+        mesh = load_mesh(data, suffix)
+        return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
+    from recon.ply import parse_ply
 
-    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
-        file.write(data)
-        file.flush()
-        return Splats(read_ply(file.name))
+    gaussians = parse_ply(data, path)
+    return Splats(in_unit_sphere(gaussians) if normalise else gaussians, up)
+
+
+def has_faces(data: bytes) -> bool:
+    """Whether a PLY is a mesh, by its header."""
+    return b"\nelement face " in data[: data.find(b"end_header")]
+
+
+def in_unit_sphere(gaussians: Gaussians) -> Gaussians:
+    """Gaussians moved and scaled so that the box about them is centred and they reach to 1 from there.
+
+    The box and the reach are those of SOLID of the centres of what is half opaque or more: stray ones count nothing.
+
+    Raises:
+        ValueError: when none is half opaque, or all lie in one point.
+    """
+    import torch
+
+    centres = gaussians.means[gaussians.alphas >= 0.5]
+    if not len(centres):
+        raise ValueError("no Gaussian is half opaque; there is nothing to bring into the unit sphere")
+    ends = torch.quantile(centres, torch.tensor([(1 - SOLID) / 2, (1 + SOLID) / 2]), dim=0)
+    middle = ends.mean(0)
+    reach = torch.quantile((centres - middle).norm(dim=1), SOLID)
+    if reach <= 0:
+        raise ValueError("all Gaussians lie in one point; there is nothing to bring into the unit sphere")
+    return replace(gaussians, means=(gaussians.means - middle) / reach, scales=gaussians.scales - reach.log())
 
 
 def over_grey(pictures: NDArray[np.uint8], background: float) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from eval.config import Up
 from factory.config import Pool
 from jobs.settings import guarded
 
@@ -29,16 +30,24 @@ SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 @dataclass(kw_only=True, slots=True)
 class View:
-    """How views are made; the defaults are those of the pocket preset."""
+    """How views are made; what is not said is the run's own, and for a folder with --prompts the pocket preset's."""
 
-    num_views: int = 16
+    num_views: int | None = None
     """Views at uniform azimuths; a video must have as many frames."""
-    size: int = 128
+    size: int | None = None
     """Pixels of a side; a video must have as many."""
+    fov_degrees: float | None = None
+    """Field of view of the re-renders."""
+    distance: float | None = None
+    """Camera to origin in radii of the object's bounding sphere."""
     background: float = 1.0
     """Grey behind the object in [0, 1]."""
     elevation: float = 0.3
     """Elevation of the cameras in radians for assets whose own is not known."""
+    up: Up = "y"
+    """Which way is up in PLY and OBJ files; glTF has y."""
+    normalise: bool = False
+    """Move and scale Gaussians into the unit sphere, as meshes always are; for files of methods with another scale."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,7 +98,7 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
-    from factory.evaluation import Measures, statement_of
+    from factory.evaluation import Measures, statement_of, views_of_run
     from factory.lease import Lease
     from factory.ledger import DEAD, SCORES, Ledger
     from factory.paper_rows import is_ablation
@@ -97,7 +106,9 @@ def run(job: Evaluate) -> int:
 
     if is_ablation(open_store(job.run)):
         return _ablation(job)
-    protocol, measures = Protocol(**asdict(job.view)), Measures(truth=job.truth, consistency=job.consistency)
+    own = {} if job.prompts else views_of_run(open_store(job.run))
+    protocol = Protocol(**own | {name: value for name, value in asdict(job.view).items() if value is not None})
+    measures = Measures(truth=job.truth, consistency=job.consistency)
     clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     with Lease(open_store(job.run)):
         pool = prompt_pool(asset["prompt"] for asset in _assets(job) if asset["prompt"])
