@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +19,13 @@ from eval import consistency
 from eval.clip import Scorer
 from eval.similarity import VIEW_SETS, Protocol, columns
 from factory import fidelity
+from factory.asset_folder import assets_of_folder
 from factory.consistency import COLUMNS
 from factory.identity import settings_of
-from factory.ledger import ASSETS, Ledger
+from factory.ledger import ASSETS, DEAD, Ledger
 from factory.schema import STAGES, chosen
 from factory.stage import Row
-from factory.store import Store
+from factory.store import Store, open_store
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
@@ -33,8 +33,6 @@ BYTES_AT_ONCE = 64 << 20
 """A slice that holds more, for its images, ends early."""
 ROWS_AT_A_TIME = 128
 """Rows that become columns together."""
-MODELS = (".ply", ".glb", ".gltf", ".obj")
-VIDEOS = (".mp4", ".webm", ".mov")
 SCORE_LINE = pa.schema(
     [
         pa.field("prompt_id", pa.string(), False),
@@ -108,6 +106,25 @@ def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
     return pa.schema([*fields, ("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())])
 
 
+def assets_of(run: str, prompts: str | None = None, image_root: str | None = None) -> Iterator[Row]:
+    """The assets of an output folder of `im3d generate`, or with `prompts` those of anyone's folder, streamed.
+
+    Raises:
+        ValueError: when a run has none, or a folder or its table of prompts cannot be read.
+    """
+    if prompts:
+        return assets_of_folder(run, prompts, image_root)
+    ledger = Ledger(open_store(run))
+    ledger.publish()
+    if next(ledger.rows(ASSETS, ["prompt_id"]), None) is None:
+        dead = sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
+        raise ValueError(
+            f"{run} holds no assets ({dead} dead letters); give the output of im3d generate, "
+            "or a folder of videos and models with --prompts"
+        )
+    return assets_of_run(ledger)
+
+
 def assets_of_run(ledger: Ledger) -> Iterator[Row]:
     """The assets of an output folder of `im3d generate`, one after the other."""
     wanted = ["prompt_id", "prompt", "elevation", "yield_score", "ply.path", "generated.path", "image.path"]
@@ -138,58 +155,6 @@ def costs_of_run(ledger: Ledger) -> dict[str, float]:
             sums[name] += sum(row[part] or 0 for part in names)
     sums["minutes"] /= 60
     return {name: total / count for name, total in sums.items()} if count else {}
-
-
-def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> Iterator[Row]:
-    """Videos and models named after the ids of a prompt table, one after the other: `<prompt_id>.mp4`, `.ply`, `.glb`.
-
-    A prompt without files, a file without prompt and an unusable row of the table, with its `error`, are rows too, so
-    that they are counted.
-
-    Args:
-        root: the folder, local or s3://.
-        prompts: the table. image_root: folder that its image paths are relative to, the table's own by default.
-
-    Raises:
-        ValueError: when the prompt table or the folder cannot be read.
-    """
-    from factory.prompts import read_prompts
-
-    table, files = read_prompts(prompts, image_root=image_root), asset_files(store_files(root))
-    for prompt in table.prompts:
-        known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
-        yield known | files.pop(prompt.prompt_id, {})
-    for bad in table.rejected:
-        known = {"prompt_id": bad.prompt_id, "prompt": bad.prompt, "error": bad.error_message}
-        yield known | files.pop(bad.prompt_id, {})
-    for name, found in files.items():
-        yield {"prompt_id": name, "prompt": None} | found
-
-
-def asset_files(names: Iterable[str]) -> dict[str, Row]:
-    """Names of files by the id that they begin with: the video as `frames_path`, the model as `model_path`."""
-    files: dict[str, Row] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        suffix = path.suffix.lower()
-        kind = "model_path" if suffix in MODELS else "frames_path" if suffix in VIDEOS else None
-        if kind:
-            files.setdefault(path.stem, {})[kind] = name
-    return files
-
-
-def store_files(root: str) -> list[str]:
-    """The names of the files that lie directly in a folder, local or s3://, sorted."""
-    import pyarrow.fs
-
-    from factory.store import pyarrow_filesystem
-
-    filesystem, path = pyarrow_filesystem(root)
-    try:
-        entries = filesystem.get_file_info(pyarrow.fs.FileSelector(path))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{root} is no folder; give the output of im3d generate or a folder of assets") from error
-    return sorted(entry.base_name for entry in entries if entry.type == pyarrow.fs.FileType.File)
 
 
 def with_truth(rows: Iterable[Row], paths: Mapping[str, str]) -> Iterator[Row]:

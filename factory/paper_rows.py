@@ -44,8 +44,29 @@ def ablation_rows(store: Store, number: int, label: str) -> list[tuple[Cell, ...
     return rows
 
 
+def _folder_name(folder: str) -> str:
+    return folder.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _columns(results: dict[str, dict[str, dict]]) -> Sequence[str]:
     return list(next(iter(results.get(FULL, {}).values()), {}))
+
+
+def rows_of_ablations(
+    run: str, label: str, beside: Sequence[str], numbers: Sequence[int]
+) -> dict[int, list[tuple[Cell, ...]]]:
+    """By table, the rows of the ablation `run`, called `label`, and of others, each called by its folder.
+
+    Raises:
+        ValueError: for tables that ablations have no rows of, or none, and for a folder that is no ablation.
+    """
+    if not numbers or set(numbers) - set(ABLATED):
+        raise ValueError(f"{run} is an output of im3d ablate, which has Tables 2 and 3; say --table 2 3")
+    stores = [(label, open_store(run))] + [(_folder_name(other), open_store(other)) for other in beside]
+    for _, store in stores:
+        if not is_ablation(store):
+            raise ValueError(f"{store.root} is no output of im3d ablate; give a run as --run and ablations as --beside")
+    return {number: [row for name, store in stores for row in ablation_rows(store, number, name)] for number in numbers}
 
 
 def rows_beside(folders: Sequence[str], number: int, models: Sequence[str], ours: Store) -> list[tuple[Cell, ...]]:
@@ -56,7 +77,7 @@ def rows_beside(folders: Sequence[str], number: int, models: Sequence[str], ours
     """
     rows: list[tuple[Cell, ...]] = []
     for folder in folders:
-        label, store = folder.rstrip("/").rsplit("/", 1)[-1], open_store(folder)
+        label, store = _folder_name(folder), open_store(folder)
         if is_ablation(store):
             rows += ablation_rows(store, number, label)
         else:

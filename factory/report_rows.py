@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eval.measures import is_measure
 from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
-from factory.evaluation import asset_files, store_files
+from factory.asset_folder import asset_files, store_files
 from factory.identity import settings_of
 from factory.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.report import newest_report, report_section

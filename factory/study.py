@@ -16,7 +16,7 @@ from dataclasses import asdict
 
 from eval.assignment import BROKEN, StudyConfig, Task, assign, read_assignment, write_assignment
 from eval.page import script_data, web_file
-from factory.evaluation import store_files
+from factory.asset_folder import store_files
 from factory.store import Store, open_store
 from factory.study_media import Media, Method
 
@@ -173,7 +173,7 @@ def read_answers(places: Sequence[str]) -> dict[str, str]:
             found = {name: open_store(folder or ".")}
         else:
             store = open_store(place)
-            found = {key: store for key in store_files(place) if key.endswith(".csv")}
+            found = {key: store for key in _names(place) if key.endswith(".csv")}
         for key, store in found.items():
             try:
                 texts[f"{place}/{key}" if key != name else place] = store.get(key).decode(errors="replace")
@@ -182,3 +182,12 @@ def read_answers(places: Sequence[str]) -> dict[str, str]:
     if not texts:
         raise ValueError(f"no answers (.csv) in {', '.join(places)}")
     return texts
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return store_files(folder)
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} is no folder: no answers yet; collect them with im3d study serve, or name files with --answers"
+        ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluation import assets_of_folder
+from factory.asset_folder import assets_of_folder
 from factory.lease import Lease
 from factory.ledger import ASSETS, COMMITS, Ledger
 from factory.stage import Row

@@ -121,6 +121,7 @@ def run(job: Evaluate) -> int:
         folder = f"evaluations/{fingerprint(statement)}-{fingerprint({'prompts': pool})[:8]}"
         store = open_store(f"{job.run.rstrip('/')}/{folder}")
         store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
+        _refuse_incomparable(job, store)
         ledger = Ledger(store, SCORES)
         ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
         arguments = {"config": protocol, "measures": measures, "clip": clip, "prompts": embedded}
@@ -129,22 +130,19 @@ def run(job: Evaluate) -> int:
 
 
 def _assets(job: Evaluate) -> Iterable[Row]:
-    """The run's assets, streamed; ValueError when there are none."""
-    from factory.evaluation import assets_of_folder, assets_of_run
-    from factory.ledger import ASSETS, DEAD, Ledger
+    from factory.evaluation import assets_of
+
+    return assets_of(job.run, job.prompts, job.image_root)
+
+
+def _refuse_incomparable(job: Evaluate, store: Store) -> None:
+    """Raise ValueError, before anything is scored, for a folder that this evaluation cannot be compared with."""
+    from factory.paper_rows import is_ablation
+    from factory.score_tables import same_protocol
     from factory.store import open_store
 
-    if job.prompts:
-        return assets_of_folder(job.run, job.prompts, job.image_root)
-    ledger = Ledger(open_store(job.run))
-    ledger.publish()
-    if next(ledger.rows(ASSETS, ["prompt_id"]), None) is None:
-        dead = sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
-        raise ValueError(
-            f"{job.run} holds no assets ({dead} dead letters); give the output of im3d generate, "
-            "or a folder of videos and models with --prompts"
-        )
-    return assets_of_run(ledger)
+    for other in filter(None, [job.against, *(one for one in job.beside if not is_ablation(open_store(one)))]):
+        same_protocol(other, store)
 
 
 def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
@@ -231,17 +229,10 @@ def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[
 
 def _ablation(job: Evaluate) -> int:
     """Tables 2 and 3 of an output of `im3d ablate`, which has judged its fits already."""
-    from factory.paper_rows import ABLATED, ablation_rows, is_ablation
+    from factory.paper_rows import rows_of_ablations
     from factory.store import open_store
 
-    if not job.table or set(job.table) - set(ABLATED):
-        raise ValueError(f"{job.run} is an output of im3d ablate, which has Tables 2 and 3; say --table 2 3")
-    names = {job.run: job.label} | {other: other.rstrip("/").rsplit("/", 1)[-1] for other in job.beside}
-    runs = [name for name in names if not is_ablation(open_store(name))]
-    if runs:
-        raise ValueError(f"{runs[0]} is no output of im3d ablate; give a run as --run and ablations as --beside")
-    for number in job.table:
-        rows = [row for name, label in names.items() for row in ablation_rows(open_store(name), number, label)]
+    for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table).items():
         _table(job, number, rows, open_store(job.run))
     return 0
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from eval.similarity import columns
 from factory import evaluation
-from factory.evaluation import SCORE_DEAD_LETTERS, SCORE_LINE, assets_of_folder, slices
+from factory.asset_folder import assets_of_folder
+from factory.config import FactoryConfig, to_yaml
+from factory.evaluation import SCORE_DEAD_LETTERS, SCORE_LINE, slices, views_of_run
 from factory.ledger import SCORES, Ledger, commit
+from factory.score_tables import Scores, summaries
 from factory.store import LocalStore
+from model.config import ImageConfig
+from recon.config import OrbitConfig
 
 
 def rows(count: int, image: bytes | None = None) -> list[dict]:
@@ -58,3 +65,22 @@ def test_a_folder_beside_a_table_of_prompts(tmp_path: Path) -> None:
     assert "black.png" in found["blind"]["error"]
     with pytest.raises(ValueError, match="is no folder"):
         list(assets_of_folder(str(tmp_path / "nowhere"), str(tmp_path / "t.jsonl")))
+
+
+def test_a_run_says_its_views_itself(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    assert views_of_run(store) == {}
+    config = FactoryConfig(image=ImageConfig(size=64), orbit=OrbitConfig(num_views=8, fov_degrees=50.0))
+    store.put("config.yaml", to_yaml(config).encode())
+    assert views_of_run(store) == {"num_views": 8, "fov_degrees": 50.0, "distance": 3.0115, "size": 64}
+
+
+def test_r_precision_counts_prompts_once() -> None:
+    ranks = np.array([0.0, 5.0, 7.0, np.nan])
+    scores = Scores(prompts=np.array([1, 1, 2, 3], np.uint64), values={"rank_text_frames_m": ranks})
+    scores.values |= dict.fromkeys(["rank_text_renders_m", *columns("m")], np.full(4, np.nan))
+    (found,) = summaries(scores, ["m"], []).values()
+    assert {name: found[name] for name in ("count", "at_1", "at_5", "at_10")} == {
+        "count": 2, "at_1": 25, "at_5": 25, "at_10": 100,
+    }  # fmt: skip
+    assert (found["at_1_low"], found["at_1_high"]) == (0, 50)

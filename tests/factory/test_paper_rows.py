@@ -89,6 +89,9 @@ def test_other_folders_are_ablations_or_runs_of_one_protocol(ablation: LocalStor
     assert rows[0] == ("other, CLIP m", (40.0, 1.0), (40.0, 1.0))
     assert [row[0].split(" (")[0] for row in rows[1:]] == ["ablation: full", "ablation: - LPIPS"]
     assert same_protocol(str(tmp_path / "other"), ours).root.endswith(f"{name}-1111")
+    put_evaluation(tmp_path / "fourth", f"{name}-3333", None, 60.0)
+    with pytest.raises(ValueError, match=r"fourth/evaluations/0123456789abcdef-3333 is not finished"):
+        rows_beside([str(tmp_path / "fourth")], 2, ["m"], ours)
     put_evaluation(tmp_path / "third", "fedcba9876543210-0000", 3, 1.0)
     with pytest.raises(ValueError, match="by another protocol"):
         rows_beside([str(tmp_path / "third")], 2, ["m"], ours)

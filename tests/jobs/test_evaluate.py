@@ -148,6 +148,9 @@ def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: 
     message = capsys.readouterr().err
     assert "another protocol" in message
     assert "'background': 0.5" in message
+    before = list(run.glob("evaluations/*/scores"))
+    assert evaluate.main(["--run", str(run), *flags, "--background", "0.2", "--against", str(other)]) == 2
+    assert list(run.glob("evaluations/*/scores")) == before  # refused before anything is scored
 
 
 def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[str], capsys) -> None:

@@ -217,3 +217,5 @@ def test_mistakes_are_one_sentence(folder: Path, capsys: pytest.CaptureFixture[s
     assert "error: " in capsys.readouterr().err
     assert study.main(["make", "--runs", "a", "b", "--labels", "x", "--out", "c"]) == 2
     assert "1 labels for 2 runs" in capsys.readouterr().err
+    assert study.main(["score", "--study", str(folder), "--answers", str(folder / "nowhere")]) == 2
+    assert "no answers yet" in capsys.readouterr().err
