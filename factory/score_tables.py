@@ -78,7 +78,7 @@ def _precision(prompts: NDArray[np.uint64], ranks: NDArray[np.float64]) -> dict[
     for k in PRECISION_AT:
         _, shares = prompt_means(prompts, np.where(np.isnan(ranks), np.nan, ranks < k))
         over = summarise(100 * shares)
-        found |= {f"at_{k}": over.mean, f"at_{k}_low": over.low, f"at_{k}_high": over.high, "count": over.count}
+        found |= {"count": over.count, f"at_{k}": over.mean, f"at_{k}_low": over.low, f"at_{k}_high": over.high}
     return found
 
 
