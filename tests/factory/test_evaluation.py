@@ -12,7 +12,8 @@ from PIL import Image
 from eval.similarity import columns
 from factory import evaluation
 from factory.asset_folder import assets_of_folder
-from factory.config import FactoryConfig, to_yaml
+from factory.config import FactoryConfig
+from factory.config_yaml import to_yaml
 from factory.evaluation import SCORE_DEAD_LETTERS, SCORE_LINE, slices, views_of_run
 from factory.ledger import SCORES, Ledger, commit
 from factory.score_tables import Scores, summaries
