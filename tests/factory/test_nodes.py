@@ -21,7 +21,7 @@ from factory.work import PromptWork
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
     yield
     ray.shutdown()
 
