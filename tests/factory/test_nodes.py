@@ -1,4 +1,4 @@
-"""The calls of Ray that have no public name: here in this version, and missed at the start where they are not."""
+"""The calls of Ray that have no public name are missed at the start of a line where they are not there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 import ray
 from ray._private.state import GlobalState
 from ray._private.worker import global_worker
-from ray.exceptions import RayActorError
 
-from factory import nodes
 from factory.config import FactoryConfig, LineConfig
 from factory.ledger import Ledger
 from factory.pipeline import run_line
@@ -24,29 +22,6 @@ def session() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
     yield
     ray.shutdown()
-
-
-class Sleeper:
-    """An actor as Ray Data's are: it comes back whenever its process ends."""
-
-    def place(self) -> tuple[str, str]:
-        context = ray.get_runtime_context()
-        return context.get_actor_id(), context.get_node_id()
-
-
-def test_an_actor_is_ended_for_good_by_its_id() -> None:
-    nodes.require_calls()
-    actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Sleeper).remote()
-    identity, node = ray.get(actor.place.remote())
-    assert not nodes.is_gone(node)
-    assert nodes.is_gone("f" * len(node))
-    nodes.end_actor(identity)
-    with pytest.raises(RayActorError):
-        ray.get(actor.place.remote(), timeout=60)
-
-
-class Bare:
-    """A core worker of another version."""
 
 
 @pytest.mark.parametrize("gone", ["kill_actor", "get_draining_nodes"])
