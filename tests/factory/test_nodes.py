@@ -24,6 +24,10 @@ def session() -> Iterator[None]:
     ray.shutdown()
 
 
+class Bare:
+    """A core worker of another version."""
+
+
 @pytest.mark.parametrize("gone", ["kill_actor", "get_draining_nodes"])
 def test_a_line_does_not_start_where_a_call_is_missing(gone: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     if gone == "kill_actor":
