@@ -9,7 +9,7 @@ POCKET ?= runs/pocket
 STEPS ?=
 DEMO ?= runs/demo
 PACKAGES := factory jobs model recon eval benchmarks
-BENCHMARKS = $(notdir $(basename $(shell grep -l '__main__' benchmarks/*.py)))
+BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint bench pocket

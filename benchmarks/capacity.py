@@ -46,7 +46,7 @@ class Arguments:
     """Folder with assets.jsonl and glb/."""
     limit: int | None = None
     """Assets of each split."""
-    seconds: float = 600.0
+    seconds: float = 60.0
     """Processor seconds of training for each case."""
 
 

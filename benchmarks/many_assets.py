@@ -1,6 +1,6 @@
 """`im3d evaluate` and `im3d report` on very many assets, with a judge that computes nothing.
 
-    python -m benchmarks.many_assets [--assets 100000] [--run DIR]
+    python -m benchmarks.many_assets [--limit 100000] [--run DIR]
 
 Writes the table of a run of so many assets, then calls both jobs as a user does, but for the stage that judges, which
 answers with numbers at once. What is left is the driver's work: slices, Ray, the ledger, statistics, the page. With
@@ -42,7 +42,8 @@ LOOKS = 24
 class Options:
     """How many assets."""
 
-    assets: int = 100_000
+    limit: int = 100_000
+    """Assets."""
     run: Path | None = None
     """Where the run is kept; a folder that is removed by default."""
     batch: int = 256
@@ -139,14 +140,14 @@ def main(options: Options) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         folder = options.run or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if not (folder / "assets").is_dir():
-            write_run(folder, options.assets)
+            write_run(folder, options.limit)
         job = evaluate.Evaluate(run=str(folder), pool=Pool(batch=options.batch))
         with mock.patch("factory.judging.step", null_step):
             judged = measured(lambda: evaluate.run(job))
         reported = measured(lambda: report.run(report.Report(run=str(folder))))
         page = sum(file.stat().st_size for file in [folder / "report.html", *(folder / "report").iterdir()])
     found = {
-        "assets": options.assets,
+        "assets": options.limit,
         "evaluate_seconds": judged[0],
         "evaluate_mb": judged[1],
         "report_seconds": reported[0],

@@ -69,9 +69,8 @@ class Ledger:
         self._pending: dict[str, pa.Table] = {}
         self._snapshots = {folder: Snapshots(store, folder) for folder in (results, DEAD)}
         self._parts: dict[str, int] = {}
-        records = list(
-            self._new_records()
-        )  # before the parts: a writer that is just losing the folder may still move some
+        # Before the parts: a writer that is just losing the folder may still move some.
+        records = list(self._new_records())
         self.done, self._parts[results] = self._snapshots[results].load()
         self.dead, self._parts[DEAD] = self._snapshots[DEAD].load()
         self._take(records)
