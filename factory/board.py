@@ -184,20 +184,22 @@ class Board:
             self._move(actor, self._actors[actor].stage, "")
         self._homes.clear()
 
-    def stranded(self, patience: float = 15.0) -> list[str]:
-        """Actors whose node has gone and that find no place on another, once the line waits for nothing but their rows.
+    def stranded(self, patience: float = 15.0) -> dict[str, bool]:
+        """Actors on nodes that are drained or gone, once the line waits for nothing but their rows.
 
-        The stage of each has other actors, all of them idle, and none of the line has been heard of for `patience`
-        seconds. Each is named once.
+        That is when all other actors are idle, and none of the line has been heard of for `patience` seconds. Each is
+        named once, with whether its stage has others that can go on without it.
         """
         if time.monotonic() - self._heard < patience:
-            return []
-        living = {name for name in self._actors if name in self._homes and not self.is_gone(self._homes[name].node)}
+            return {}
+        lost = {name: home.stage for name, home in self._homes.items() if self.is_gone(home.node)}
+        living = self._actors.keys() & (self._homes.keys() - lost.keys())
         if any(self._actors[name].state != "idle" for name in living):
-            return []
+            return {}
         staffed = {self._homes[name].stage for name in living}
-        lost = [n for n, home in self._homes.items() if home.stage in staffed and n not in living]
-        return [name for name in lost if self.is_gone(self._homes.pop(name).node)]
+        for name in lost:
+            del self._homes[name]
+        return {name: stage in staffed for name, stage in lost.items()}
 
     def read(self) -> Snapshot:
         """The counts now, and the notes since the last reading."""

@@ -3,7 +3,9 @@
 Ray Data sends no new work to an actor on a node that is drained. What waits in such an actor is given back between
 two rows (see `Stage.groups`), and a row that a vanished node took along does not count as killed (see `Board.deaths`).
 Blocks that are bound to an actor wait until it has come up elsewhere; where no other node has room for it, for ever:
-such actors are given up (see `Board.stranded`), and their rows are made in the next pass.
+such actors are given up (see `Board.stranded`), and their rows are made in the next pass. An idle actor stays on a
+drained node for as long as that node lives; where it is the last of its stage it is made to come up elsewhere. A row
+that was in work there is made again.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def require_calls() -> None:
 
 
 def leaving() -> set[str]:
-    """The ids of the nodes that are being drained. Ray has no public name for it; Ray Train asks the same."""
+    """The ids of the nodes that are being drained. Ray has no public name for it; Ray Data asks the same."""
     from ray._private.state import state
 
     return set(state.get_draining_nodes())
@@ -67,11 +69,14 @@ def living_nodes() -> list[Node]:
     ]
 
 
-def end_actor(actor: str) -> None:
-    """End an actor of this driver for good, by its id: `ray.kill` wants its handle, which Ray Data keeps to itself."""
+def end_actor(actor: str, for_good: bool) -> None:
+    """End an actor of this driver by its id, or else let it come up again, away from drained nodes.
+
+    `ray.kill` wants its handle, which Ray Data keeps to itself.
+    """
     import ray
 
-    _killer()(ray.ActorID(bytes.fromhex(actor)), True)
+    _killer()(ray.ActorID(bytes.fromhex(actor)), for_good)
 
 
 def _killer() -> Callable[[Any, bool], None]:
@@ -84,7 +89,7 @@ def _killer() -> Callable[[Any, bool], None]:
 
 @contextmanager
 def giving_up_stranded(board: Any) -> Iterator[None]:
-    """While the block runs, end the actors that wait for a place in vain."""
+    """While the block runs, end actors that wait for a place in vain, and bring last ones away from drained nodes."""
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(board, ended), daemon=True)
     thread.start()
@@ -101,7 +106,8 @@ def _watch(board: Any, ended: threading.Event) -> None:
 
     while not ended.wait(WATCH_SECONDS):
         try:
-            for actor in ray.get(board.stranded.remote(), timeout=WATCH_SECONDS):
-                end_actor(actor)
+            stranded: Any = ray.get(board.stranded.remote(), timeout=WATCH_SECONDS)
+            for actor, others in stranded.items():
+                end_actor(actor, for_good=others)
         except RayError:
             continue

@@ -116,14 +116,14 @@ def test_actors_of_lost_nodes_are_named_once_nothing_else_is_left():
     for actor, node in (("a", "one"), ("b", "two")):
         board.record("image", "loading", actor=actor, node=node)
         board.record("image", "ready", actor=actor)
-    assert board.stranded(patience=0) == [], "both nodes are there"
+    assert board.stranded(patience=0) == {}, "both nodes are there"
     gone.add("two")
-    assert board.stranded(patience=60) == [], "it may come up elsewhere"
+    assert board.stranded(patience=60) == {}, "it may come up elsewhere"
     board.record("image", "start", ["p"], actor="a", node="one")
-    assert board.stranded(patience=0) == [], "the line has other work"
+    assert board.stranded(patience=0) == {}, "the line has other work"
     board.record("image", "end", ["p"], actor="a")
     board.record("image", "gone", actor="b")
-    assert board.stranded(patience=0) == ["b"]
-    assert board.stranded(patience=0) == []
+    assert board.stranded(patience=0) == {"b": True}
+    assert board.stranded(patience=0) == {}
     gone.add("one")
-    assert board.stranded(patience=0) == [], "a stage keeps its last actor"
+    assert board.stranded(patience=0) == {"a": False}, "the stage has no other"

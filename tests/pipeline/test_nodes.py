@@ -1,4 +1,4 @@
-"""Several nodes on this machine: two go while the line runs, and stages keep to the nodes they ask for."""
+"""Several nodes on this machine: some go while the line runs, and stages keep to the nodes they ask for."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ class Think(Stage):
             time.sleep(0.4)
             row["device"] = ray.get_runtime_context().get_node_id()
             row["image"] = pack(np.zeros((4, 4, 3), np.uint8))
+
+
+class ThinkLong(Think):
+    """Long enough for the stage behind to be idle when Ray Data hears of a drained node."""
+
+    def process(self, rows: list[Row]) -> None:
+        time.sleep(5)
+        super().process(rows)
 
 
 class Keep(Commit):
@@ -121,4 +129,35 @@ def test_nodes_that_vanish_or_are_drained_take_no_prompt_along(
     assert tally.done + tally.failed >= COUNT - 1
     assert {row["device"] for row in rows} == {node.node_id for node in nodes} >= set(gone)
     left = [event for event in map(json.loads, store.get("events.jsonl").splitlines()) if event["event"] == "node_left"]
-    assert [event["stage"] for event in left] == ["image"]
+    assert "image" in [event["stage"] for event in left]
+
+
+def test_the_last_actor_of_a_stage_leaves_a_node_that_is_drained_for_long(
+    cluster: tuple[Cluster, list[Any]], tmp_path: Path
+) -> None:
+    made, nodes = cluster
+    config = FactoryConfig(line=LineConfig(address="auto"))
+    keep = {"config": config, "out": str(tmp_path), "run_id": "r"}
+    chain = [
+        Step(actor=ThinkLong, pool=Pool(cpus=1), arguments={"config": config}),
+        Step(actor=Keep, pool=Pool(cpus=0.1, labels=("kind=gpu",)), arguments=keep),
+    ]
+    store = open_store(str(tmp_path))
+    ledger = Ledger(store)
+
+    def drain_keeper() -> None:
+        while len(keys := list(store.keys("commits/"))) < 2:
+            time.sleep(0.1)
+        drain(made.address, pq.read_table(io.BytesIO(store.get(keys[0])))["host"][0].as_py())
+
+    thread = threading.Thread(target=drain_keeper)
+    thread.start()
+    prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(6)]
+    run_line(PromptWork(prompts=prompts, config=config), chain, config.line, ledger)
+    thread.join()
+    rows = list(ledger.rows(ASSETS))
+    assert sorted(row["prompt_id"] for row in rows) == sorted(f"p{n}" for n in range(6))
+    assert list(ledger.rows(DEAD)) == []
+    hosts = {row["host"] for row in rows}
+    assert len(hosts) == 2
+    assert hosts < {node.node_id for node in nodes}
