@@ -80,7 +80,8 @@ class Pool:
     max_rows: int | None = None
     """A process is replaced after so many rows, >= 1."""
     max_growth_gb: float | None = None
-    """A process is replaced when it has grown by so many GiB since its models were loaded, > 0."""
+    """A process is replaced when it has grown by so many GiB since its models were loaded, > 0; pages of Ray's object
+    store do not count."""
 
     def __post_init__(self) -> None:
         if min(self.actors, self.threads, self.batch, self.in_flight) < 1 or self.cpus < 0 or self.gpus < 0:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factory.health import own_memory
 from factory.store import Store, open_store
 from factory.targets import TARGETS
 from factory.training_run import STOPPED, Run, setting_of
@@ -163,10 +164,8 @@ class Session:
 
 
 def memory() -> dict[str, float]:
-    """Resident memory of this process in MiB."""
-    import psutil
-
-    return {"memory_mb": psutil.Process().memory_info().rss / 2**20}
+    """Memory of this process in MiB, without Ray's object store."""
+    return {"memory_mb": own_memory() / 2**20}
 
 
 def averaged(run: Run, setting: Setting, state: dict[str, dict[str, Any]]) -> Recipe:

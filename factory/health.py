@@ -127,17 +127,19 @@ class Wear:
     """
 
     def __init__(self, pool: Pool) -> None:
-        self.pool, self.rows, self.loaded_gb = pool, 0, _resident_gb()
+        self.pool, self.rows, self.loaded = pool, 0, own_memory()
 
     def replace_if_worn(self) -> None:
         """End this process between two batches; Ray starts another and gives it the rows at hand."""
         pool = self.pool
-        grown = pool.max_growth_gb is not None and _resident_gb() - self.loaded_gb > pool.max_growth_gb
+        grown = pool.max_growth_gb is not None and own_memory() - self.loaded > pool.max_growth_gb * 2**30
         if grown or (pool.max_rows is not None and self.rows >= pool.max_rows):
             os._exit(EXIT_WORN)
 
 
-def _resident_gb() -> float:
+def own_memory() -> int:
+    """Resident bytes of this process, on Linux without the pages that it shares, as those of Ray's object store."""
     import psutil
 
-    return psutil.Process().memory_info().rss / 2**30
+    used = psutil.Process().memory_info()
+    return used.rss - getattr(used, "shared", 0)

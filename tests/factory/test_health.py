@@ -108,6 +108,7 @@ def test_short_memory_shrinks_the_batch_and_goes_on() -> None:
         ("row_timeout=0.2", "import time; time.sleep(60)", EXIT_HUNG, 0),
         ("max_rows=2", "pass", EXIT_WORN, 2),
         ("max_growth_gb=0.05", "self.kept = bytearray(b'x' * (100 << 20))", EXIT_WORN, 1),
+        ("max_growth_gb=0.05", "self.kept = mmap.mmap(-1, 100 << 20); self.kept.write(b'x' * (100 << 20))", 0, 3),
         ("", "raise RuntimeError('CUDA error: device-side assert triggered')", EXIT_BROKEN, 0),
         ("", "nodes.is_leaving = lambda node: True; self.reporter.node = 'spot'", EXIT_LEFT, 1),
     ],
@@ -116,6 +117,7 @@ def test_process_ends_when_something_is_wrong_with_it_or_its_node(
     pool: str, body: str, code: int, batches: int
 ) -> None:
     program = f"""
+import mmap
 import pyarrow as pa
 from factory import nodes
 from factory.config import FactoryConfig, Pool
