@@ -219,8 +219,12 @@ class RenderConfig:
     """Let each turntable's mesh lean, taper and twist at random, the more the higher, in [0, 1]."""
     companions: float = 0.0
     """Share of the turntables in which another asset of the table stands beside, in [0, 1]; captions name the first."""
+    assemblies: float = 0.0
+    """Share of the turntables that show an object put together at random from the asset, another of the table and
+    simple solids, in [0, 1]; its caption is "a thing"."""
     seed: int = 0
-    """Of elevations, starts, shapes and companions; all but the companion depend on the turntable's own id alone."""
+    """Of elevations, starts, shapes, companions and assemblies; all but the other asset depend on the turntable's own
+    id alone."""
     num_views: int = 16
     """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
     pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1), batch=4))
@@ -237,6 +241,6 @@ class RenderConfig:
             raise ValueError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")
         if not 1 <= self.stretch <= 4:
             raise ValueError(f"stretch is {self.stretch}; it must lie in [1, 4]")
-        for name in ("bend", "companions"):
+        for name in ("bend", "companions", "assemblies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")

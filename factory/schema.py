@@ -66,6 +66,7 @@ ASSET_LINE = pa.schema(
         pa.field("turntable_id", pa.string(), False),  # asset_id, a dot, the number of the turntable
         *[(name, pa.string()) for name in ("asset_id", "path", "caption", "license", "source", "split")],
         ("companion", pa.string()),  # path of the asset that stands beside
+        ("assembled", pa.bool_()),  # whether the two are only parts of what is shown
         ("attempt", pa.int32()),
     ]
 )

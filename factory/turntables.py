@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _MOST_BENT = np.array([0.5, 0.5, 0.6, 1.2])
 """Lean in x and z, taper, twist in radians for each unit of height."""
+ASSEMBLED = "a thing"
+"""Caption of an object put together at random."""
 _TEXTS = ("caption", "license", "source", "split")
 
 
@@ -102,15 +104,16 @@ class RenderWork:
         asset = self.assets[row // self.config.turntables]
         number = row % self.config.turntables
         turntable_id = f"{asset['asset_id']}.{number}"
-        return asset | {
-            "turntable_id": turntable_id, "companion": self._companion(turntable_id, asset), "attempt": attempt
-        }  # fmt: skip
+        assembled = _random("assembly", turntable_id, self.config.seed).uniform() < self.config.assemblies
+        other = self._companion(turntable_id, asset, 1.0 if assembled else self.config.companions)
+        shown = {"companion": other, "assembled": assembled}
+        return asset | {"turntable_id": turntable_id, "attempt": attempt} | shown
 
-    def _companion(self, turntable_id: str, asset: Row) -> str | None:
+    def _companion(self, turntable_id: str, asset: Row, share: float) -> str | None:
         """Path of another asset of the table, for the share of turntables that has one."""
         random = _random("companion", turntable_id, self.config.seed)
         other = self.assets[int(random.integers(len(self.assets)))]
-        wanted = random.uniform() < self.config.companions
+        wanted = random.uniform() < share
         return other["path"] if wanted and other is not asset and not other["error"] else None
 
     def unusable(self) -> list[Row]:
@@ -146,17 +149,12 @@ class RenderTurntables(Finish):
         """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
         from factory.export import png
         from factory.meshes import render_turntable
-        from factory.variations import beside, warped
         from recon.cameras import azimuths, turntable
         from recon.config import OrbitConfig
 
         config, orbit = self.config, OrbitConfig(num_views=self.config.num_views)
-        elevation, start, warp, (scale, place) = drawn(row["turntable_id"], config)
-        mesh = read_mesh(row["path"], self.root)
-        if not warp.idle:
-            mesh = warped(mesh, warp)
-        if row["companion"]:
-            mesh = beside(mesh, read_mesh(row["companion"], self.root), scale, place)
+        elevation, start = drawn(row["turntable_id"], config)[:2]
+        mesh = self._mesh(row)
         frames = render_turntable(mesh, elevation, config.size, orbit.num_views, start)
         cameras = turntable(elevation, config.size, orbit, start)
         return {
@@ -167,7 +165,20 @@ class RenderTurntables(Finish):
             "fov_degrees": orbit.fov_degrees,
             "distance": orbit.distance,
             "viewmats": cameras.viewmats.double().flatten(1).tolist(),
-        }
+        } | ({"caption": ASSEMBLED} if row["assembled"] else {})
+
+    def _mesh(self, row: Row) -> Mesh:
+        from factory.assembly import assembled
+        from factory.variations import beside, warped
+
+        mesh = read_mesh(row["path"], self.root)
+        other = read_mesh(row["companion"], self.root) if row["companion"] else None
+        _, _, warp, (scale, place) = drawn(row["turntable_id"], self.config)
+        if row["assembled"]:
+            mesh = assembled([mesh, other or mesh], _random("parts", row["turntable_id"], self.config.seed))
+        if not warp.idle:
+            mesh = warped(mesh, warp)
+        return beside(mesh, other, scale, place) if other and not row["assembled"] else mesh
 
 
 def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, Warp, tuple[float, float]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.meshes import Mesh, normalised
+from factory.meshes import Mesh, joined, normalised
 
 _STEP = 1e-3
 _GAP = 0.05
@@ -66,13 +66,4 @@ def beside(mesh: Mesh, other: Mesh, scale: float, azimuth: float) -> Mesh:
     reach = sum(np.hypot(corners[..., 0], corners[..., 2]).max() for corners in (mesh.corners, second)) * (1 + _GAP)
     ground = mesh.corners[..., 1].min() - second[..., 1].min()
     second = second + np.array([reach * math.sin(azimuth), ground, reach * math.cos(azimuth)])
-    textures = other.textures + np.array([len(mesh.texels), 0, 0])
-    ids = np.where(other.texture_ids < 0, -1, other.texture_ids + len(mesh.textures)).astype(np.int32)
-    joined = {name: np.concatenate([getattr(mesh, name), getattr(other, name)])
-              for name in ("normals", "uvs", "colors", "texels", "cutoffs")}  # fmt: skip
-    return Mesh(
-        corners=normalised(np.concatenate([mesh.corners, second])),
-        texture_ids=np.concatenate([mesh.texture_ids, ids]),
-        textures=np.concatenate([mesh.textures, textures]),
-        **joined,
-    )
+    return joined([mesh, replace(other, corners=second.astype(np.float32))])
