@@ -108,7 +108,7 @@ def _rotation(random: np.random.Generator) -> NDArray[np.float64]:
     from scipy.spatial.transform import Rotation
 
     if random.uniform() < 0.25:
-        return Rotation.random(random_state=random).as_matrix()
+        return Rotation.random(rng=random).as_matrix()
     angle = random.integers(4) * math.pi / 2 if random.uniform() < 0.5 else random.uniform(0, math.tau)
     return Rotation.from_euler("y", angle).as_matrix()
 
