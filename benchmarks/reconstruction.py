@@ -102,15 +102,17 @@ def mesh_figures(
 ) -> dict[str, float | None]:
     """Figures of `factory.fidelity.compare`, each with "mesh_" before its name, and the seconds that the mesh took."""
     from factory.fidelity import compare
-    from factory.shapes import Turn, read_shape
+    from factory.meshes import load_mesh
+    from factory.shapes import Solid, Turn
     from recon.cameras import OrbitConfig
     from recon.mesh import glb_bytes, mesh_of
 
     turn = Turn(elevation=elevation, size=options.size, orbit=OrbitConfig(num_views=options.views))
     started = time.perf_counter()
-    mesh = read_shape(glb_bytes(mesh_of(gaussians)), "mesh.glb")
+    glb = glb_bytes(mesh_of(gaussians))
     seconds = time.perf_counter() - started
-    found = compare(mesh, read_shape(path.read_bytes(), path.name, fine=True), turn, perceptual)
+    mesh, truth = Solid(load_mesh(glb, in_place=True), fine=True), Solid(load_mesh(path), fine=True)
+    found = compare(mesh, truth, turn, perceptual)
     return {f"mesh_{name}": value for name, value in found.items()} | {"mesh_seconds": seconds}
 
 

@@ -83,6 +83,7 @@ def _turned(radii: NDArray, heights: NDArray, sides: int, colors: NDArray, smoot
         texels=np.zeros((1, 4), np.uint8),
         textures=np.zeros((0, 3), np.int64),
         cutoffs=np.zeros(count, np.float32),
+        lit=np.ones(count, bool),
     )
 
 

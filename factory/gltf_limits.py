@@ -1,4 +1,4 @@
-"""What a glTF asset would unfold into, read from its JSON before any array is made of it."""
+"""What a glTF asset would unfold into and how it is lit, read from its JSON before any array is made of it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def check_gltf(source: Path | bytes) -> None:
                 raise ValueError(f"asset has over {MAX_FACES} faces with its instances: decimate it first")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"cannot read this glTF: {type(error).__name__}: {error}") from error
+
+
+def unlit_materials(source: Path | bytes) -> set[str]:
+    """Names of the materials whose colours are final (KHR_materials_unlit); one without a name is lit."""
+    materials = _document(source).get("materials", [])
+    found = {m["name"] for m in materials if m.get("name") and "KHR_materials_unlit" in m.get("extensions", {})}
+    return found - {m.get("name") for m in materials if "KHR_materials_unlit" not in m.get("extensions", {})}
 
 
 def _document(source: Path | bytes) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.gltf_limits import MAX_FACES, check_gltf
+from factory.gltf_limits import MAX_FACES, check_gltf, unlit_materials
 from recon.cameras import OrbitConfig, turntable
 
 MAX_FILE_BYTES = 256 << 20
@@ -33,7 +33,7 @@ class Mesh:
     `corners` [F,3,3], `normals` [F,3,3], `uvs` [F,3,2] (v up), `colors` [F,3,3] in [0,1] (vertex colour
     times the material's factor), `texture_ids` [F] (-1: none). `texels` is every texture as one flat
     [T,4] uint8 array; `textures` [M,3] holds each one's offset, width and height. `cutoffs` [F] is the
-    alpha below which a sample is left out (0 for opaque materials).
+    alpha below which a sample is left out (0 for opaque materials). `lit` [F] is False where colours are final.
     """
 
     corners: NDArray[np.float32]
@@ -44,14 +44,16 @@ class Mesh:
     texels: NDArray[np.uint8]
     textures: NDArray[np.int64]
     cutoffs: NDArray[np.float32]
+    lit: NDArray[np.bool_]
 
 
-def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
+def load_mesh(source: str | Path | bytes, file_type: str | None = None, in_place: bool = False) -> Mesh:
     """Read one asset and normalise it.
 
     Args:
         source: a path, or the bytes of a self-contained GLB.
         file_type: "glb", "gltf" or "obj"; taken from the path's suffix when not given.
+        in_place: leave its size and place as they are.
 
     Raises:
         ValueError: when the file is unreadable, has no faces, holds non-finite vertices, or passes a limit
@@ -65,20 +67,25 @@ def load_mesh(source: str | Path | bytes, file_type: str | None = None) -> Mesh:
     num_bytes = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
     if num_bytes > MAX_FILE_BYTES:
         raise ValueError(f"asset has {num_bytes} bytes; the limit is {MAX_FILE_BYTES}: decimate it first")
+    unlit: set[str] = set()
     if file_type in ("glb", "gltf"):
-        check_gltf(source if isinstance(source, bytes) else Path(source))
+        document = source if isinstance(source, bytes) else Path(source)
+        check_gltf(document)
+        unlit = unlit_materials(document)
     stream = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
-        geometries = trimesh.load_scene(stream, file_type=file_type).dump()
+        scene = trimesh.load_scene(stream, file_type=file_type)
+        placed = [(scene.geometry[name], turn) for turn, name in map(scene.graph.get, scene.graph.nodes_geometry)]
     except Exception as error:
         raise ValueError(f"cannot read this {file_type}: {type(error).__name__}: {error}") from error
-    meshes = [g for g in geometries if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-    num_faces = sum(len(m.faces) for m in meshes)
+    placed = [(g, turn) for g, turn in placed if isinstance(g, trimesh.Trimesh) and len(g.faces)]
+    num_faces = sum(len(mesh.faces) for mesh, _ in placed)
     if not num_faces:
         raise ValueError("asset has no triangles to render")
     if num_faces > MAX_FACES:
         raise ValueError(f"asset has {num_faces} faces; the limit is {MAX_FACES}: decimate it first")
-    return _assemble(meshes)
+    mesh = _assemble(placed, _Reading(linear=file_type in ("glb", "gltf"), unlit=unlit))
+    return mesh if in_place else replace(mesh, corners=normalised(mesh.corners))
 
 
 def turned(mesh: Mesh, rotation: NDArray[np.float32]) -> Mesh:
@@ -93,7 +100,7 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
     textures = [mesh.textures + np.array([texels[k], 0, 0]) for k, mesh in enumerate(meshes)]
     ids = [np.where(mesh.texture_ids < 0, -1, mesh.texture_ids + counts[k]) for k, mesh in enumerate(meshes)]
     together = {name: np.concatenate([getattr(mesh, name) for mesh in meshes])
-                for name in ("normals", "uvs", "colors", "texels", "cutoffs")}  # fmt: skip
+                for name in ("normals", "uvs", "colors", "texels", "cutoffs", "lit")}  # fmt: skip
     return Mesh(
         corners=normalised(np.concatenate([mesh.corners for mesh in meshes])),
         texture_ids=np.concatenate(ids).astype(np.int32),
@@ -102,19 +109,45 @@ def joined(meshes: Sequence[Mesh]) -> Mesh:
     )
 
 
-def _assemble(meshes: list) -> Mesh:
-    images: dict[int, tuple[int, NDArray[np.uint8]]] = {}
-    parts = [_soup(mesh, images) for mesh in meshes]
-    corners, normals, uvs, colors, ids, cutoffs = (np.concatenate(column) for column in zip(*parts, strict=True))
+@dataclass(kw_only=True, slots=True)
+class _Reading:
+    """How a file's materials are meant, and the textures found in it so far."""
+
+    linear: bool
+    """Whether colours of materials and vertices are linear, as in glTF, instead of sRGB."""
+    unlit: set[str]
+    """Names of materials whose colours are final."""
+    images: dict[int, tuple[int, NDArray[np.uint8]]] = field(default_factory=dict)
+
+    def srgb(self, colors: NDArray) -> NDArray:
+        """Colours [...,3] of 0 to 255, as they are written, as sRGB in [0,1]."""
+        values = colors[..., :3] / 255.0
+        if not self.linear:
+            return values
+        return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.maximum(values, 1e-9) ** (1 / 2.4) - 0.055)
+
+    def texture(self, image) -> int:
+        """The number of a texture."""
+        if image.size[0] * image.size[1] > MAX_TEXTURE_PIXELS:
+            raise ValueError(f"texture of {image.size} pixels passes the limit of {MAX_TEXTURE_PIXELS} pixels")
+        if id(image) not in self.images:
+            self.images[id(image)] = (len(self.images), np.asarray(image.convert("RGBA")))
+        return self.images[id(image)][0]
+
+
+def _assemble(placed: list, reading: _Reading) -> Mesh:
+    """Geometries of trimesh, each with its place in the scene [4,4], as one mesh."""
+    parts = [_soup(mesh, np.asarray(turn), reading) for mesh, turn in placed]
+    corners, normals, uvs, colors, ids, cutoffs, lit = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not np.isfinite(corners).all():
         raise ValueError("asset has non-finite vertices")
-    ordered = [pixels for _, pixels in sorted(images.values(), key=lambda pair: pair[0])]
+    ordered = [pixels for _, pixels in sorted(reading.images.values(), key=lambda pair: pair[0])]
     sizes = [p.shape[0] * p.shape[1] for p in ordered]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     textures = [(offsets[i], p.shape[1], p.shape[0]) for i, p in enumerate(ordered)]
     texels = [p.reshape(-1, 4) for p in ordered]
     return Mesh(
-        corners=normalised(corners),
+        corners=corners.astype(np.float32),
         normals=normals.astype(np.float32),
         uvs=np.nan_to_num(uvs).astype(np.float32),
         colors=colors.astype(np.float32),
@@ -122,6 +155,7 @@ def _assemble(meshes: list) -> Mesh:
         texels=np.concatenate(texels) if texels else np.zeros((1, 4), np.uint8),
         textures=np.array(textures, np.int64).reshape(-1, 3),
         cutoffs=cutoffs.astype(np.float32),
+        lit=lit,
     )
 
 
@@ -139,8 +173,8 @@ def normalised(corners: NDArray) -> NDArray[np.float32]:
     return (centred / radius).astype(np.float32)
 
 
-def _soup(mesh, images: dict[int, tuple[int, NDArray[np.uint8]]]) -> tuple[NDArray, ...]:
-    """One trimesh geometry as per-corner arrays; new textures are added to `images`."""
+def _soup(mesh, turn: NDArray, reading: _Reading) -> tuple[NDArray, ...]:
+    """One trimesh geometry at its place [4,4] as per-corner arrays."""
     faces = mesh.faces
     count = len(faces)
     uvs, colors = np.zeros((count, 3, 2)), np.ones((count, 3, 3))
@@ -148,40 +182,40 @@ def _soup(mesh, images: dict[int, tuple[int, NDArray[np.uint8]]]) -> tuple[NDArr
     visual = mesh.visual
     material = getattr(visual, "material", None)
     if visual.kind == "vertex":
-        colors = visual.vertex_colors[faces][..., :3] / 255.0
+        colors = reading.srgb(visual.vertex_colors[faces])
     elif visual.kind == "face":
-        colors = np.repeat(visual.face_colors[:, None, :3], 3, axis=1) / 255.0
+        colors = np.repeat(reading.srgb(visual.face_colors)[:, None], 3, axis=1)
     elif material is not None:
         factor = getattr(material, "baseColorFactor", None)
         image = getattr(material, "baseColorTexture", None)
         if not hasattr(material, "baseColorFactor"):  # OBJ's simple materials
             image, factor = material.image, None if material.image is not None else material.diffuse
         if factor is not None:
-            colors = colors * (np.asarray(factor, float)[:3] / 255.0)
+            colors = colors * reading.srgb(np.asarray(factor, float))
         vertex_colors = getattr(visual, "vertex_attributes", {}).get("color")
         if vertex_colors is not None:
-            colors = colors * (vertex_colors[faces][..., :3] / 255.0)
+            colors = colors * reading.srgb(vertex_colors[faces])
         if image is not None and visual.uv is not None:
             uvs = visual.uv[faces]
-            texture_id = _texture(image, images)
+            texture_id = reading.texture(image)
         if getattr(material, "alphaMode", None) in ("MASK", "BLEND"):
             cutoff = getattr(material, "alphaCutoff", None) or 0.5
     return (
-        mesh.vertices[faces],
-        mesh.vertex_normals[faces],
+        (mesh.vertices @ turn[:3, :3].T + turn[:3, 3])[faces],
+        _turned_normals(mesh.vertex_normals, turn[:3, :3])[faces],
         uvs,
         colors,
         np.full(count, texture_id),
         np.full(count, cutoff),
+        np.full(count, getattr(material, "name", None) not in reading.unlit),
     )
 
 
-def _texture(image, images: dict[int, tuple[int, NDArray[np.uint8]]]) -> int:
-    if image.size[0] * image.size[1] > MAX_TEXTURE_PIXELS:
-        raise ValueError(f"texture of {image.size} pixels passes the limit of {MAX_TEXTURE_PIXELS} pixels")
-    if id(image) not in images:
-        images[id(image)] = (len(images), np.asarray(image.convert("RGBA")))
-    return images[id(image)][0]
+def _turned_normals(normals: NDArray, turn: NDArray) -> NDArray:
+    """Unit normals [V,3] after a linear map [3,3] of what they stand on."""
+    cofactors = np.stack([np.cross(turn[(k + 1) % 3], turn[(k + 2) % 3]) for k in range(3)])
+    moved = normals @ cofactors.T
+    return moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), 1e-12)
 
 
 def render_turntable(
@@ -210,7 +244,7 @@ def render_turntable(
     views = [
         _render_view(
             mesh.corners, mesh.normals, mesh.uvs, mesh.colors, mesh.texture_ids, mesh.texels, mesh.textures,
-            mesh.cutoffs, viewmat, np.float32(focal), size * _SUPERSAMPLING,
+            mesh.cutoffs, mesh.lit, viewmat, np.float32(focal), size * _SUPERSAMPLING,
         )
         for viewmat in viewmats
     ]  # fmt: skip
@@ -225,7 +259,7 @@ def _downsample(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 @numba.njit(cache=True)
-def _render_view(corners, normals, uvs, colors, texture_ids, texels, textures, cutoffs, viewmat, focal, side):
+def _render_view(corners, normals, uvs, colors, texture_ids, texels, textures, cutoffs, lit, viewmat, focal, side):
     """Z-buffer one view, then shade what is seen; returns premultiplied float32 samples [side,side,4]."""
     inverse = np.zeros((side, side))
     seen = np.full((side, side), np.int32(-1), np.int32)
@@ -247,7 +281,7 @@ def _render_view(corners, normals, uvs, colors, texture_ids, texels, textures, c
                 z = 1 / inverse[j, i]
                 b0, b1, b2 = b0 * pz[f, 0] * z, b1 * pz[f, 1] * z, b2 * pz[f, 2] * z
                 red, green, blue = _albedo(f, b0, b1, b2, uvs, colors, texture_ids, texels, textures)
-                light = _light(f, b0, b1, b2, corners, normals, eye)
+                light = _light(f, b0, b1, b2, corners, normals, eye) if lit[f] else 1.0
                 image[j, i, 0], image[j, i, 1] = min(red * light, 1.0), min(green * light, 1.0)
                 image[j, i, 2], image[j, i, 3] = min(blue * light, 1.0), 1.0
     return image

@@ -170,11 +170,24 @@ def _sampled(field: NDArray[np.float32], vertices: NDArray) -> NDArray[np.uint8]
 
 
 def glb_bytes(mesh: Trimesh) -> bytes:
-    """The mesh as binary glTF 2.0 with normals; vertex colours become linear, as glTF's COLOR_0 wants them."""
-    if mesh.visual.kind == "texture":  # pyright: ignore[reportOptionalMemberAccess]
-        return bytes(mesh.export(file_type="glb", include_normals=True))  # pyright: ignore[reportArgumentType]
-    srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    copy = mesh.copy()
-    copy.visual.vertex_colors = (linear * 255).round().astype(np.uint8)  # pyright: ignore
-    return bytes(copy.export(file_type="glb", include_normals=True))  # pyright: ignore[reportArgumentType]
+    """The mesh as binary glTF 2.0 with normals; vertex colours become linear, as glTF's COLOR_0 wants them.
+
+    Its material is unlit (KHR_materials_unlit): the colours hold the light of the views that they were fitted to.
+    """
+    if mesh.visual.kind != "texture":  # pyright: ignore[reportOptionalMemberAccess]
+        srgb = np.asarray(mesh.visual.vertex_colors)[:, :3] / 255  # pyright: ignore
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        mesh = mesh.copy()
+        mesh.visual.vertex_colors = (linear * 255).round().astype(np.uint8)  # pyright: ignore
+    exported = mesh.export(file_type="glb", include_normals=True, tree_postprocessor=_unlit)  # pyright: ignore
+    return bytes(exported)  # pyright: ignore[reportArgumentType]
+
+
+def _unlit(tree: dict) -> None:
+    """Make the only material of a glTF's JSON unlit, and one where there is none."""
+    material = tree.setdefault("materials", [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}}])
+    material[0] |= {"name": "baked", "extensions": {"KHR_materials_unlit": {}}}
+    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), "KHR_materials_unlit"]
+    for part in tree["meshes"]:
+        for primitive in part["primitives"]:
+            primitive["material"] = 0

@@ -84,6 +84,31 @@ def test_textures_and_both_sides_are_drawn():
         assert view[32, 32, 3] == 255
 
 
+@pytest.mark.parametrize("given", ["material", "vertices"])
+def test_colours_of_a_gltf_are_linear_and_those_of_a_ply_are_not(given):
+    box = trimesh.creation.box((1, 1, 1))
+    if given == "material":
+        material = trimesh.visual.material.PBRMaterial(baseColorFactor=[55, 55, 55, 255])
+        box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    else:
+        box.visual.vertex_colors = np.full((8, 4), [55, 55, 55, 255], np.uint8)
+        assert load_mesh(box.export(file_type="ply"), "ply").colors == pytest.approx(55 / 255, abs=1e-3)
+    assert load_mesh(glb(box)).colors == pytest.approx(0.5, abs=0.005)
+
+
+def test_a_place_in_the_scene_moves_corners_and_normals():
+    scene, turn = trimesh.Scene(), trimesh.transformations.rotation_matrix(0.6, [0, 0, 1])
+    turn[:3, :3] *= np.array([3.0, 1, 1])
+    turn[:3, 3] = [5, 0, 0]
+    sphere = trimesh.creation.icosphere(subdivisions=3)
+    scene.add_geometry(sphere, transform=turn)
+    mesh = load_mesh(scene.export(file_type="glb"), in_place=True)
+    assert mesh.corners.reshape(-1, 3).mean(0) == pytest.approx([5, 0, 0], abs=0.05)
+    faces = np.cross(mesh.corners[:, 1] - mesh.corners[:, 0], mesh.corners[:, 2] - mesh.corners[:, 0])
+    faces /= np.linalg.norm(faces, axis=-1, keepdims=True)
+    assert (mesh.normals.mean(1) * faces).sum(-1).min() > 0.95
+
+
 def test_background_is_white_and_uncovered():
     view = render_turntable(load_mesh(glb(colored_box())), 0.4, 64, 1)[0]
     assert view[0, 0].tolist() == [255, 255, 255, 0]

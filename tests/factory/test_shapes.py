@@ -71,7 +71,7 @@ def test_stray_gaussians_do_not_shrink_the_object() -> None:
 
 def test_a_mesh_in_ply_is_the_mesh_in_glb() -> None:
     box = trimesh.creation.box((0.3, 1.0, 0.5))
-    box.visual.vertex_colors = np.tile([200, 30, 30, 255], (8, 1))  # pyright: ignore
+    box.visual.vertex_colors = np.tile([255, 0, 0, 255], (8, 1))  # pyright: ignore
     expected = read_shape(bytes(box.export(file_type="glb")), "box.glb").pictures(TURN)  # pyright: ignore
     lying = box.copy()
     lying.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))  # y becomes z

@@ -70,7 +70,7 @@ def test_colours_survive_the_glb():
     mesh = mesh_of(shell(SHAPES["sphere"]), MeshConfig(resolution=64, faces=3000, texture=0))
     scene = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb")
     (read,) = scene.geometry.values()
-    colours, x = np.asarray(read.visual.vertex_colors), read.vertices[:, 0]
+    colours, x = np.asarray(read.visual.vertex_attributes["color"]), read.vertices[:, 0]
     assert read.is_watertight
     assert (colours[x > 0.15, 0] > 200).all()
     assert (colours[x > 0.15, 2] < 30).all()
@@ -83,7 +83,20 @@ def test_mid_grey_is_written_linear():
     mesh = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32, texture=0))
     assert abs(int(np.median(mesh.visual.vertex_colors[:, 0])) - 128) <= 1
     (read,) = trimesh.load(io.BytesIO(glb_bytes(mesh)), file_type="glb").geometry.values()
-    assert abs(int(np.median(read.visual.vertex_colors[:, 0])) - 55) <= 1, "0.5 sRGB is 0.214 linear"
+    assert abs(int(np.median(read.visual.vertex_attributes["color"][:, 0])) - 55) <= 1, "0.5 sRGB is 0.214 linear"
+
+
+@pytest.mark.parametrize("texture", [0, 64])
+def test_baked_colours_are_shown_as_they_are(texture):
+    """A mesh made of Gaussians holds the light of their views: another light on top would darken it."""
+    from factory.meshes import load_mesh, render_turntable
+
+    points = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
+    made = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32, texture=texture))
+    mesh = load_mesh(glb_bytes(made), in_place=True)
+    view = render_turntable(mesh, 0.4, 64, 1)[0]
+    assert np.abs(view[view[..., 3] == 255][:, :3].astype(int) - 128).max() <= 3
+    assert np.linalg.norm(mesh.corners, axis=-1).max() < RADIUS + 4 * DEVIATION
 
 
 def test_floaters_are_left_out():
