@@ -248,9 +248,9 @@ class MeshConfig:
 
     enabled: bool = False
     """Write a `mesh.glb` beside every asset."""
-    resolution: int = 96
+    resolution: int = 160
     """Grid samples along the longest side, in [16, 512]."""
-    density: float = 0.5
+    density: float = 0.25
     """The surface lies where the summed opacity of the Gaussians reaches this, > 0."""
     faces: int = 20_000
     """Triangles after decimation, about, >= 100."""

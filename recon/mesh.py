@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.config import MeshConfig
 from recon.gaussians import Gaussians
+from recon.silhouettes import least_coverage
 from recon.texture import textured
 
 if TYPE_CHECKING:
@@ -20,31 +23,36 @@ LEAST_DEVIATION = 0.7
 """Thinner Gaussians are widened to this many grid steps, since the grid would miss them."""
 LEAST_PART = 0.02
 """Separate parts with a smaller share of the largest part's volume are left out."""
-SMOOTHING = 0.01
+SMOOTHING = 0.004
 """Standard deviation of the blur over the density, of the longest side: single Gaussians would make a rough surface."""
+EMPTY = 0.1
+"""A place is empty where some view shows less coverage. The least of many uncertain views lies below the true coverage:
+at one half, thin things would vanish."""
 PINHOLE = 2
 """Openings of up to twice this many samples do not join a hollow to the outside."""
 SMALLEST_MOVE, LARGEST_MOVE = 0.05, 0.8
 """How far decimation may move the surface, samples."""
 SH_BAND_0 = 0.28209479177387814
-CELLS_AT_ONCE = 2_000_000
 
 
 def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
-    """The surface where the Gaussians' density reaches `config.density`, +y up as in glTF.
+    """The surface where the Gaussians' density reaches `config.density`, cut to their outlines; +y up as in glTF.
 
-    Hollows are filled, so that only the outer surface remains (see `solid_of`). With `config.texture` the mesh has a
+    The density swells thin things, so what any view shows as empty is taken away (`least_coverage`). Hollows are
+    filled, so that only the outer surface remains (see `solid_of`). With `config.texture` the mesh has a
     baked texture (see `textured`), else sRGB colours of degree 0 at its vertices.
 
     Raises:
-        ValueError: if there are no Gaussians, a value is not finite, or the density is nowhere reached.
+        ValueError: if there are no Gaussians, a value is not finite, the density is nowhere reached, or all that it
+            makes lies outside of the outlines.
     """
     from trimesh import Trimesh
 
     config = config or MeshConfig()
     field, origin, step = density_field(gaussians, config.resolution)
-    solid = solid_of(field[0], config.density)
-    vertices, faces = surface(solid, config.density)
+    outlines = least_coverage(gaussians, origin, step, field.shape[1:])
+    solid = np.minimum(solid_of(field[0], config.density) / config.density, outlines / EMPTY)
+    vertices, faces = surface(solid, 1.0)
     vertices, faces = decimated(vertices, faces, config.faces)
     colours = _sampled(field, vertices)
     mesh = Trimesh(vertices * step + origin, faces, vertex_colors=colours, process=False)
@@ -63,19 +71,11 @@ def density_field(gaussians: Gaussians, resolution: int) -> tuple[NDArray[np.flo
     low, high = np.quantile(means - reach, 0.001, 0), np.quantile(means + reach, 0.999, 0)
     step = float((high - low).max()) / (resolution - 1)
     shape = tuple(np.ceil((high - low) / step).astype(int) + 1)
-    deviations = np.maximum(deviations, LEAST_DEVIATION * step)
+    deviations = np.maximum(deviations / step, LEAST_DEVIATION)
+    extents = REACH * np.sqrt((rotations**2 * deviations[:, None] ** 2).sum(2))
     whiten = rotations.transpose(0, 2, 1) / deviations[:, :, None]
-    half = np.ceil(REACH * deviations.max(1) / step).astype(int).clip(max=resolution)
     field = np.zeros((4, *shape), np.float32)
-    for width in np.unique(half):
-        cube = np.stack(np.meshgrid(*[np.arange(-width, width + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-        members = np.flatnonzero(half == width)
-        for part in np.array_split(members, max(1, len(members) * len(cube) // CELLS_AT_ONCE)):
-            cells = np.rint((means[part] - low) / step).astype(int)[:, None] + cube
-            offsets = cells * step + low - means[part][:, None]
-            squared = np.einsum("nij,nkj->nki", whiten[part], offsets) ** 2
-            weights = alphas[part][:, None] * np.exp(-squared.sum(-1) / 2)
-            _splat(field, cells, weights, colours[part])
+    _splat(field, (means - low) / step, extents, whiten, alphas, colours)
     for axis in range(1, 4):
         np.moveaxis(field, axis, 0)[[0, -1]] = 0
     return field, low, step
@@ -97,14 +97,24 @@ def _arrays(gaussians: Gaussians) -> tuple[NDArray, ...]:
     return (*arrays, Rotation.from_quat(quats[:, [1, 2, 3, 0]]).as_matrix())
 
 
-def _splat(field: NDArray, cells: NDArray, weights: NDArray, colours: NDArray) -> None:
-    shape = field.shape[1:]
-    inside = ((cells >= 0) & (cells < shape)).all(-1)
-    index = np.ravel_multi_index(tuple(cells[inside].T), shape)
-    owner = np.broadcast_to(np.arange(len(cells))[:, None], inside.shape)[inside]
-    for channel, value in enumerate(np.concatenate([np.ones((len(cells), 1)), colours], 1).T):
-        added = np.bincount(index, weights[inside] * value[owner], minlength=field[channel].size)
-        field[channel] += added.reshape(shape).astype(np.float32)
+@numba.njit(cache=True)
+def _splat(field, means, extents, whiten, alphas, colours):
+    """Add Gaussians to a field [4,X,Y,Z]; means, half sides of their boxes and deviations in samples."""
+    _, wide, high, deep = field.shape
+    for n in range(len(means)):
+        (x0, y0, z0), (rx, ry, rz), w = means[n], extents[n], whiten[n]
+        for i in range(max(0, math.ceil(x0 - rx)), min(wide - 1, math.floor(x0 + rx)) + 1):
+            for j in range(max(0, math.ceil(y0 - ry)), min(high - 1, math.floor(y0 + ry)) + 1):
+                for k in range(max(0, math.ceil(z0 - rz)), min(deep - 1, math.floor(z0 + rz)) + 1):
+                    x, y, z = i - x0, j - y0, k - z0
+                    squared = 0.0
+                    for axis in range(3):
+                        squared += (w[axis, 0] * x + w[axis, 1] * y + w[axis, 2] * z) ** 2
+                    if squared <= REACH**2:
+                        density = alphas[n] * math.exp(-squared / 2)
+                        field[0, i, j, k] += density
+                        for channel in range(3):
+                            field[channel + 1, i, j, k] += density * colours[n, channel]
 
 
 def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,20 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon.cameras import Cameras, intrinsics, look_at_origin
-from recon.config import OrbitConfig
+from recon.cameras import Cameras
 from recon.gaussians import Gaussians
 from recon.rasterize import rasterize
+from recon.silhouettes import SIDE, rings
 
 if TYPE_CHECKING:
     from trimesh import Trimesh
 
 GAP = 2
 """Texels between charts, so that none bleeds into another."""
-SIDE = 384
-"""Pixels of a view that colours are taken from."""
 RINGS = {-20.0: 6, 15.0: 12, 50.0: 8, 80.0: 3}
-"""Views at each elevation, in degrees."""
+"""Views at each elevation, in degrees, that colours are taken from."""
 DEPTH_TOLERANCE = 0.06
 """A point is seen where the Gaussians' depth differs from its own by less, world units; the object's radius is 1."""
 
@@ -133,7 +130,7 @@ def _cover(corners, size):
 @torch.no_grad()
 def seen_colours(gaussians: Gaussians, texels: Texels) -> NDArray[np.float32]:
     """Colours [T,3] of texels as the views from all around see them."""
-    cameras = _all_around()
+    cameras = rings(RINGS)
     points, normals = torch.from_numpy(texels.points), torch.from_numpy(texels.normals)
     summed, weights = torch.zeros_like(points), torch.zeros(len(points), 1)
     for view in range(len(cameras)):
@@ -141,16 +138,6 @@ def seen_colours(gaussians: Gaussians, texels: Texels) -> NDArray[np.float32]:
         summed += weight * colours
         weights += weight
     return torch.where(weights > 1e-3, summed / weights.clamp_min(1e-3), torch.from_numpy(texels.colours)).numpy()
-
-
-def _all_around() -> Cameras:
-    elevations = torch.tensor([math.radians(degrees) for degrees, count in RINGS.items() for _ in range(count)])
-    azimuths = torch.cat([torch.arange(count) * (2 * math.pi / count) for count in RINGS.values()])
-    orbit = OrbitConfig()
-    viewmats = look_at_origin(azimuths, elevations, orbit.distance)
-    return Cameras(
-        viewmats=viewmats, Ks=intrinsics(SIDE, orbit.fov_degrees).expand(len(viewmats), 3, 3).clone(), size=SIDE
-    )
 
 
 def _view_of(

@@ -114,4 +114,4 @@ def test_a_fit_that_is_nowhere_dense_is_no_mesh_but_a_reason():
     frames, masks = disc(4, 32)
     gaussians, _ = reconstructed(np.full_like(frames, 255), np.full_like(masks, 255))
     with pytest.raises(ValueError, match=r"lower mesh\.density"):
-        mesh_of(gaussians, MeshConfig(resolution=16))
+        mesh_of(gaussians, MeshConfig(resolution=16, density=3.0))
