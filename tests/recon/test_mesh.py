@@ -1,4 +1,5 @@
 import io
+import math
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from scipy.spatial import cKDTree
 from recon.config import MeshConfig
 from recon.gaussians import Gaussians
 from recon.mesh import glb_bytes, mesh_of
+from recon.silhouettes import least_coverage
 
 RADIUS, DEVIATION = 0.7, 0.04
 
@@ -97,6 +99,25 @@ def test_baked_colours_are_shown_as_they_are(texture):
     view = render_turntable(mesh, 0.4, 64, 1)[0]
     assert np.abs(view[view[..., 3] == 255][:, :3].astype(int) - 128).max() <= 3
     assert np.linalg.norm(mesh.corners, axis=-1).max() < RADIUS + 4 * DEVIATION
+
+
+def test_what_a_view_shows_as_empty_is_outside():
+    """On a line of samples through a ball: covered within it, nothing where every view sees past it."""
+    ball = shell(SHAPES["sphere"])
+    line = least_coverage(ball, np.array([-1.0, 0.0, 0.0]), 0.02, (101, 1, 1))[:, 0, 0]
+    distance = np.abs(np.linspace(-1, 1, 101))
+    assert line[distance < RADIUS - 2 * DEVIATION].min() > 0.95
+    assert line[distance > RADIUS + 4 * DEVIATION].max() < 0.05
+
+
+def test_a_thin_plate_is_as_thick_as_it_looks():
+    plate = trimesh.creation.box(extents=(1.0, 0.8, 0.01))
+    points = np.asarray(trimesh.sample.sample_surface(plate, 6000, seed=0)[0])
+    gaussians = gaussians_at(points, np.full((6000, 3), 0.5))
+    gaussians.scales[:] = math.log(0.008)
+    mesh = mesh_of(gaussians, MeshConfig(resolution=96, texture=0))
+    assert 0.01 < np.ptp(mesh.vertices[:, 2]) < 0.06
+    assert np.ptp(mesh.vertices[:, 0]) == pytest.approx(1.0, abs=0.06)
 
 
 def test_floaters_are_left_out():
