@@ -104,8 +104,8 @@ class Splats:
         from recon.config import MeshConfig
         from recon.mesh import mesh_of
 
-        triangles = np.asarray(mesh_of(self.gaussians, MeshConfig(texture=0)).triangles, np.float32)
-        return outer_points(triangles @ _TO_Y_UP[self.up].T, count)
+        mesh = mesh_of(turned_gaussians(self.gaussians, _TO_Y_UP[self.up]), MeshConfig(texture=0))
+        return outer_points(np.asarray(mesh.triangles, np.float32), count)
 
 
 @dataclass(slots=True)
@@ -166,6 +166,18 @@ def read_shape(data: bytes, path: str, fine: bool = False, up: Up = "y", normali
 def has_faces(data: bytes) -> bool:
     """Whether a PLY is a mesh, by its header."""
     return b"\nelement face " in data[: data.find(b"end_header")]
+
+
+def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gaussians:
+    """Centres and axes turned by a rotation [3,3]; colours that depend on the view stay as they are."""
+    import torch
+    from scipy.spatial.transform import Rotation
+
+    quats = gaussians.unit_quats.cpu().numpy()
+    turned = (Rotation.from_matrix(rotation) * Rotation.from_quat(quats, scalar_first=True)).as_quat(scalar_first=True)
+    return replace(
+        gaussians, means=gaussians.means @ torch.from_numpy(rotation).T, quats=torch.from_numpy(turned).float()
+    )
 
 
 def in_unit_sphere(gaussians: Gaussians) -> Gaussians:
