@@ -1,6 +1,6 @@
 """Objects that no asset table holds: meshes and simple solids put together at random, mirrored or ranged in a circle.
 
-Objects made of random parts teach a model how shapes turn nearly as well as real ones do (LRM-Zero, Xie et al. 2024).
+After LRM-Zero (Xie et al. 2024), which trains on random compositions of simple solids alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def assembled(meshes: Sequence[Mesh], random: np.random.Generator) -> Mesh:
 
 
 def solid(random: np.random.Generator) -> Mesh:
-    """A box, prism, cone, ball or turned shape of one or two colours, in the unit sphere."""
+    """A box, prism, cone, ball or turned shape of two colours, in the unit sphere."""
     kind = random.choice(["box", "prism", "cone", "ball", "turned"])
     sides = int(random.integers(3, 9)) if kind in ("prism", "cone") and random.uniform() < 0.5 else _SLICES
     if kind == "box":

@@ -40,10 +40,20 @@ def check_gltf(source: Path | bytes) -> None:
 
 
 def unlit_materials(source: Path | bytes) -> set[str]:
-    """Names of the materials whose colours are final (KHR_materials_unlit); one without a name is lit."""
-    materials = _document(source).get("materials", [])
-    found = {m["name"] for m in materials if m.get("name") and "KHR_materials_unlit" in m.get("extensions", {})}
-    return found - {m.get("name") for m in materials if "KHR_materials_unlit" not in m.get("extensions", {})}
+    """Names of the materials whose colours are final (KHR_materials_unlit); one without a name is lit.
+
+    Raises:
+        ValueError: when the JSON or its list of materials is unreadable.
+    """
+    lit: set[str | None] = {None}
+    unlit: set[str | None] = set()
+    try:
+        for material in _document(source).get("materials", []):
+            is_unlit = "KHR_materials_unlit" in material.get("extensions", {})
+            (unlit if is_unlit else lit).add(material.get("name"))
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"cannot read this glTF: {type(error).__name__}: {error}") from error
+    return {name for name in unlit - lit if name}
 
 
 def _document(source: Path | bytes) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     field, origin, step = density_field(gaussians, config.resolution)
     outlines = least_coverage(gaussians, origin, step, field.shape[1:])
     solid = np.minimum(solid_of(field[0], config.density) / config.density, outlines / EMPTY)
+    if solid.max() <= 1:
+        raise ValueError("the outlines of the Gaussians leave nothing of their density; fit the asset again")
     vertices, faces = surface(solid, 1.0)
     vertices, faces = decimated(vertices, faces, config.faces)
     colours = _sampled(field, vertices)

@@ -6,7 +6,7 @@ import struct
 import pytest
 import trimesh
 
-from factory.gltf_limits import check_gltf
+from factory.gltf_limits import check_gltf, unlit_materials
 from factory.meshes import load_mesh, render_turntable
 
 
@@ -63,3 +63,18 @@ def test_an_honest_scene_with_instances_loads(tmp_path):
         (tmp_path / (name if name != "model.gltf" else path.name)).write_bytes(data)
     assert len(load_mesh(path).corners) == 3 * 12
     assert (render_turntable(load_mesh(path), 0.3, 32, 1)[0][..., 3] > 0).any()
+
+
+@pytest.mark.parametrize("materials", ["[null]", "3", '[{"extensions": 3}]'])
+def test_materials_that_are_none_say_so(materials):
+    with pytest.raises(ValueError, match="cannot read this glTF"):
+        unlit_materials(_written(materials))
+
+
+def test_a_name_that_a_lit_material_shares_is_lit():
+    unlit = '{"name": "%s", "extensions": {"KHR_materials_unlit": {}}}'
+    assert unlit_materials(_written(f'[{unlit % "a"}, {unlit % "b"}, {{"name": "b"}}, {{}}]')) == {"a"}
+
+
+def _written(materials: str) -> bytes:
+    return glb({"asset": {"version": "2.0"}, "materials": json.loads(materials)})

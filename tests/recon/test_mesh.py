@@ -1,5 +1,4 @@
 import io
-import math
 
 import numpy as np
 import pytest
@@ -110,14 +109,20 @@ def test_what_a_view_shows_as_empty_is_outside():
     assert line[distance > RADIUS + 4 * DEVIATION].max() < 0.05
 
 
-def test_a_thin_plate_is_as_thick_as_it_looks():
-    plate = trimesh.creation.box(extents=(1.0, 0.8, 0.01))
-    points = np.asarray(trimesh.sample.sample_surface(plate, 6000, seed=0)[0])
-    gaussians = gaussians_at(points, np.full((6000, 3), 0.5))
-    gaussians.scales[:] = math.log(0.008)
-    mesh = mesh_of(gaussians, MeshConfig(resolution=96, texture=0))
-    assert 0.01 < np.ptp(mesh.vertices[:, 2]) < 0.06
-    assert np.ptp(mesh.vertices[:, 0]) == pytest.approx(1.0, abs=0.06)
+def test_the_mesh_is_cut_to_the_outlines(monkeypatch):
+    ball, config = shell(SHAPES["sphere"]), MeshConfig(resolution=48, texture=0)
+
+    def left_half(_, origin, step, shape):
+        x = origin[0] + step * np.arange(shape[0])
+        return np.broadcast_to((x < 0)[:, None, None], shape).astype(np.float32)
+
+    monkeypatch.setattr("recon.mesh.least_coverage", left_half)
+    mesh = mesh_of(ball, config)
+    assert mesh.is_watertight
+    assert mesh.vertices[:, 0].max() < 0.04 < RADIUS - 0.05 < -mesh.vertices[:, 0].min()
+    monkeypatch.setattr("recon.mesh.least_coverage", lambda *args: np.zeros(args[-1], np.float32))
+    with pytest.raises(ValueError, match="outlines of the Gaussians leave nothing"):
+        mesh_of(ball, config)
 
 
 def test_floaters_are_left_out():
