@@ -1,15 +1,18 @@
-"""The elevation estimator on true turntables that it was not trained on.
+"""The elevation of turntables that nothing was trained on: the estimator alone, and corrected by the outlines.
 
-    python -m benchmarks.elevation --assets DIR [--split val] [--limit N] [--weights DIR] [--plot FILE.svg]
+    python -m benchmarks.elevation --assets DIR [--split val] [--limit N] [--weights DIR] [--generated]
+        [--plot FILE.svg]
 
-Prints one line an asset, then one line of JSON: ``mae_degrees`` over all turntables, ``baseline_mae_degrees`` of
-always guessing the middle of the range.
+Prints one line an asset, the estimator's errors before the corrected ones, then one line of JSON: ``mae_degrees`` of
+what the factory uses (`recon.coherence`), ``estimator_mae_degrees`` of the network alone (A.1), and
+``baseline_mae_degrees`` of always guessing the middle of the range.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +20,28 @@ import tyro
 
 from benchmarks.assets import load_assets
 from benchmarks.curves import scatter
-from recon.elevation import POCKET_WEIGHTS
+from factory.config import ViewsConfig, preset
+from model.config import VideoConfig
+from recon.config import OrbitConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class Arguments:
-    """Measure the elevation estimator."""
+    """Measure how well the elevation is found."""
 
     assets: Path
     """Folder with assets.jsonl and glb/."""
     split: str = "val"
     limit: int | None = None
-    weights: Path = POCKET_WEIGHTS
+    weights: str = "pocket"
     """The estimator's folder."""
     turntables: int = 4
     """Turntables of each asset, one in each equal part of 0 to 45 degrees, from a random azimuth."""
+    generated: bool = False
+    """Give turntables that the video model makes of the true first frame, instead of true ones."""
+    video: VideoConfig = field(default_factory=lambda: preset("pocket").video)
     plot: Path | None = None
-    """Where to write estimated over true elevations as SVG."""
+    """Where to write found over true elevations as SVG."""
 
 
 def main() -> None:
@@ -41,30 +49,41 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     import torch
 
-    from factory.dino import load_estimator
     from factory.meshes import load_mesh, render_turntable
+    from factory.view_finder import ViewFinder
+    from model.video import load_video_model
     from recon.elevation import MAX_ELEVATION
 
     torch.set_num_threads(1)
-    network, errors, baseline, pairs = load_estimator(arguments.weights), [], [], []
+    finder = ViewFinder(ViewsConfig(estimator=arguments.weights), OrbitConfig())
+    model = load_video_model(arguments.video) if arguments.generated else None
+    rows, seconds = [], []
     for index, asset in enumerate(load_assets(arguments.assets, arguments.split, arguments.limit)):
-        mesh, random = load_mesh(asset.path), np.random.default_rng(index)
-        found = []
+        mesh, random, found = load_mesh(asset.path), np.random.default_rng(index), []
         for part in range(arguments.turntables):
             elevation = MAX_ELEVATION * (part + random.uniform()) / arguments.turntables
-            frames = render_turntable(mesh, elevation, 128, 4, random.uniform(0, 2 * np.pi))
-            pairs.append(np.degrees([elevation, network.estimate(frames)]))
-            found.append(abs(pairs[-1][1] - pairs[-1][0]))
-            baseline.append(np.degrees(abs(MAX_ELEVATION / 2 - elevation)))
-        errors += found
-        print(f"{asset.caption[:32]:32s} " + "  ".join(f"{error:5.1f}" for error in found), flush=True)
+            frames = render_turntable(mesh, elevation, 128, start_azimuth=random.uniform(0, 2 * np.pi))
+            if model:
+                frames = model.generate(frames[:1], [asset.caption], [index])[0]
+            began = time.process_time()
+            corrected = finder.find(frames)[1]
+            seconds.append(time.process_time() - began)
+            assert finder.estimator is not None
+            found.append((elevation, finder.estimator.estimate(frames), corrected))
+        rows += found
+        errors = np.degrees([(abs(told - true), abs(corrected - true)) for true, told, corrected in found])
+        print(f"{asset.caption[:32]:32s} " + "  ".join("{:5.1f} {:5.1f}".format(*pair) for pair in errors), flush=True)
+    true, told, corrected = np.degrees(rows).T
     if arguments.plot:
-        true, estimated = np.transpose(pairs)
-        arguments.plot.write_text(scatter("estimated over true elevation (degrees)", true, estimated))
-    result = {"mae_degrees": np.mean(errors), "median_degrees": np.median(errors), "worst_degrees": np.max(errors)}
-    result["baseline_mae_degrees"] = np.mean(baseline)
-    rounded = {name: round(float(value), 2) for name, value in result.items()}
-    print(json.dumps({**rounded, "turntables": len(errors)}))
+        arguments.plot.write_text(scatter("found over true elevation (degrees)", true, corrected))
+    errors = abs(corrected - true)
+    result = {
+        "mae_degrees": errors.mean(), "median_degrees": np.median(errors), "worst_degrees": errors.max(),
+        "estimator_mae_degrees": abs(told - true).mean(),
+        "baseline_mae_degrees": abs(np.degrees(MAX_ELEVATION / 2) - true).mean(),
+        "cpu_seconds_per_turntable": np.median(seconds),
+    }  # fmt: skip
+    print(json.dumps({**{name: round(float(value), 2) for name, value in result.items()}, "turntables": len(errors)}))
 
 
 if __name__ == "__main__":

@@ -68,18 +68,19 @@ class Fit(Finish):
 
     def load(self) -> None:
         from eval.clip import Scorer
-        from factory.masker import Masker
+        from factory.config import ViewsConfig
         from factory.reconstruct import CountingRefiner
+        from factory.view_finder import ViewFinder
         from model.video import load_video_model
-        from recon.elevation import load_elevation
+        from recon.config import OrbitConfig
         from recon.perceptual import load_perceptual
 
         config = self.config
         self.scorer, self.perceptual = Scorer.load(config.clip), load_perceptual("pocket")
-        self.schema, self.masker, self.refiner = fits_schema(self.scorer.name), Masker("pocket"), None
+        self.schema, self.refiner = fits_schema(self.scorer.name), None
+        self.finder = ViewFinder(ViewsConfig(), OrbitConfig())
         if config.targets == "generated" or any(config.plan(name).rounds for name in config.chosen()):
             self.refiner = CountingRefiner(load_video_model(config.video))
-        self.estimator = load_elevation() if config.targets == "generated" else None
         warm_up()
 
     def make(self, row: Row) -> Row:
@@ -121,9 +122,9 @@ class Fit(Finish):
         mesh, size = load_mesh(read_asset(row["path"], self.root), suffix), self.config.size
         frames, told = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
-        if self.refiner and self.estimator:
+        if self.refiner and self.config.targets == "generated":
             frames = self.refiner.model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
-            told = self.estimator.estimate(frames)
+            told = self.finder.find(frames)[1]
         told += math.radians(self.config.elevation_error_degrees)
         return Targets(
             asset_id=row["asset_id"], frames=frames, image=image, unseen=unseen, elevation=elevation, told=told
@@ -143,7 +144,7 @@ class Fit(Finish):
         from recon.refine import LoopConfig, Turntable, reconstruct
 
         step, config = NUM_FRAMES // plan.frames, self.config
-        frames, masks = targets.frames[::step], masks_of(targets.frames, self.masker)[::step]
+        frames, masks = targets.frames[::step], masks_of(targets.frames, self.finder.masker)[::step]
         if plan.nerf:
             orbit = turntable(targets.told, config.size, OrbitConfig(num_views=plan.frames))
             result = fit_nerf(frames, masks, orbit, replace(config.nerf, loss=plan.fit.loss), config.seed)
@@ -155,7 +156,7 @@ class Fit(Finish):
         loop = LoopConfig(fit=plan.fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()
         with PeakMemory(device_of(plan.fit.device)) as memory:
-            gaussians, _ = reconstruct(given, loop, self.refiner, self.masker, config.seed)
+            gaussians, _ = reconstruct(given, loop, self.refiner, self.finder.masker, config.seed)
         costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
         costs["forwards"] = self.refiner.counts["forwards_refine"] if self.refiner else 0
         return render(gaussians, cameras), costs

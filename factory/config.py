@@ -35,6 +35,8 @@ class ViewsConfig:
     """Elevation of every turntable in radians, in (-pi/2, pi/2); None asks the elevation estimator (A.1)."""
     estimator: str = "pocket"
     """The elevation estimator: 'pocket' (embedded), or a folder that `im3d finetune --target elevation` wrote."""
+    coherence: bool = True
+    """Correct the estimate until the outlines of the frames agree; False keeps A.1's estimate as it is."""
 
     def __post_init__(self) -> None:
         if self.elevation is not None and not -1.57 < self.elevation < 1.57:

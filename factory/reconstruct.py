@@ -23,14 +23,13 @@ class Reconstruct(Stage):
         self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
         self.masker = Masker(self.config.views.masks)
         if self.config.yields.enabled:
-            from factory.dino import load_estimator
+            from factory.view_finder import ViewFinder
             from recon.yield_gate import load_yield_model
 
-            self.judge, self.estimator = load_yield_model(), load_estimator(self.config.views.estimator)
+            self.judge, self.finder = load_yield_model(), ViewFinder(self.config.views, self.config.orbit)
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
-        from recon.masks import masks_of
         from recon.yield_gate import measure
 
         candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
@@ -49,13 +48,8 @@ class Reconstruct(Stage):
             frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
             for kind, count in model.num_evaluations.items():
                 row[f"{kind}_video"] = (row[f"{kind}_video"] or 0) + count
-            fixed = self.config.views.elevation
-            elevation = self.estimator.estimate(frames) if fixed is None else fixed
-            candidate = {
-                "frames": pack(frames),
-                "masks": pack(masks_of(frames, self.masker)),
-                "elevation": elevation,
-            }
+            masks, elevation = self.finder.find(frames)
+            candidate = {"frames": pack(frames), "masks": pack(masks), "elevation": elevation}
 
     def process(self, rows: list[Row]) -> None:
         from factory.export import ply_bytes

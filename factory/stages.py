@@ -84,18 +84,14 @@ class FindViews(Stage):
     name = "views"
 
     def load(self) -> None:
-        from factory.dino import load_estimator
+        from factory.view_finder import ViewFinder
 
-        self.masker = Masker(self.config.views.masks)
-        self.estimator = load_estimator(self.config.views.estimator) if self.config.views.elevation is None else None
+        self.finder = ViewFinder(self.config.views, self.config.orbit)
 
     def process(self, rows: list[Row]) -> None:
-        from recon.masks import masks_of
-
         for row in rows:
-            frames = unpack(row["frames"])
-            row["masks"] = pack(masks_of(frames, self.masker))
-            row["elevation"] = self.estimator.estimate(frames) if self.estimator else self.config.views.elevation
+            masks, row["elevation"] = self.finder.find(unpack(row["frames"]))
+            row["masks"] = pack(masks)
 
 
 class Score(Stage):

@@ -109,7 +109,7 @@ class Training:
         self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self.kept = self.parameters | {n: p for n, p in named.items() if n.startswith(recipe.gathered)}
         self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), betas=config.betas, weight_decay=config.weight_decay, foreach=True
+            list(self.parameters.values()), betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=config.precision == "float16")

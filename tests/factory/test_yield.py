@@ -4,6 +4,7 @@ import pytest
 from factory.config import FactoryConfig
 from factory.reconstruct import Reconstruct
 from factory.schema import pack, unpack
+from factory.view_finder import ViewFinder
 from recon import yield_gate
 from recon.config import YieldConfig
 
@@ -36,7 +37,7 @@ def chosen(monkeypatch, scores, retries):
     stage.config.views.elevation = 0.4
     video = Video()
     stage.refiner = type("Refiner", (), {"model": video})()
-    stage.judge, stage.estimator, stage.masker = Judge(), None, None
+    stage.judge, stage.finder = Judge(), ViewFinder(stage.config.views, stage.config.orbit)
     monkeypatch.setattr(yield_gate, "measure", lambda frames, *rest: {"score": scores[int(frames.flat[0])]})
     row = {"frames": pack(FRAMES), "masks": pack(FRAMES[..., 3]), "elevation": 0.1, "image": pack(FRAMES[0])}
     row |= {"prompt": "a cat", "seed": 5, "yield_score": None, "steps_video": 4, "forwards_video": 4}

@@ -1,0 +1,130 @@
+"""The elevation under which a turntable's outlines agree: silhouette coherence.
+
+Every ray through an outline touches the object, so somewhere along it no other outline is left. Under a wrong
+elevation it is: how far, in the image, is the incoherence (Hernandez, Schmitt and Cipolla, "Silhouette Coherence for
+Camera Calibration under Circular Motion", 2007; the paper's A.1 has the estimate alone). Bodies of revolution agree
+under many elevations, and generated frames agree nowhere quite: the estimate of A.1 stays in the sum as a prior.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from recon.config import OrbitConfig
+from recon.elevation import MAX_ELEVATION
+
+CANDIDATES = np.radians(np.arange(0.0, 46.0, 3.0))
+"""Elevations that are tried, radians; between them the incoherence is interpolated."""
+RAYS = 24
+"""Rays through each view's outline."""
+SAMPLES = 96
+"""Samples of a ray, inside the unit sphere."""
+MOST = 1 / 32
+"""A ray's incoherence counts up to this much of the image's side: the rest is a flaw of one frame."""
+PRIOR = 0.03 / 128
+"""What a distance of `SPREAD` from the estimate costs, in incoherence; from generated turntables of training assets."""
+SPREAD = math.radians(7)
+
+
+def coherent_elevation(masks: NDArray[np.floating], estimate: float, orbit: OrbitConfig | None = None) -> float:
+    """The elevation in radians, in [0, pi/4], near `estimate` under which the outlines of a turntable agree.
+
+    Args:
+        masks: coverage [V,S,S] in [0,1] of the views at uniform azimuths.
+        estimate: radians, from `ElevationEstimator.estimate`. It is what is returned where outlines tell nothing: no
+            object, an object that fills the image, one view.
+
+    Raises:
+        ValueError: if the masks are no [V,S,S].
+    """
+    from scipy.interpolate import CubicSpline
+
+    angles = np.linspace(CANDIDATES[0], MAX_ELEVATION, 451)
+    found = incoherence(masks, CANDIDATES, orbit)
+    cost = CubicSpline(CANDIDATES, found)(angles) + PRIOR * ((angles - estimate) / SPREAD) ** 2
+    return float(angles[cost.argmin()])
+
+
+def incoherence(
+    masks: NDArray[np.floating], elevations: NDArray[np.floating], orbit: OrbitConfig | None = None
+) -> NDArray[np.float64]:
+    """How far [E] the rays of a turntable's outlines miss what the other outlines leave, at each of `elevations` [E].
+
+    The mean over `RAYS` rays a view of the least depth outside of another outline, in shares of the image's side.
+    Arguments and errors: see `coherent_elevation`.
+    """
+    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"masks are {masks.shape}; the outlines of a turntable are square [V,S,S]")
+    orbit, size = orbit or OrbitConfig(), masks.shape[1]
+    depths = np.stack([_depth(mask >= 0.5) for mask in masks])
+    rows, views = _outline_pixels(depths)
+    if not len(rows) or len(masks) < 2:
+        return np.zeros(len(elevations))
+    focal = 0.5 * size / math.tan(math.radians(orbit.fov_degrees) / 2)
+    reached = np.empty((len(elevations), len(rows)))
+    _deepest(depths, rows, views, np.asarray(elevations, np.float64), focal, orbit.distance, reached)
+    return (-reached / size).clip(0, MOST).mean(1)
+
+
+def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Pixels from each pixel [S,S] to the outline, positive inside."""
+    from scipy.ndimage import distance_transform_edt
+
+    padded = np.pad(inside, 1)
+    inwards = np.asarray(distance_transform_edt(padded))
+    outwards = np.asarray(distance_transform_edt(~padded)) if inside.any() else padded.size
+    return (inwards - outwards)[1:-1, 1:-1].astype(np.float32)
+
+
+def _outline_pixels(depths: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(row, column) [R,2] and view [R] of at most `RAYS` pixels, evenly drawn, along each outline inside the image."""
+    pixels, views = [], []
+    for view, depth in enumerate(depths):
+        edge = np.argwhere((depth > 0) & (depth < 1.5))
+        inner = edge[((edge > 0) & (edge < len(depth) - 1)).all(1)]
+        chosen = inner[np.linspace(0, len(inner) - 1, min(RAYS, len(inner))).astype(int)]
+        pixels.append(chosen)
+        views += [view] * len(chosen)
+    return np.concatenate(pixels), np.array(views, np.int64)
+
+
+@njit(cache=True, fastmath=True)
+def _deepest(depths, pixels, views, elevations, focal, distance, reached):
+    """Fill `reached` [E,R]: along each ray the greatest of the least depths in all other views, in pixels."""
+    count, size, _ = depths.shape
+    for e in range(len(elevations)):
+        cosine, sine = math.cos(elevations[e]), math.sin(elevations[e])
+        for r in range(len(pixels)):
+            x, y = (pixels[r, 1] + 0.5 - size / 2) / focal, (pixels[r, 0] + 0.5 - size / 2) / focal
+            best = -np.inf
+            for s in range(SAMPLES):
+                z = distance - 1 + 2 * (s + 0.5) / SAMPLES
+                px, py, pz = x * z, y * z, z - distance
+                up, front = -cosine * py - sine * pz, sine * py - cosine * pz
+                if px * px + up * up + front * front > 1:
+                    continue
+                least = np.inf
+                for k in range(1, count):
+                    step = (k + 1) // 2 if k % 2 else -(k // 2)
+                    turn = 2 * math.pi * step / count
+                    right = math.cos(turn) * px - math.sin(turn) * front
+                    towards = math.sin(turn) * px + math.cos(turn) * front
+                    depth_z = distance - sine * up - cosine * towards
+                    u = focal * right / depth_z + size / 2 - 0.5
+                    v = focal * (sine * towards - cosine * up) / depth_z + size / 2 - 0.5
+                    if u < 0 or v < 0 or u >= size - 1 or v >= size - 1:
+                        continue
+                    column, row = int(u), int(v)
+                    a, b = u - column, v - row
+                    view = depths[(views[r] + step) % count]
+                    above = view[row, column] * (1 - a) + view[row, column + 1] * a
+                    below = view[row + 1, column] * (1 - a) + view[row + 1, column + 1] * a
+                    least = min(least, above * (1 - b) + below * b)
+                    if least < best:
+                        break
+                best = max(best, least)
+            reached[e, r] = best
