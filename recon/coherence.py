@@ -1,9 +1,10 @@
 """The elevation under which a turntable's outlines agree: silhouette coherence.
 
 Every ray through an outline touches the object, so somewhere along it no other outline is left. Under a wrong
-elevation it is: how far, in the image, is the incoherence (Hernandez, Schmitt and Cipolla, "Silhouette Coherence for
-Camera Calibration under Circular Motion", 2007; the paper's A.1 has the estimate alone). Bodies of revolution agree
-under many elevations, and generated frames agree nowhere quite: the estimate of A.1 stays in the sum as a prior.
+elevation one is: how far, in the image, is the incoherence (Hernandez, Schmitt and Cipolla, "Silhouette Coherence for
+Camera Calibration under Circular Motion", 2007). Here two other outlines must be left, so that no single broken frame
+decides. Bodies of revolution agree under many elevations, and generated frames agree nowhere quite: the estimate of
+the paper's A.1 stays in the sum as a prior.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ SAMPLES = 96
 """Samples of a ray, inside the unit sphere."""
 MOST = 1 / 32
 """A ray's incoherence counts up to this much of the image's side: the rest is a flaw of one frame."""
-PRIOR = 0.03 / 128
-"""What a distance of `SPREAD` from the estimate costs, in incoherence; from generated turntables of training assets."""
+PRIOR = 0.1
+"""What a distance of `SPREAD` from the estimate costs, in units of the least incoherence, which is what the frames'
+own flaws leave at best: where no elevation fits, outlines decide nothing. Chosen on turntables of training assets."""
 SPREAD = math.radians(7)
+FLOOR = 0.1 / 128
+"""Shares of the side that outlines in pixels are off anyway."""
 
 
 def coherent_elevation(masks: NDArray[np.floating], estimate: float, orbit: OrbitConfig | None = None) -> float:
@@ -44,8 +48,8 @@ def coherent_elevation(masks: NDArray[np.floating], estimate: float, orbit: Orbi
     from scipy.interpolate import CubicSpline
 
     angles = np.linspace(CANDIDATES[0], MAX_ELEVATION, 451)
-    found = incoherence(masks, CANDIDATES, orbit)
-    cost = CubicSpline(CANDIDATES, found)(angles) + PRIOR * ((angles - estimate) / SPREAD) ** 2
+    found = CubicSpline(CANDIDATES, incoherence(masks, CANDIDATES, orbit))(angles)
+    cost = found / (max(found.min(), 0) + FLOOR) + PRIOR * ((angles - estimate) / SPREAD) ** 2
     return float(angles[cost.argmin()])
 
 
@@ -54,7 +58,8 @@ def incoherence(
 ) -> NDArray[np.float64]:
     """How far [E] the rays of a turntable's outlines miss what the other outlines leave, at each of `elevations` [E].
 
-    The mean over `RAYS` rays a view of the least depth outside of another outline, in shares of the image's side.
+    The mean over `RAYS` rays a view of how far they stay outside of the second farthest outline, in shares of the
+    image's side.
     Arguments and errors: see `coherent_elevation`.
     """
     if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
@@ -94,7 +99,7 @@ def _outline_pixels(depths: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDA
 
 @njit(cache=True, fastmath=True)
 def _deepest(depths, pixels, views, elevations, focal, distance, reached):
-    """Fill `reached` [E,R]: along each ray the greatest of the least depths in all other views, in pixels."""
+    """Fill `reached` [E,R]: along each ray the greatest of the second least depths in other views, in pixels."""
     count, size, _ = depths.shape
     for e in range(len(elevations)):
         cosine, sine = math.cos(elevations[e]), math.sin(elevations[e])
@@ -107,7 +112,7 @@ def _deepest(depths, pixels, views, elevations, focal, distance, reached):
                 up, front = -cosine * py - sine * pz, sine * py - cosine * pz
                 if px * px + up * up + front * front > 1:
                     continue
-                least = np.inf
+                least, second = np.inf, np.inf
                 for k in range(1, count):
                     step = (k + 1) // 2 if k % 2 else -(k // 2)
                     turn = 2 * math.pi * step / count
@@ -123,8 +128,9 @@ def _deepest(depths, pixels, views, elevations, focal, distance, reached):
                     view = depths[(views[r] + step) % count]
                     above = view[row, column] * (1 - a) + view[row, column + 1] * a
                     below = view[row + 1, column] * (1 - a) + view[row + 1, column + 1] * a
-                    least = min(least, above * (1 - b) + below * b)
-                    if least < best:
+                    depth = above * (1 - b) + below * b
+                    least, second = min(least, depth), min(second, max(least, depth))
+                    if second < best:
                         break
-                best = max(best, least)
+                best = max(best, second)
             reached[e, r] = best

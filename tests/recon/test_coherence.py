@@ -43,7 +43,7 @@ def test_other_cameras_are_heeded():
 
 
 def test_a_ball_agrees_with_every_estimate():
-    ball = outlines(trimesh.creation.icosphere(5, radius=0.7), 0.4)
+    ball = outlines(trimesh.creation.icosphere(5, radius=0.7), 0.4, size=128)
     for estimate in (0.1, 0.4, 0.7):
         assert coherent_elevation(ball, estimate) == pytest.approx(estimate, abs=math.radians(4))
 
