@@ -150,6 +150,8 @@ class AblationConfig:
             raise ValueError(f"elevation_error_degrees is {self.elevation_error_degrees}; it must lie in [-45, 45]")
         if not 32 <= self.size <= 512:
             raise ValueError(f"size is {self.size}; it must lie in [32, 512] pixels")
+        if self.size % self.nerf.size and any(self.plan(name).nerf for name in self.chosen()):
+            raise ValueError(f"size is {self.size}, no multiple of nerf.size {self.nerf.size}; set that to a divisor")
 
     def plan(self, variant: str) -> Plan:
         """How `variant`, or the full method, reconstructs."""

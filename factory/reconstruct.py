@@ -30,16 +30,11 @@ class Reconstruct(Stage):
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
-        from recon.yield_gate import measure
-
         candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
         for attempt in range(1, self.config.yields.retries + 2):
-            features = measure(
-                unpack(candidate["frames"]), unpack(candidate["masks"]), candidate["elevation"], self.config.orbit
-            )
-            score = self.judge.probability(features)
+            score, reasons = self._judge(candidate)
             if row["yield_score"] is None or score < row["yield_score"]:
-                row.update(candidate, yield_score=score, yield_reasons=self.judge.reasons(features))
+                row.update(candidate, yield_score=score, yield_reasons=reasons)
             if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
                 return
             model = self.refiner.model if self.refiner else None
@@ -50,6 +45,17 @@ class Reconstruct(Stage):
                 row[f"{kind}_video"] = (row[f"{kind}_video"] or 0) + count
             masks, elevation = self.finder.find(frames)
             candidate = {"frames": pack(frames), "masks": pack(masks), "elevation": elevation}
+
+    def _judge(self, turntable: Row) -> tuple[float, list[str]]:
+        """The probability that it is unusable, and why; certain for what cannot be fitted at all, as blank frames."""
+        from recon.yield_gate import measure
+
+        frames, masks = unpack(turntable["frames"]), unpack(turntable["masks"])
+        try:
+            features = measure(frames, masks, turntable["elevation"], self.config.orbit)
+        except ValueError as error:
+            return 1.0, [str(error)]
+        return self.judge.probability(features), self.judge.reasons(features)
 
     def process(self, rows: list[Row]) -> None:
         from factory.export import ply_bytes

@@ -62,11 +62,14 @@ def preflight(config: FactoryConfig) -> None:
 
     Raises:
         RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
+        ValueError: the same of the fit's GPU.
     """
     if config.line.address != "local":
         return
     from model import weights
+    from recon.device import device_of
 
+    device_of(config.fit.device)
     for settings, folder in ((config.image, "image"), (config.video, "video")):
         weights.device_of(settings.device)
         place = weights.locate(settings.model, folder, settings.revision)

@@ -23,8 +23,8 @@ class ViewFinder:
         self.config, self.orbit, self.masker = config, orbit, Masker(config.masks)
         self.estimator = load_estimator(config.estimator) if config.elevation is None else None
 
-    def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.floating], float]:
-        """Masks [V,S,S] in [0,1] and elevation in radians of a turntable uint8 [V,S,S,3|4] on white.
+    def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+        """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4] on white.
 
         Raises:
             ValueError: if the frames are no such turntable; where nothing fixes the elevation, of at least four.

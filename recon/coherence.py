@@ -34,19 +34,21 @@ FLOOR = 0.1 / 128
 """Shares of the side that outlines in pixels are off anyway."""
 
 
-def coherent_elevation(masks: NDArray[np.floating], estimate: float, orbit: OrbitConfig | None = None) -> float:
+def coherent_elevation(masks: NDArray[np.uint8], estimate: float, orbit: OrbitConfig | None = None) -> float:
     """The elevation in radians, in [0, pi/4], near `estimate` under which the outlines of a turntable agree.
 
     Args:
-        masks: coverage [V,S,S] in [0,1] of the views at uniform azimuths.
-        estimate: radians, from `ElevationEstimator.estimate`. It is what is returned where outlines tell nothing: no
-            object, an object that fills the image, one view.
+        masks: coverage uint8 [V,S,S] of the views at uniform azimuths, as of `masks_of`.
+        estimate: radians, from `ElevationEstimator.estimate`, brought into [0, pi/4]. It is what is returned where
+            outlines tell nothing: no object, an object that fills the image, one or two views.
 
     Raises:
-        ValueError: if the masks are no [V,S,S].
+        ValueError: if the masks are no uint8 [V,S,S], or the estimate is not finite.
     """
     from scipy.interpolate import CubicSpline
 
+    if not math.isfinite(estimate):
+        raise ValueError(f"the estimated elevation is {estimate}; it must be a finite angle in radians")
     angles = np.linspace(CANDIDATES[0], MAX_ELEVATION, 451)
     found = CubicSpline(CANDIDATES, incoherence(masks, CANDIDATES, orbit))(angles)
     cost = found / (max(found.min(), 0) + FLOOR) + PRIOR * ((angles - estimate) / SPREAD) ** 2
@@ -54,7 +56,7 @@ def coherent_elevation(masks: NDArray[np.floating], estimate: float, orbit: Orbi
 
 
 def incoherence(
-    masks: NDArray[np.floating], elevations: NDArray[np.floating], orbit: OrbitConfig | None = None
+    masks: NDArray[np.uint8], elevations: NDArray[np.floating], orbit: OrbitConfig | None = None
 ) -> NDArray[np.float64]:
     """How far [E] the rays of a turntable's outlines miss what the other outlines leave, at each of `elevations` [E].
 
@@ -62,12 +64,12 @@ def incoherence(
     image's side.
     Arguments and errors: see `coherent_elevation`.
     """
-    if masks.ndim != 3 or masks.shape[1] != masks.shape[2]:
-        raise ValueError(f"masks are {masks.shape}; the outlines of a turntable are square [V,S,S]")
+    if masks.dtype != np.uint8 or masks.ndim != 3 or not len(masks) or masks.shape[1] != masks.shape[2]:
+        raise ValueError(f"masks are {masks.dtype} {masks.shape}; outlines are taken from uint8 [V>=1,S,S]")
     orbit, size = orbit or OrbitConfig(), masks.shape[1]
-    depths = np.stack([_depth(mask >= 0.5) for mask in masks])
+    depths = np.stack([_depth(mask > 127) for mask in masks])
     rows, views = _outline_pixels(depths)
-    if not len(rows) or len(masks) < 2:
+    if not len(rows) or len(masks) < 3:
         return np.zeros(len(elevations))
     focal = 0.5 * size / math.tan(math.radians(orbit.fov_degrees) / 2)
     reached = np.empty((len(elevations), len(rows)))
@@ -86,7 +88,7 @@ def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _outline_pixels(depths: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(row, column) [R,2] and view [R] of at most `RAYS` pixels, evenly drawn, along each outline inside the image."""
+    """(row, column) [R,2] and view [R] of at most `RAYS` pixels of each outline, from top to bottom, off the border."""
     pixels, views = [], []
     for view, depth in enumerate(depths):
         edge = np.argwhere((depth > 0) & (depth < 1.5))

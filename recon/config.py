@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -22,8 +22,17 @@ class OrbitConfig:
             raise ValueError(f"num_views is {self.num_views}; it must be at least 1")
         if not 0 < self.fov_degrees < 120:
             raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
-        if self.distance <= 1:
-            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius")
+        if not 1 < self.distance < float("inf"):
+            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius, and be finite")
+
+
+def check(name: str, settings: Any, above: tuple[str, ...] = (), least: tuple[str, ...] = ()) -> None:
+    """A ValueError for the first of the fields `above` that is not > 0, or of `least` that is not >= 0, and finite."""
+    for field_name in (*above, *least):
+        value = getattr(settings, field_name)
+        if not 0 <= value < float("inf") or (field_name in above and value == 0):
+            bound = "> 0" if field_name in above else ">= 0"
+            raise ValueError(f"{name}.{field_name} is {value}; it must be finite and {bound}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,12 +108,12 @@ class DensifyConfig:
         wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
         if wrong:
             raise ValueError(f"densify: {wrong} must lie in [0, 1]")
-        if self.split_scale <= 0 or self.prune_scale <= 0 or self.grow_gradient < 0:
-            raise ValueError("densify: split_scale and prune_scale must be positive, grow_gradient >= 0")
+        check("densify", self, above=("split_scale", "prune_scale"),
+               least=("grow_gradient", "noise", "opacity_cost", "scale_cost"))  # fmt: skip
+        if self.prune_opacity == 1:
+            raise ValueError("densify.prune_opacity is 1, which removes every Gaussian; it must lie in [0, 1)")
         if self.method not in ("paper", "mcmc"):
             raise ValueError(f"densify.method is {self.method!r}; available: paper, mcmc")
-        if not min(self.noise, self.opacity_cost, self.scale_cost) >= 0:
-            raise ValueError("densify: noise, opacity_cost and scale_cost must be >= 0")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -171,7 +180,7 @@ class FitConfig:
     num_points: int = 5000
     """Gaussians at the start, in a ball about the centre, >= 1 (A.1: 5000)."""
     init_radius: float = 0.5
-    """Radius of that ball; the object's is 1."""
+    """Radius of that ball, in (0, 1]; the object's is 1."""
     sh_degree: int = 0
     """Spherical harmonics degree of the colours, 0 to 3; 0 is one colour from all sides."""
     views: int = 1
@@ -198,8 +207,9 @@ class FitConfig:
                 raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.sh_degree <= 3:
             raise ValueError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
-        if self.coarse_iterations < 0 or self.init_radius <= 0 or not self.robust >= 0:
-            raise ValueError("fit.coarse_iterations and fit.robust must be >= 0 and fit.init_radius positive")
+        check("fit", self, above=("init_radius",), least=("coarse_iterations", "robust"))
+        if self.init_radius > 1:
+            raise ValueError(f"fit.init_radius is {self.init_radius}; it must lie in (0, 1], the object's radius")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,5 +6,13 @@ import torch
 
 
 def device_of(name: str) -> torch.device:
-    """The device "cpu" or "cuda"; "auto" is the GPU where there is one."""
+    """The device "cpu" or "cuda"; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: for another name, or "cuda" where torch finds no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; available: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch finds no GPU; use 'cpu' or 'auto', or a CUDA build of torch")
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

@@ -54,6 +54,7 @@ def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     solid = np.minimum(solid_of(field[0], config.density) / config.density, outlines / EMPTY)
     if solid.max() <= 1:
         raise ValueError("the outlines of the Gaussians leave nothing of their density; fit the asset again")
+    solid = without_small_parts(solid, 1.0)
     vertices, faces = surface(solid, 1.0)
     vertices, faces = decimated(vertices, faces, config.faces)
     colours = _sampled(field, vertices)
@@ -93,9 +94,12 @@ def _arrays(gaussians: Gaussians) -> tuple[NDArray, ...]:
     colours = (0.5 + SH_BAND_0 * gaussians.sh0[:, 0]).clamp(0, 1)
     parts = (gaussians.means, gaussians.standard_deviations, gaussians.alphas, colours)
     arrays = [part.cpu().double().numpy() for part in parts]
-    bad = [n for n, a in zip(("means", "scales", "opacities", "sh0"), arrays) if not np.isfinite(a).all()]
+    names = ("means", "scales", "opacities", "sh0", "quats")
+    bad = [name for name, array in zip(names, [*arrays, quats], strict=True) if not np.isfinite(array).all()]
     if bad:
         raise ValueError(f"{', '.join(bad)} hold values that are not finite; remove those Gaussians before meshing")
+    if not np.linalg.norm(quats, axis=1).all():
+        raise ValueError("some quats have length 0; give them a direction, such as (1, 0, 0, 0), before meshing")
     return (*arrays, Rotation.from_quat(quats[:, [1, 2, 3, 0]]).as_matrix())
 
 
@@ -120,7 +124,7 @@ def _splat(field, means, extents, whiten, alphas, colours):
 
 
 def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
-    """The density, smoothed, with hollows filled and small separate parts emptied.
+    """The density, smoothed, with hollows filled.
 
     Gaussians cover a surface, often with pinholes: a hollow counts as closed when openings of up to `2 * PINHOLE`
     samples are stopped.
@@ -139,12 +143,17 @@ def solid_of(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
     stopped = stopped.astype(bool)
     hollow = np.asarray(ndimage.binary_fill_holes(stopped)) & ~stopped
     filled = np.asarray(ndimage.binary_fill_holes(full | hollow))
-    labels, count = ndimage.label(filled)  # pyright: ignore[reportGeneralTypeIssues]
+    return np.where(filled & ~full, 2 * level, smooth).astype(np.float32)
+
+
+def without_small_parts(density: NDArray[np.float32], level: float) -> NDArray[np.float32]:
+    """The density without separate parts above `level` that have less than `LEAST_PART` of the largest one's volume."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(density > level)  # pyright: ignore[reportGeneralTypeIssues]
     volumes = np.bincount(labels.ravel(), minlength=count + 1)
-    volumes[0] = 0
-    small = (volumes < LEAST_PART * volumes.max())[labels] & filled
-    solid = np.where(filled & ~full, 2 * level, smooth)
-    return np.where(small, 0, solid).astype(np.float32)
+    volumes[0] = volumes[1:].max()
+    return np.where((volumes < LEAST_PART * volumes.max())[labels], 0, density).astype(np.float32)
 
 
 def surface(density: NDArray[np.float32], level: float) -> tuple[NDArray, NDArray]:

@@ -91,6 +91,8 @@ class _Fitter:
         step, side = 2 / config.samples, max(8, config.resolution // 2)
         shift = float(np.log(np.expm1(-np.log1p(-START_ALPHA) / step)))
         self.hull = silhouette_hull(self.loss.alpha, self.cameras, side)
+        if not self.hull.any():
+            raise ValueError("the masks leave no voxel in common; check masks, elevation and the order of the frames")
         self.field = VoxelField(torch.zeros(1, 4, side, side, side, device=device), self.hull, step, shift)
         self._optimise(self.field.logits)
 

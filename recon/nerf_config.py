@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recon.config import LossConfig
+from recon.config import LossConfig, check
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,5 +40,4 @@ class NerfConfig:
                 raise ValueError(f"nerf.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
         if self.iterations < 1 or self.rays < 1:
             raise ValueError(f"nerf.iterations is {self.iterations}, rays {self.rays}; both must be at least 1")
-        if not (self.rate_density > 0 and self.rate_colour > 0 and self.smooth >= 0):
-            raise ValueError("nerf.rate_density and rate_colour must be positive, nerf.smooth >= 0")
+        check("nerf", self, above=("rate_density", "rate_colour"), least=("smooth",))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recon.gaussians import Gaussians
+from recon.gaussians import MAX_SH_DEGREE, Gaussians
 
 _HEADER = "ply\nformat binary_little_endian 1.0\nelement vertex {}\n{}end_header\n"
 
@@ -65,6 +65,9 @@ def read_ply(path: str | Path) -> Gaussians:
 def parse_ply(data: bytes, path: str = "asset.ply") -> Gaussians:
     """`read_ply` on bytes; `path` names them in errors."""
     names, count, start = _read_header(data, path)
+    higher = sum(name.startswith("f_rest_") for name in names)
+    if higher not in {3 * ((degree + 1) ** 2 - 1) for degree in range(MAX_SH_DEGREE + 1)}:
+        raise ValueError(f"{path} has {higher} f_rest properties; spherical harmonics have 0, 9, 24 or 45")
     missing = sorted(set(properties(0)) - {"nx", "ny", "nz"} - set(names))
     if missing:
         raise ValueError(f"{path} lacks the properties {', '.join(missing)}; it is no 3D Gaussian splatting PLY")
@@ -73,7 +76,7 @@ def parse_ply(data: bytes, path: str = "asset.ply") -> Gaussians:
         raise ValueError(f"{path} is cut short: {len(data) - start} bytes of {wanted} after its header; write it again")
     table = np.frombuffer(data, "<f4", count * len(names), start).reshape(count, len(names)).astype(np.float32)
     column = {name: torch.from_numpy(table[:, i].copy()) for i, name in enumerate(names)}
-    rest = sum(name.startswith("f_rest_") for name in names) // 3
+    rest = higher // 3
 
     def columns(prefix: str, width: int) -> torch.Tensor:
         return torch.stack([column[f"{prefix}_{i}"] for i in range(width)], 1) if width else torch.zeros(count, 0)
@@ -96,17 +99,21 @@ def _read_header(data: bytes, path: str) -> tuple[list[str], int, int]:
     end = data.find(b"end_header\n")
     if not data.startswith(b"ply\n") or end < 0:
         raise ValueError(f"{path} is no PLY file: it does not begin with a PLY header")
-    names, count = [], -1
+    names, count, known = [], None, False
     for line in data[:end].decode("ascii", "replace").splitlines()[1:]:
-        words = line.split()
-        if words[:1] == ["format"] and words[1:] != ["binary_little_endian", "1.0"]:
-            raise ValueError(f"{path} has {line!r}; only 'format binary_little_endian 1.0' is read")
-        if words[:1] == ["element"]:
-            if words[1] != "vertex" or count >= 0:
-                raise ValueError(f"{path} has {line!r}; only a single element 'vertex' is read")
-            count = int(words[2])
-        if words[:1] == ["property"]:
-            if words[1] not in ("float", "float32"):
-                raise ValueError(f"{path} has {line!r}; only float properties are read")
-            names.append(words[-1])
+        kind, *words = line.split() or [""]
+        if kind == "format":
+            if words != ["binary_little_endian", "1.0"]:
+                raise ValueError(f"{path} has {line!r}; only 'format binary_little_endian 1.0' is read")
+            known = True
+        elif kind == "element":
+            if count is not None or len(words) != 2 or words[0] != "vertex" or not words[1].isdecimal():
+                raise ValueError(f"{path} has {line!r}; only one 'element vertex N' is read, N >= 0")
+            count = int(words[1])
+        elif kind == "property":
+            if len(words) != 2 or words[0] not in ("float", "float32") or words[1] in names:
+                raise ValueError(f"{path} has {line!r}; only float properties are read, each once")
+            names.append(words[1])
+    if not known or count is None:
+        raise ValueError(f"{path} needs the lines 'format binary_little_endian 1.0' and 'element vertex N'")
     return names, count, end + len(b"end_header\n")

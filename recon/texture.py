@@ -130,7 +130,7 @@ def _cover(corners, size):
 @torch.no_grad()
 def seen_colours(gaussians: Gaussians, texels: Texels) -> NDArray[np.float32]:
     """Colours [T,3] of texels as the views from all around see them."""
-    cameras = rings(RINGS)
+    cameras = rings(RINGS, gaussians)
     points, normals = torch.from_numpy(texels.points), torch.from_numpy(texels.normals)
     summed, weights = torch.zeros_like(points), torch.zeros(len(points), 1)
     for view in range(len(cameras)):

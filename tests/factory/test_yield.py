@@ -38,7 +38,14 @@ def chosen(monkeypatch, scores, retries):
     video = Video()
     stage.refiner = type("Refiner", (), {"model": video})()
     stage.judge, stage.finder = Judge(), ViewFinder(stage.config.views, stage.config.orbit)
-    monkeypatch.setattr(yield_gate, "measure", lambda frames, *rest: {"score": scores[int(frames.flat[0])]})
+
+    def measure(frames, *rest):
+        score = scores[int(frames.flat[0])]
+        if score is None:
+            raise ValueError("no mask holds an object")
+        return {"score": score}
+
+    monkeypatch.setattr(yield_gate, "measure", measure)
     row = {"frames": pack(FRAMES), "masks": pack(FRAMES[..., 3]), "elevation": 0.1, "image": pack(FRAMES[0])}
     row |= {"prompt": "a cat", "seed": 5, "yield_score": None, "steps_video": 4, "forwards_video": 4}
     stage._choose_turntable(row)
@@ -64,6 +71,15 @@ def test_the_best_of_bad_turntables_stays(monkeypatch):
     row, _ = chosen(monkeypatch, [0.9, 0.7, 0.8], retries=2)
     assert row["yield_score"] == 0.7
     assert unpack(row["frames"]).max() == 1
+
+
+def test_a_blank_turntable_is_the_worst_of_all(monkeypatch):
+    row, _ = chosen(monkeypatch, [0.9, None], retries=1)
+    assert (row["yield_score"], unpack(row["frames"]).max()) == (0.9, 0)
+    row, _ = chosen(monkeypatch, [None, 0.3], retries=1)
+    assert (row["yield_score"], unpack(row["frames"]).max()) == (0.3, 1)
+    row, _ = chosen(monkeypatch, [None], retries=0)
+    assert (row["yield_score"], row["yield_reasons"]) == (1.0, ["no mask holds an object"])
 
 
 def test_retries_without_a_judge_are_refused():

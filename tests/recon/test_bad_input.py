@@ -95,9 +95,12 @@ def test_a_voxel_field_of_odd_views_is_finite(views, given):
     frames, masks = disc(views, 16)
     if given == "white under full masks":
         frames, masks = np.full_like(frames, 255), np.full_like(masks, 255)
+    cameras = turntable(0.3, 16, OrbitConfig(num_views=views))
     if given == "one mask empty" and views > 1:
         masks[1] = 0
-    cameras = turntable(0.3, 16, OrbitConfig(num_views=views))
+        with pytest.raises(ValueError, match="no voxel in common"):
+            fit_nerf(frames, masks, cameras, NerfConfig(size=16, resolution=8, samples=8))
+        return
     field = fit_nerf(frames, masks, cameras, NerfConfig(iterations=5, size=16, resolution=8, samples=8)).field
     assert torch.isfinite(field.logits).all()
     assert all(torch.isfinite(image).all() for image in field.render(turntable(1.0, 16)))

@@ -127,9 +127,19 @@ def test_the_mesh_is_cut_to_the_outlines(monkeypatch):
 
 def test_floaters_are_left_out():
     ball = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
-    points = np.concatenate([ball, [[1.2, 1.2, 1.2]] * 10])
+    points = np.concatenate([ball, [[0.0, 1.0, 0.0]] * 10])
     mesh = mesh_of(gaussians_at(points, np.full((2010, 3), 0.5)), MeshConfig(resolution=64, texture=0))
-    assert mesh.bounds.max() < 1.0
+    assert mesh.body_count == 1
+    assert mesh.bounds.max() < 0.9
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0])
+def test_a_ball_beyond_the_unit_sphere_is_meshed_whole(shift):
+    points = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
+    points[:, 0] += shift
+    mesh = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=48, texture=0))
+    assert mesh.bounds[:, 0] == pytest.approx([shift - RADIUS, shift + RADIUS], abs=3 * DEVIATION)
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * (RADIUS + DEVIATION) ** 3, rel=0.25)
 
 
 @pytest.mark.parametrize(

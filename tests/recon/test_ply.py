@@ -88,6 +88,12 @@ def test_a_quaternion_of_length_zero_is_refused(tmp_path):
         (b"element vertex 4", b"element vertex 5", "cut short"),
         (b"property float opacity", b"property float whatever", "lacks the properties opacity"),
         (b"property float x", b"property uchar x", "only float properties"),
+        (b"property float y", b"property float x", "each once"),
+        (b"element vertex 4", b"element vertex", "one 'element vertex N'"),
+        (b"element vertex 4", b"element vertex -4", "one 'element vertex N'"),
+        (b"element vertex 4\n", b"", "needs the lines"),
+        (b"format binary_little_endian 1.0\n", b"", "needs the lines"),
+        (b"property float opacity", b"property float f_rest_0\nproperty float opacity", "1 f_rest properties"),
     ],
 )
 def test_broken_files_are_named(tmp_path, old, new, message):
