@@ -163,9 +163,7 @@ def point_cloud(gaussians: Gaussians) -> bytes:
     """The centres of the Gaussians with their colours as an ordinary PLY."""
     from trimesh import PointCloud
 
-    from recon.splat import SH_BAND_0
-
-    colours = (0.5 + SH_BAND_0 * gaussians.sh0[:, 0]).clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    colours = gaussians.base_colours.mul(255).round().byte().cpu().numpy()
     data = PointCloud(gaussians.means.cpu().numpy(), colours).export(file_type="ply")
     return data if isinstance(data, bytes) else str(data).encode()
 

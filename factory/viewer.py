@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from factory.export import gaussians_of
 from factory.finished import read
-from recon.splat import SH_BAND_0
 
 if TYPE_CHECKING:
     from recon.gaussians import Gaussians
@@ -76,7 +75,7 @@ class Viewer:
             "/asset",
             centers=gaussians.means.cpu().numpy(),
             covariances=covariances(gaussians),
-            rgbs=(0.5 + SH_BAND_0 * gaussians.sh0[:, 0]).clamp(0, 1).cpu().numpy(),
+            rgbs=gaussians.base_colours.cpu().numpy(),
             opacities=gaussians.alphas[:, None].cpu().numpy(),
         )
         seed = "" if row["seed"] is None else f", seed {row['seed']}"

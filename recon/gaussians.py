@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from recon.cameras import Cameras
 from recon.rasterize import Engine, rasterize
+from recon.rasterize.spherical_harmonics import C0
 
 MAX_SH_DEGREE = 3
 
@@ -52,6 +53,11 @@ class Gaussians:
     def sh_degree(self) -> int:
         """Degree of the spherical harmonics, 0 to 3."""
         return round((self.shN.shape[1] + 1) ** 0.5) - 1
+
+    @property
+    def base_colours(self) -> Tensor:
+        """[N,3] colours of degree 0 in [0,1], the same from all sides."""
+        return (0.5 + C0 * self.sh0[:, 0]).clamp(0, 1)
 
     @property
     def unit_quats(self) -> Tensor:

@@ -32,7 +32,6 @@ PINHOLE = 2
 """Openings of up to twice this many samples do not join a hollow to the outside."""
 SMALLEST_MOVE, LARGEST_MOVE = 0.05, 0.8
 """How far decimation may move the surface, samples."""
-SH_BAND_0 = 0.28209479177387814
 
 
 def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
@@ -91,8 +90,7 @@ def _arrays(gaussians: Gaussians) -> tuple[NDArray, ...]:
     if not len(gaussians):
         raise ValueError("there are 0 Gaussians; a mesh needs at least 1, so fit the asset again")
     quats = gaussians.unit_quats.cpu().double().numpy()
-    colours = (0.5 + SH_BAND_0 * gaussians.sh0[:, 0]).clamp(0, 1)
-    parts = (gaussians.means, gaussians.standard_deviations, gaussians.alphas, colours)
+    parts = (gaussians.means, gaussians.standard_deviations, gaussians.alphas, gaussians.base_colours)
     arrays = [part.cpu().double().numpy() for part in parts]
     names = ("means", "scales", "opacities", "sh0", "quats")
     bad = [name for name, array in zip(names, [*arrays, quats], strict=True) if not np.isfinite(array).all()]

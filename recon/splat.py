@@ -6,7 +6,6 @@ import numpy as np
 
 from recon.gaussians import Gaussians
 
-SH_BAND_0 = 0.28209479177387814
 RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
@@ -17,7 +16,7 @@ def splat_bytes(gaussians: Gaussians) -> bytes:
         ValueError: if a value is not finite.
     """
     scales, alphas = gaussians.standard_deviations, gaussians.alphas
-    colours = (0.5 + SH_BAND_0 * gaussians.sh0[:, 0]).clamp(0, 1)
+    colours = gaussians.base_colours
     records = np.zeros(len(gaussians), RECORD)
     records["mean"], records["scale"] = gaussians.means.cpu().numpy(), scales.cpu().numpy()
     floats = np.concatenate([colours.cpu().numpy(), alphas[:, None].cpu().numpy()], 1)

@@ -79,7 +79,7 @@ def test_a_wrong_elevation_is_corrected_and_told():
 
 def test_a_right_elevation_is_left_alone():
     result = fit(coloured_cross(16, 0.3), None, turntable(0.3, SIZE), quick(elevation=True))
-    assert torch.allclose(result.cameras.viewmats, turntable(0.3, SIZE).viewmats, atol=math.radians(1))
+    assert torch.equal(result.cameras.viewmats, turntable(0.3, SIZE).viewmats), "the trial finds nothing to gain"
 
 
 def test_exposures_are_told_from_colours():
