@@ -1,8 +1,9 @@
 """Is this turntable worth a fit? The probability that its asset would be unusable (Figure 8: an object that moves).
 
-A short fit of few Gaussians at 64 pixels cannot follow views that contradict each other. What it leaves, and how
-the frames change from one to the next, go into a logistic model, calibrated on generated failures
-(`benchmarks.yield_gate`): deforming objects, frozen, dropped and shuffled frames, colour flicker.
+A short fit of few Gaussians at 64 pixels cannot follow views that contradict each other. What it leaves, how the
+frames change from one to the next, and how far their outlines are from those of one object, go into a logistic model,
+calibrated on generated failures (`benchmarks.yield_gate`): deforming objects, frozen, dropped and shuffled frames,
+colour flicker.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from recon.cameras import OrbitConfig, turntable
+from recon.coherence import CANDIDATES, incoherence
 from recon.config import DensifyConfig, FitConfig, LossConfig
 from recon.fit import fit
 from recon.gaussians import render
@@ -44,6 +46,7 @@ FEATURES = {
     "fastest_step": "the turn jumps",
     "colour_flicker": "the colours flicker",
     "area_flicker": "the size flickers",
+    "incoherence": "the outlines belong to no one object",
 }
 """What is measured, and how it is said in an asset's row."""
 
@@ -109,7 +112,8 @@ def measure(frames: np.ndarray, masks: np.ndarray, elevation: float, orbit: Orbi
         num_views=len(small), fov_degrees=settings.fov_degrees, distance=settings.distance))  # fmt: skip
     with torch.no_grad():
         result = fit_probe(small, cameras)
-    return residuals(small, result) | motion(small)
+    outlines = {"incoherence": float(incoherence(small[..., 3], CANDIDATES, settings).min())}
+    return residuals(small, result) | motion(small) | outlines
 
 
 def fit_probe(frames: np.ndarray, cameras) -> np.ndarray:
