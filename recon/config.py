@@ -11,7 +11,8 @@ class OrbitConfig:
     """The fixed turntable geometry of the paper (3.1): only the elevation varies."""
 
     num_views: int = 16
-    """Cameras at uniform azimuths, 2*pi/num_views apart."""
+    """Cameras at uniform azimuths, 2*pi/num_views apart. In a run: the re-rendered views that are written and scored;
+    a fit takes as many as the video model makes."""
     fov_degrees: float = 40.0
     """Horizontal and vertical field of view, in (0, 120)."""
     distance: float = 3.0115
