@@ -246,3 +246,7 @@ class RenderConfig:
         for name in ("bend", "companions", "assemblies"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that every turntable depends on."""
+        return {name: value for name, value in asdict(self).items() if name not in ("pool", "address")}

@@ -64,6 +64,11 @@ def prepare(
     begun = _read(run.store, "run.json")
     if begun and begun["target"] != name:
         raise ValueError(f"{out} holds a run of target {begun['target']}; give another --out")
+    for setting in ("seed", "total_batch"):
+        before, now = begun["train"].get(setting) if begun else None, getattr(train, setting)
+        if begun and before != now:
+            raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
+                             "turntables; give another --out")  # fmt: skip
     return run
 
 
@@ -134,6 +139,9 @@ def train(run: Run) -> int:
         settings = {"target": run.target, "train": asdict(run.train), "workers": asdict(run.workers)}
         store.put("run.json", json.dumps(settings, indent=1).encode())
         done = max(Checkpoints(store).steps(), default=0)
+        if done >= run.train.num_steps:
+            newest, _ = Checkpoints(store).latest()
+            done = newest.step if newest else 0
         print(f"{run.target}: {len(run.index)} turntables of {len(run.index.captions)} assets, "
               f"{len(run.validation or ())} for validation; step {done} of {run.train.num_steps}")  # fmt: skip
         if done < run.train.num_steps:

@@ -45,6 +45,8 @@ class CurateConfig:
             raise ValueError("give --best N or --threshold SCORE, or both; without one nothing would be chosen")
         if self.best is not None and self.best < 1:
             raise ValueError(f"best is {self.best}; it must be at least 1")
+        if self.threshold is not None and not np.isfinite(self.threshold):
+            raise ValueError(f"threshold is {self.threshold}; it must be a finite score")
         if self.views < 1:
             raise ValueError(f"views is {self.views}; it must be at least 1")
 
@@ -125,7 +127,16 @@ def judge(index: Index, scorer: Any, views: int, note: Note, store: Store) -> li
 
 
 def choose(verdicts: Sequence[Verdict], config: CurateConfig) -> None:
-    """Mark what is kept; `verdicts` are best first."""
+    """Mark what is kept; `verdicts` are best first.
+
+    Raises:
+        ValueError: when nothing would be.
+    """
+    if not verdicts:
+        raise ValueError("no picture of the renders could be read; see the reasons above, and render them again")
+    if config.threshold is not None and verdicts[0].score < config.threshold:
+        raise ValueError(f"threshold {config.threshold} keeps none of {len(verdicts)} assets, of which the best has "
+                         f"{verdicts[0].score:.1f}; lower it, or give --best N alone")  # fmt: skip
     for place, verdict in enumerate(verdicts):
         in_time = config.best is None or place < config.best
         verdict.kept = in_time and (config.threshold is None or verdict.score >= config.threshold)

@@ -184,17 +184,16 @@ def publish(run: Run) -> int:
     """Write the best checkpoint's averaged weights into the weights' folder; returns its step."""
     from model.checkpoints import Checkpoints
 
-    checkpoints = Checkpoints(run.store)
-    best = checkpoints.best()
-    assert best is not None, "a finished run has a checkpoint"
+    best, problems = Checkpoints(run.store).load_best()
+    print("".join(f"left out: {problem}\n" for problem in problems), end="")
     with tempfile.TemporaryDirectory(prefix="im3d-publish-") as scratch:
-        recipe = averaged(run, setting_of(run, Path(scratch)), checkpoints.load(best).state)
+        recipe = averaged(run, setting_of(run, Path(scratch)), best.state)
         recipe.save(Path(scratch, "made"))
         target = open_store(run.weights, run.storage)
         for path in sorted(Path(scratch, "made").rglob("*")):
             if path.is_file():
                 target.put(path.relative_to(Path(scratch, "made")).as_posix(), path.read_bytes())
-    return best
+    return best.step
 
 
 def _fed(start: int, share: Share) -> Iterator[Batch]:

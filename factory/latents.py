@@ -103,7 +103,10 @@ def _drawn(job: Encoding, shards: Shards, chunk: Chunk) -> Iterator[tuple[dict[s
     from model.pocket.data import draw
 
     with shards.store.open(chunk.key) as stream:
-        rows = pq.ParquetFile(stream).read_row_group(chunk.group, ["turntable_id", *COLUMNS]).to_pylist()
+        file = pq.ParquetFile(stream)
+        if "turntable_id" not in file.schema_arrow.names:
+            raise ValueError(f"{chunk.key} has no column turntable_id; give what `im3d render` wrote")
+        rows = file.read_row_group(chunk.group, ["turntable_id", *COLUMNS]).to_pylist()
     for number in chunk.rows:
         turntable, row = shards.turntable(chunk, number), rows[number]
         if turntable is None:

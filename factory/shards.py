@@ -87,6 +87,8 @@ def read_index(
     chosen = decisions(store) if heed else {}
     rows = [row for group in groups for row in group.rows(chosen)]
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
+    if not wanted and any(split in (None, row.split) for row in rows):
+        raise ValueError(f"{url}: curated.parquet drops every turntable of split {split!r}; curate it less strictly")
     if not wanted:
         raise ValueError(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
     sizes = {row.size for row in wanted}

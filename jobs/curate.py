@@ -66,11 +66,11 @@ def run(job: Curate) -> int:
             made = recaption(index, captioner, job.captioner.replace, problems.__setitem__, store)
             print(f"{made} of {len(index.captions)} assets captioned by {captioner.name}")
         verdicts = judge(index, scorer, job.settings.views, problems.__setitem__, store)
+        for shard, reason in problems.items():
+            print(f"not readable: {shard}: {reason}")
         choose(verdicts, job.settings)
         write(store, verdicts, scorer.name)
     kept = sum(verdict.kept for verdict in verdicts)
-    for shard, reason in problems.items():
-        print(f"not readable: {shard}: {reason}")
     print(f"{kept} of {len(verdicts)} assets kept by {scorer.name}: {store.root}/{CURATED}, {store.root}/curated.html")
     return 0
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 from factory.config import RenderConfig
-from jobs.settings import guarded
+from jobs.settings import guarded, settle
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +57,7 @@ def run(job: Render) -> int:
     store = open_store(job.out)
     with Lease(store) as lease:
         store.sweep()
+        settle(store, job.settings.identity())
         ledger = Ledger(store, RENDERS, lease=lease)
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         ids = work.ids

@@ -52,12 +52,12 @@ def guarded(run: Callable[[], int]) -> int:
     """Run a job; the user's mistakes and missing machinery become one sentence and exit code 2."""
     try:
         return run()
-    except (ValueError, RuntimeError, StorageError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         sys.stdout = None  # whoever read has left: nothing more to say
         return 1
+    except (ValueError, RuntimeError, OSError, StorageError) as error:
+        print(f"error: {scrub(str(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 1

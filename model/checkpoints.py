@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,11 +84,31 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step of the lowest validation loss; the last step where none was measured; None without checkpoints."""
-        records = [self._record(step) for step in self.steps()]
-        measured = [record for record in records if record["validation"] is not None]
-        if measured:
-            return min(measured, key=lambda record: record["validation"])["step"]
-        return records[-1]["step"] if records else None
+        return next(iter(self._ranked()), None)
+
+    def load_best(self) -> tuple[Checkpoint, list[str]]:
+        """The best checkpoint that is whole, and what was wrong with better ones.
+
+        Raises:
+            ValueError: when no checkpoint is whole.
+        """
+        problems = []
+        for step in self._ranked():
+            try:
+                return self.load(step), problems
+            except ValueError as error:
+                problems.append(str(error))
+        raise ValueError("no checkpoint is whole; run the training again, into another --out")
+
+    def _ranked(self) -> list[int]:
+        """Steps whose record can be read, best first: by validation loss, then those without one, newest first."""
+        losses = {}
+        for step in self.steps():
+            with suppress(ValueError):
+                losses[step] = self._record(step)["validation"]
+        measured = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
+        rest = sorted(losses.keys() - measured.keys(), reverse=True)
+        return [*sorted(measured, key=lambda step: (measured[step], step)), *rest]
 
     def load(self, step: int) -> Checkpoint:
         """Read a checkpoint.
@@ -124,7 +146,13 @@ class Checkpoints:
             self.store.delete(key)
 
     def _record(self, step: int) -> dict[str, Any]:
-        return json.loads(self.store.get(f"{_folder(step)}/state.json"))
+        try:
+            record = json.loads(self.store.get(f"{_folder(step)}/state.json"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or not {"step", "validation", "sha256"} <= record.keys():
+            raise ValueError(f"checkpoint of step {step} is damaged: state.json is not what was written")
+        return record
 
 
 def _folder(step: int) -> str:

@@ -115,7 +115,7 @@ class TrainConfig:
     validation_turntables: int = 64
     """Fixed turntables of the validation split that the loss is measured on; 0: no validation."""
     sheet_every: int = 1000
-    """Steps between sheets of sampled turntables."""
+    """Steps between sheets of sampled turntables; one is drawn at the checkpoint that follows."""
     log_every: int = 50
     wandb: str | None = None
     """A project of Weights & Biases that gets what TensorBoard gets; needs the package wandb and its login."""
@@ -123,6 +123,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        for name in ("warmup_steps", "weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+        if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
+            raise ValueError(f"betas are {self.betas}; both must lie in [0, 1)")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
         if not 0 <= self.text_dropout <= 1:

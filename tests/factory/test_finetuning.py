@@ -49,8 +49,8 @@ def kill_one(run, killed: list[int]) -> None:
     """SIGKILL one training worker once the second checkpoint is there."""
     while Checkpoints(run.store).steps()[-1:] < [2 * SAVE_EVERY]:
         time.sleep(0.02)
-    for process in psutil.process_iter(["name", "cmdline"]):
-        if "RayTrainWorker" in " ".join(process.info["cmdline"] or ()):
+    for process in psutil.Process().children(recursive=True):
+        if "RayTrainWorker" in " ".join(process.cmdline()):
             os.kill(process.pid, signal.SIGKILL)
             killed.append(process.pid)
             return

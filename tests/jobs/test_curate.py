@@ -67,6 +67,15 @@ def test_best_and_threshold_together():
     assert [verdict.kept for verdict in verdicts] == [True, True, False]
 
 
+def test_a_choice_of_nothing_is_refused(shards: Path, capsys):
+    assert main(["--shards", str(shards), "--threshold", "1000"]) == 2
+    assert "threshold 1000.0 keeps none of 4 assets" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="finite"):
+        CurateConfig(threshold=float("nan"))
+    with pytest.raises(ValueError, match="no picture"):
+        choose([], CurateConfig(best=1))
+
+
 def test_what_cannot_be_judged_is_refused(tmp_path: Path, shards_writer, capsys):
     (tmp_path / "empty").mkdir()
     mute = shards_writer(tmp_path / "mute", {"box-0": ""})

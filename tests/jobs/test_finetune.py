@@ -21,7 +21,7 @@ from factory.stream import Shards, plain_batches
 from jobs.encode import main as encode
 from jobs.finetune import main
 from model.checkpoints import Checkpoints
-from model.config import Drawing
+from model.config import Drawing, TrainConfig
 from model.parallel import World
 from model.pocket.autoencoder import PocketAutoencoder
 from model.pocket.data import draw
@@ -136,6 +136,8 @@ def test_a_finished_run_only_writes_its_weights_again(tmp_path, tiny_shards, tin
     assert (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes() == first
     assert finetune("video", *places) == 2
     assert "holds a run of target temporal; give another --out" in capsys.readouterr().err
+    assert finetune("temporal", *places, "--train.seed", "7") == 2
+    assert "begun with train.seed 0, now 7" in capsys.readouterr().err
 
 
 def test_a_corrupted_shard_is_named_and_left_out(tmp_path, shards_writer, tiny_pocket, capsys):
@@ -176,6 +178,33 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path
     assert "step 4 is damaged: average.safetensors" in (run / "damaged.json").read_text()
 
 
+@pytest.mark.parametrize("part", ["average.safetensors", "state.json"])
+def test_a_damaged_last_checkpoint_of_a_finished_run_is_made_again(tmp_path, tiny_shards, tiny_pocket, part):
+    run, flags = tmp_path / "run", ["--train.save-every", "2"]
+    assert finetune("temporal", tiny_shards, tiny_pocket, run, *flags, steps=4) == 0
+    made = (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes()
+    damaged = run / "checkpoints" / "step-00000004" / part
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert finetune("temporal", tiny_shards, tiny_pocket, run, *flags, steps=4) == 0
+    assert Checkpoints(LocalStore(str(run))).load(4).step == 4
+    assert f"step 4 is damaged: {part}" in (run / "damaged.json").read_text()
+    assert (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes() == made
+
+
+def test_the_best_checkpoint_is_whole_and_measured(tmp_path, tiny_shards, tiny_pocket):
+    flags = ["--train.save-every", "1", "--train.keep-last", "9"]
+    assert finetune("temporal", tiny_shards, tiny_pocket, tmp_path, *flags, steps=3) == 0
+    for step, loss in ((1, "NaN"), (2, "0.4"), (3, "0.5")):
+        record = tmp_path / "checkpoints" / f"step-0000000{step}" / "state.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"validation": float(loss)}))
+    checkpoints = Checkpoints(LocalStore(str(tmp_path)))
+    assert checkpoints.best() == 2
+    (tmp_path / "checkpoints" / "step-00000002" / "average.safetensors").write_bytes(b"")
+    found, problems = checkpoints.load_best()
+    assert found.step == 3
+    assert "step 2 is damaged" in problems[0]
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:
     assert finetune(*arguments) == 2
     message = capsys.readouterr().err
@@ -213,6 +242,16 @@ def test_what_cannot_be_trained_on_is_said_before_training(
     (tiny_pocket / "video" / "config.json").write_text(json.dumps(config | {"_class_name": "I2VGenXLUNet"}))
     assert "holds a I2VGenXLUNet" in refused(capsys, "temporal", tiny_shards, tiny_pocket, out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("learning_rate", -1.0), ("learning_rate", float("nan")), ("max_grad_norm", 0.0), ("ema_decay", 2.0),
+     ("warmup_steps", -5), ("weight_decay", -3.0), ("seed", -1), ("betas", (2.0, 3.0))],
+)  # fmt: skip
+def test_settings_out_of_range_are_named(setting, value):
+    with pytest.raises(ValueError, match=setting):
+        TrainConfig(**{setting: value})
 
 
 class Wandb:

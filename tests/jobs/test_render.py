@@ -78,6 +78,8 @@ def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.Ca
     assert "cannot read this glTF" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
     assert render.main(flags) == 1
     assert "Nothing to do" in capsys.readouterr().out
+    assert render.main([*flags, "--seed", "5"]) == 2
+    assert "was made with seed 0, now 5: choose another --out" in capsys.readouterr().err
 
 
 def test_views_depend_on_seed_and_id_only() -> None:
