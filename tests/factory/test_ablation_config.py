@@ -61,3 +61,9 @@ def test_rounds_lie_where_the_paper_has_them():
 def test_bad_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         AblationConfig(**change)
+
+
+def test_a_size_that_the_nerf_cannot_halve_is_refused():
+    with pytest.raises(ValueError, match=r"no multiple of nerf\.size 64"):
+        AblationConfig(size=96)
+    assert AblationConfig(size=96, variants=("no-mask",)).size == 96

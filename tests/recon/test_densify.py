@@ -141,3 +141,13 @@ def test_offsets_follow_each_gaussians_own_distribution():
 def test_bad_settings_are_refused_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         DensifyConfig(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"prune_opacity": 1.0}, {"split_scale": float("nan")}, {"prune_scale": 0.0}, {"grow_gradient": -1.0},
+     {"noise": float("inf")}],
+)  # fmt: skip
+def test_settings_out_of_range_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        DensifyConfig(**settings)

@@ -160,8 +160,12 @@ def test_a_parameter_that_is_not_finite_stops_the_fit():
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
-    [({"iterations": 0}, "iterations"), ({"sh_degree": 4}, "0..3"), ({"views": 0}, "views")],
-)
+    [
+        ({"iterations": 0}, "iterations"), ({"sh_degree": 4}, "0..3"), ({"views": 0}, "views"),
+        ({"init_radius": float("nan")}, "init_radius is nan"), ({"init_radius": 2.0}, "init_radius is 2.0"),
+        ({"robust": float("inf")}, "robust is inf"),
+    ],
+)  # fmt: skip
 def test_bad_settings_are_refused_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         FitConfig(**kwargs)
