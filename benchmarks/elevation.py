@@ -34,7 +34,7 @@ class Arguments:
     split: str = "val"
     limit: int | None = None
     weights: str = "pocket"
-    """The estimator's folder."""
+    """'pocket', or the estimator's folder."""
     turntables: int = 4
     """Turntables of each asset, one in each equal part of 0 to 45 degrees, from a random azimuth."""
     generated: bool = False

@@ -62,14 +62,20 @@ def prepare(
     )  # fmt: skip
     run.share()
     begun = _read(run.store, "run.json")
-    if begun and begun["target"] != name:
+    if begun:
+        _check_begun(begun, name, train, out)
+    return run
+
+
+def _check_begun(begun: dict[str, Any], name: str, train: TrainConfig, out: str) -> None:
+    """A ValueError where the run in `out` is of another target, or drew other turntables than `train` would."""
+    if begun["target"] != name:
         raise ValueError(f"{out} holds a run of target {begun['target']}; give another --out")
     for setting in ("seed", "total_batch"):
-        before, now = begun["train"].get(setting) if begun else None, getattr(train, setting)
-        if begun and before != now:
+        before, now = begun["train"].get(setting), getattr(train, setting)
+        if before != now:
             raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
                              "turntables; give another --out")  # fmt: skip
-    return run
 
 
 def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:

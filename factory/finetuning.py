@@ -185,7 +185,8 @@ def publish(run: Run) -> int:
     from model.checkpoints import Checkpoints
 
     best, problems = Checkpoints(run.store).load_best()
-    print("".join(f"left out: {problem}\n" for problem in problems), end="")
+    for problem in problems:
+        print(f"left out: {problem}")
     with tempfile.TemporaryDirectory(prefix="im3d-publish-") as scratch:
         recipe = averaged(run, setting_of(run, Path(scratch)), best.state)
         recipe.save(Path(scratch, "made"))

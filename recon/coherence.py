@@ -99,7 +99,7 @@ def _outline_pixels(depths: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDA
     return np.concatenate(pixels), np.array(views, np.int64)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True)
 def _deepest(depths, pixels, views, elevations, focal, distance, reached):
     """Fill `reached` [E,R]: along each ray the greatest of the second least depths in other views, in pixels."""
     count, size, _ = depths.shape

@@ -42,8 +42,8 @@ def mesh_of(gaussians: Gaussians, config: MeshConfig | None = None) -> Trimesh:
     baked texture (see `textured`), else sRGB colours of degree 0 at its vertices.
 
     Raises:
-        ValueError: if there are no Gaussians, a value is not finite, the density is nowhere reached, or all that it
-            makes lies outside of the outlines.
+        ValueError: if there are no Gaussians, a value is not finite, a quaternion has no length, the density is nowhere
+            reached, or all that it makes lies outside of the outlines.
     """
     from trimesh import Trimesh
 

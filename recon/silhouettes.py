@@ -24,11 +24,13 @@ from straight above they can have holes where no frame has looked."""
 def rings(views: dict[float, int], gaussians: Gaussians) -> Cameras:
     """So many cameras at each elevation in degrees, `SIDE` pixels each, at the distance of `OrbitConfig`.
 
-    Gaussians that lie outside of the unit sphere are looked at from farther off, so that all come into view.
+    Gaussians that lie outside of the unit sphere are looked at from farther off, until all but a thousandth of them
+    are in view.
     """
     elevations = torch.tensor([math.radians(degrees) for degrees, count in views.items() for _ in range(count)])
     azimuths = torch.cat([torch.arange(count) * (2 * math.pi / count) for count in views.values()])
-    orbit, radius = OrbitConfig(), max(1.0, float(gaussians.means.norm(dim=1).quantile(0.999)))
+    orbit, reaches = OrbitConfig(), gaussians.means.norm(dim=1).cpu().numpy()
+    radius = max(1.0, float(np.quantile(reaches, 0.999)))
     viewmats = look_at_origin(azimuths, elevations, orbit.distance * radius)
     return Cameras(
         viewmats=viewmats, Ks=intrinsics(SIDE, orbit.fov_degrees).expand(len(viewmats), 3, 3).clone(), size=SIDE
