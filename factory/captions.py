@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-BATCH = 16
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,6 +36,7 @@ class Captioner:
     def __init__(self, config: CaptionerConfig) -> None:
         import torch
 
+        from model.weights import revision_of
         from recon.torchvision_shim import import_torchvision
 
         import_torchvision()
@@ -56,7 +55,8 @@ class Captioner:
             reason = str(error).splitlines()[0][:160]
             raise ValueError(f"captioner.model {folder} is no image-to-text model: {reason}") from error
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, self.max_tokens, self.name = model.eval().to(self.device), config.max_tokens, folder.name
+        self.model, self.max_tokens = model.eval().to(self.device), config.max_tokens
+        self.name, self.revision = folder.name, revision_of(folder)
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[str]:
         """One caption for each picture."""
@@ -67,30 +67,3 @@ class Captioner:
         with torch.inference_mode():
             tokens = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False, num_beams=1)
         return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
-
-
-def write_captions(
-    captioner: Captioner, views: Iterable[tuple[str, NDArray[np.uint8]]], known: dict[str, str], replace: bool
-) -> dict[str, str]:
-    """Captions made from the first view of each asset that has none, or of every asset with `replace`, by asset.
-
-    Args:
-        views: assets and pictures of them, the front first.
-        known: captions by asset, "" for none.
-    """
-    made: dict[str, str] = {}
-    waiting: dict[str, NDArray[np.uint8]] = {}
-
-    def flush() -> None:
-        if waiting:
-            made.update(zip(waiting, captioner(list(waiting.values())), strict=True))
-            waiting.clear()
-
-    for asset, picture in views:
-        if asset in made or asset in waiting or (known[asset] and not replace):
-            continue
-        waiting[asset] = picture
-        if len(waiting) == BATCH:
-            flush()
-    flush()
-    return made

@@ -14,7 +14,7 @@ from factory.config import LineConfig, Pool
 from factory.ledger import commit
 from factory.schema import OUTCOME, chosen
 from factory.stage import Row, Stage
-from factory.store import open_store
+from factory.store import StorageConfig, open_store
 
 
 def line_config(pool: Pool, address: str) -> LineConfig:
@@ -29,7 +29,7 @@ class Finish(Stage):
 
     Args:
         config: the line's settings.
-        out: the folder of the results, local or s3://. run_id: which run this is.
+        out: the folder of the results, local or s3://. run_id: which run this is. storage: how it is reached.
     """
 
     together = 1
@@ -37,8 +37,11 @@ class Finish(Stage):
     schema: pa.Schema
     """Of the results; set in `load` where it depends on settings."""
 
-    def __init__(self, config: Any, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
-        self.store, self.run_id = open_store(out), run_id
+    def __init__(
+        self, config: Any, out: str, run_id: str, threads: int = 1, board: Any = None,
+        storage: StorageConfig | None = None,
+    ) -> None:  # fmt: skip
+        self.store, self.run_id = open_store(out, storage), run_id
         super().__init__(config, threads, board)
 
     def make(self, row: Row) -> Row:

@@ -14,19 +14,19 @@ import tyro
 
 from eval.config import ClipConfig
 from factory.captions import CaptionerConfig
-from factory.curation import CurateConfig
+from factory.curation_config import CurateConfig
 from factory.store import StorageConfig
 from jobs.settings import guarded
 
 
 @dataclass(kw_only=True, slots=True)
 class Curate:
-    """Score every asset's pictures against its caption by CLIP and keep the best; `im3d finetune` heeds it."""
+    """Score every asset's pictures against its caption by CLIP and keep the best; `im3d finetune` heeds it.
+
+    Run it again and it judges what is missing; another --best or --threshold judges nothing anew."""
 
     shards: str
     """Turntables as `im3d render` writes them, a local path or s3:// address; the decision is written there."""
-    threads: int = 1
-    """CPU threads."""
     settings: Annotated[CurateConfig, tyro.conf.arg(name="")]
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -41,16 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Curate) -> int:
     """Judge all assets and write the decision; returns the exit code."""
-    import torch
-
     from eval.clip import Scorer
     from factory.captions import Captioner
-    from factory.curation import choose, judge, recaption, write
+    from factory.curation import Curation, choose, write
+    from factory.curation_page import shown, write_page
     from factory.lease import Lease
     from factory.shards import CURATED, read_index
     from factory.store import open_store
 
-    torch.set_num_threads(job.threads)
     store = open_store(job.shards.rstrip("/").removesuffix("/renders"), job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
     if index.encoder:
@@ -59,19 +57,24 @@ def run(job: Curate) -> int:
     if not captioner and not any(index.captions.values()):
         raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
                          "or let --captioner.model write them")  # fmt: skip
-    problems = dict(index.quarantined)
     scorer = Scorer.load(job.clip)
     with Lease(store):
+        curation = Curation(store=store, index=index, config=job.settings, storage=job.storage)
+        made = curation.caption(job.captioner, captioner.revision) if captioner else {}
         if captioner:
-            made = recaption(index, captioner, job.captioner.replace, problems.__setitem__, store)
-            print(f"{made} of {len(index.captions)} assets captioned by {captioner.name}")
-        verdicts = judge(index, scorer, job.settings.views, problems.__setitem__, store)
-        for shard, reason in problems.items():
-            print(f"not readable: {shard}: {reason}")
+            print(f"{len(made)} of {len(index.captions)} assets captioned by {captioner.name}")
+        verdicts = curation.judge(job.clip, scorer.revision, made)
+        for place, reason in (index.quarantined | curation.problems).items():
+            print(f"not readable: {place}: {reason}")
         choose(verdicts, job.settings)
         write(store, verdicts, scorer.name)
-    kept = sum(verdict.kept for verdict in verdicts)
-    print(f"{kept} of {len(verdicts)} assets kept by {scorer.name}: {store.root}/{CURATED}, {store.root}/curated.html")
+        looked_at = {verdict.asset_id for part in shown(verdicts) for verdict in part}
+        write_page(store, verdicts, curation.pictures(looked_at, scorer.revision, made), scorer.name)
+    training = [verdict.kept for verdict in verdicts if verdict.split == "train"]
+    print(
+        f"{sum(training)} of {len(training)} training assets kept by {scorer.name}, and all "
+        f"{len(verdicts) - len(training)} for validation: {store.root}/{CURATED}, {store.root}/curated.html"
+    )
     return 0
 
 

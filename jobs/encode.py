@@ -7,13 +7,12 @@ Run it again and it goes on. Exit code: 0 when all shards are written, 2 when it
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import tyro
 
+from factory.config import Pool
 from factory.store import StorageConfig
 from jobs.settings import guarded, settle
 
@@ -32,15 +31,15 @@ class Encode:
     """Copies of each turntable, each with its own hue, mirror and caption: what is drawn anew from pictures in every
     step is drawn this often here."""
     seed: int = 0
-    workers: int = 1
-    """Processes."""
-    threads: int = 1
-    """CPU threads of each."""
+    pool: Pool = field(default_factory=Pool)
+    """The encoding actors; each row is a row group of a shard."""
+    address: str = "local"
+    """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
     storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:
-        if min(self.variants, self.workers, self.threads) < 1:
-            raise ValueError("variants, workers and threads must be at least 1")
+        if self.variants < 1:
+            raise ValueError(f"variants is {self.variants}; it must be at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,34 +51,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
     from factory.keys import digest
-    from factory.latents import Encoding, encode_all, fingerprint
+    from factory.latents import EncodeGroup, Encoding, fingerprint
     from factory.lease import Lease
+    from factory.ledger import Ledger
+    from factory.row_groups import ROWS_PER_PART, go_through, results
     from factory.shards import decisions, read_index
     from factory.store import open_store
-    from factory.training_run import fetch
 
     index = read_index(job.shards, None, job.storage)
     if index.encoder:
         raise ValueError(f"{job.shards} holds latents already; give the renders")
-    encoder = fingerprint(open_store(job.weights, job.storage))
+    weights = open_store(job.weights, job.storage)
+    encoder = fingerprint(weights)
     if encoder is None:
         raise ValueError(f"{job.weights} has no autoencoder; train one with `im3d finetune --target autoencoder`")
     out = open_store(job.out, job.storage)
     if out.root == index.url:
         raise ValueError(f"{job.out} is the folder of the renders; give another --out")
-    with Lease(out), tempfile.TemporaryDirectory(prefix="im3d-encode-") as scratch:
+    with Lease(out) as lease:
+        out.sweep()
         chosen = decisions(open_store(index.url, job.storage))
         made_of = {"encoder": encoder, "shards": index.url, "curated": digest(repr(sorted(chosen.items())))}
         settle(out, made_of | {"variants": job.variants, "seed": job.seed})
-        encoding = Encoding(
-            url=index.url, out=out.root, captions=index.captions, variants=job.variants, seed=job.seed,
-            threads=job.threads, storage=job.storage,
-            weights=fetch(job.weights, ["autoencoder"], Path(scratch), job.storage),
+        ledger = Ledger(out, "encoded", ROWS_PER_PART, lease)
+        problems = index.quarantined | go_through(
+            index.chunks, EncodeGroup, job.pool, job.address, ledger, captions=index.captions, root=index.url,
+            config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip
-        problems = index.quarantined | encode_all(encoding, index, job.workers)
-    for shard, reason in problems.items():
-        print(f"not readable: {shard}: {reason}")
-    print(f"{len(index)} turntables, {job.variants} copies each: {out.root}")
+        turntables = sum(row["turntables"] for row in results(ledger, index.chunks, "turntables"))
+    for place, reason in problems.items():
+        print(f"not readable: {place}: {reason}")
+    if not turntables:
+        raise ValueError(f"no turntable of {job.shards} could be encoded; see the reasons above")
+    print(f"{turntables} turntables, {job.variants} copies each: {out.root}")
     return 0
 
 

@@ -92,7 +92,7 @@ def test_latents_take_the_place_of_pictures(tmp_path, tiny_shards, tiny_pocket, 
     assert encode([*flags, "--out", str(latents), "--variants", "3"]) == 0
     index = read_index(str(latents), "train")
     assert len(index) == 3 * len(read_index(str(tiny_shards), "train")) == 24
-    table = pq.read_table(latents / "renders" / "part-box-0-32.parquet").to_pylist()
+    table = pq.read_table(latents / "renders" / "part-box-0-32-0000.parquet").to_pylist()
     assert [row["turntable_id"] for row in table] == [f"box-0.{k}/{v}" for k in (0, 1) for v in (0, 1, 2)]
     pictures = read_index(str(tiny_shards), "train")
     chunk = next(chunk for chunk in pictures.chunks if "box-0" in chunk.key)
@@ -103,7 +103,8 @@ def test_latents_take_the_place_of_pictures(tmp_path, tiny_shards, tiny_pocket, 
     stored = np.frombuffer(table[2]["latents"], np.float16).reshape(16, 8, 2, 2)
     assert table[2]["caption"] == drawn.captions[0]
     assert stored == pytest.approx(expected[0].detach().numpy(), abs=2e-3)
-    encoded = Shards(open_store(str(latents)), print).turntable(Chunk(key=chunk.key, group=0, rows=(0,), size=0), 0)
+    place = Chunk(key="renders/part-box-0-32-0000.parquet", group=0, rows=(0,), size=0)
+    encoded = Shards(open_store(str(latents)), print).turntable(place, 0)
     assert encoded is not None
     rolled = draw(encoded, Drawing(batch=1, roll_share=1.0), torch.Generator().manual_seed(1))
     first = np.frombuffer(table[0]["latents"], np.float16).reshape(16, 8, 2, 2)
