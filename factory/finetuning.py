@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.health import own_memory
-from factory.store import Store, open_store
+from factory.store import open_store
 from factory.targets import TARGETS
 from factory.training_run import STOPPED, Run, setting_of
 from model.config import Share
@@ -38,8 +38,8 @@ def work(config: dict[str, Any]) -> None:
     from model.parallel import World
 
     run: Run = config["run"]
-    if STOPPED in _names(run.store):
-        return  # the last group found that going on would be wrong
+    if run.stopped is not None:
+        return
     context = ray_train.get_context()
     torch.set_num_threads(run.workers.threads)
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())  # pyright: ignore
@@ -48,14 +48,6 @@ def work(config: dict[str, Any]) -> None:
     except (ValueError, FloatingPointError) as error:
         run.store.put(STOPPED, json.dumps({"reason": str(error)}).encode())
         raise
-
-
-def _names(store: Store) -> set[str]:
-    try:
-        store.get(STOPPED)
-    except KeyError:
-        return set()
-    return {STOPPED}
 
 
 def train_worker(run: Run, world: Any, feed: Any) -> None:
