@@ -85,7 +85,7 @@ def read_index(
         heed: leave out what `im3d curate` dropped.
 
     Raises:
-        ValueError: in one sentence, when there is nothing to train on.
+        ValueError: in one sentence, when there is nothing to train on or the shards do not go together.
     """
     store = open_store(url.rstrip("/").removesuffix("/renders"), storage)
     groups, broken = _groups(store, url)
