@@ -95,7 +95,9 @@ def image_at(widths: tuple[int, int], captions: list[str]) -> Any:
                      TrainConfig())  # fmt: skip
 
 
-def train(training: Training, stream: Iterator[Batch], judged: list[Batch], seconds: float) -> dict[str, Any]:
+def train(
+    training: Training, stream: Iterator[Batch], judged: list[tuple[int, Batch]], seconds: float
+) -> dict[str, Any]:
     """Train until `seconds` of processor time are used; the loss is looked at on the way, outside that time."""
     used, losses = 0.0, {}
     for look in LOOKS:
@@ -117,7 +119,7 @@ def case(recipe: Any, target: str, kind: dict[str, list[Turntable]], rate: float
 
     size = TARGETS[target].drawing.batch
     judged = batches(kind["val"], target, size, seed=1)
-    fixed = [next(judged) for _ in range(max(1, REPEATS * len(kind["val"]) // size))]
+    fixed = [(number, next(judged)) for number in range(max(1, REPEATS * len(kind["val"]) // size))]
     config = TrainConfig(learning_rate=rate, ema_decay=0.99, warmup_steps=50, num_steps=1_000_000, decay_share=0.0)
     training = Training(recipe, config, Share(total=size, micro=size, rounds=1))
     return train(training, batches(kind["train"], target, size, seed=2), fixed, seconds)

@@ -16,12 +16,12 @@ from factory.finetuning import publish, work
 from factory.lease import Lease
 from factory.shards import Index, read_index
 from factory.stopping import handler_kept
-from factory.store import StorageConfig, Store, open_store, pyarrow_filesystem
-from factory.targets import UNNAMED, missing, target_of
+from factory.store import StorageConfig, open_store, pyarrow_filesystem, read_json
+from factory.targets import base_of, missing, needed, target_of
 from factory.training_run import STOPPED, Quarantine, Run, WorkersConfig
+from factory.weight_folders import PATCH, check_fit, read_folders
 from model.config import TrainConfig
 
-PATCH = 16
 PROGRESS_SECONDS = 10.0
 
 
@@ -40,10 +40,7 @@ def prepare(
     if train.wandb is not None and find_spec("wandb") is None:
         raise ValueError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
                          "it out; TensorBoard is written in any case")  # fmt: skip
-    classes = classes_in(weights, [*target.needs, *target.results], storage)
-    problem = missing(target, name, classes, train.from_weights, weights)
-    if problem:
-        raise ValueError(problem)
+    size = _check_weights(name, weights, train.from_weights, storage)
     keep = one_a_noun if target.drawing.one_a_noun else None
     index = read_index(shards, split, storage, keep)
     if target.captions and not any(index.captions.values()):
@@ -51,20 +48,37 @@ def prepare(
                          "render from a table with a column 'caption'")  # fmt: skip
     if index.size % PATCH:
         raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of {PATCH}")
+    _check_views(index, shards, name)
     _check_encoder(index, shards, name, weights, storage)
-    expected = size_of(weights, name, train.from_weights, storage)
-    if expected and expected != index.size:
-        raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {expected}; "
-                         f"render with --size {expected}")  # fmt: skip
+    if size and size != index.size:
+        raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {size}; "
+                         f"render with --size {size}")  # fmt: skip
     run = Run(
         target=name, out=open_store(out, storage).root, weights=open_store(weights, storage).root, train=train,
-        workers=workers, index=index, validation=_validation(shards, split, storage, keep, index), storage=storage,
+        workers=workers, index=index, validation=_validation(shards, split, storage, index), storage=storage,
     )  # fmt: skip
     run.share()
-    begun = _read(run.store, "run.json")
+    begun = read_json(run.store, "run.json")
     if begun:
         _check_begun(begun, name, train, out)
     return run
+
+
+def _check_weights(name: str, weights: str, from_weights: bool, storage: StorageConfig) -> int | None:
+    """A ValueError where the weights do not suit; returns the side in pixels that they are made for, None for any."""
+    target = target_of(name)
+    wanted, base = needed(target, from_weights), base_of(name, from_weights)
+    folders = read_folders(weights, wanted, storage)
+    classes = {folder.name: folder.kind for folder in folders.values()}
+    problem = missing(target, name, classes, from_weights, weights)
+    if problem:
+        raise ValueError(problem)
+    for folder in folders.values():
+        folder.check_files()
+    if base is None:
+        return None
+    check_fit(folders, base)
+    return folders[base].size
 
 
 def _check_begun(begun: dict[str, Any], name: str, train: TrainConfig, out: str) -> None:
@@ -76,6 +90,14 @@ def _check_begun(begun: dict[str, Any], name: str, train: TrainConfig, out: str)
         if before != now:
             raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
                              "turntables; give another --out")  # fmt: skip
+
+
+def _check_views(index: Index, shards: str, name: str) -> None:
+    drawing = target_of(name).drawing
+    least, whole = drawing.least, drawing.views == "all"
+    if index.views < least or (whole and index.views > least):
+        raise ValueError(f"{shards} has turntables of {index.views} views, and target {name} takes {least}"
+                         f"{'' if whole else ' or more'}; render with --num-views {least}")  # fmt: skip
 
 
 def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:
@@ -91,40 +113,19 @@ def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: 
                          "run `im3d encode` with these weights into another folder")  # fmt: skip
 
 
-def _validation(shards: str, split: str | None, storage: StorageConfig, keep: Any, index: Index) -> Index | None:
+def _validation(shards: str, split: str | None, storage: StorageConfig, index: Index) -> Index | None:
+    """The validation split of the same kind of frames, None where there is none.
+
+    All its assets, also for a target that trains on one a noun: the loss is of things that were never seen.
+    """
     if split != "train":
         return None
     try:
         found = read_index(shards, "val", storage)
     except ValueError:
         return None
-    return found if (found.size, found.encoder) == (index.size, index.encoder) else None
-
-
-def classes_in(weights: str, names: list[str], storage: StorageConfig) -> dict[str, str]:
-    """The class that each weight folder holds, "" for none."""
-    store = open_store(weights, storage)
-    found = {}
-    for name in names:
-        config = _read(store, f"{name}/config.json") or _read(store, f"{name}/model_index.json") or {}
-        nameless = UNNAMED if config else ""
-        found[name] = config.get("_class_name") or next(iter(config.get("architectures", [])), nameless)
-    return found
-
-
-def size_of(weights: str, name: str, from_weights: bool, storage: StorageConfig) -> int | None:
-    """The side in pixels that the UNet to go on from, or to start from, is made for; None where any will do."""
-    folder = {"video": "video" if from_weights else "image", "temporal": "video"}.get(name)
-    folder = "image" if name == "image" and from_weights else folder
-    config = _read(open_store(weights, storage), f"{folder}/config.json") if folder else None
-    return config["latent_size"] * PATCH if config and "latent_size" in config else None
-
-
-def _read(store: Store, key: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(store.get(key))
-    except KeyError:
-        return None
+    alike = (found.size, found.views, found.encoder) == (index.size, index.views, index.encoder)
+    return found if alike else None
 
 
 def train(run: Run) -> int:
@@ -193,11 +194,10 @@ def fit(run: Run) -> None:
         with handler_kept(signal.SIGINT):
             trainer.fit()
     except Exception as error:
-        if _read(run.store, STOPPED) is None:
+        if run.stopped is None:
             raise RuntimeError(f"training stopped: {_last_line(error)}; run the same command again to go on") from error
-    stopped = _read(run.store, STOPPED)
-    if stopped:
-        raise RuntimeError(f"training stopped: {stopped['reason']}; the checkpoints in {run.out} are whole: "
+    if run.stopped is not None:
+        raise RuntimeError(f"training stopped: {run.stopped}; the checkpoints in {run.out} are whole: "
                            "lower --train.learning-rate, or mend the cause, and run again")  # fmt: skip
 
 

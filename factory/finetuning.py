@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.health import own_memory
-from factory.store import Store, open_store
+from factory.store import open_store
 from factory.targets import TARGETS
 from factory.training_run import STOPPED, Run, setting_of
 from model.config import Share
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from model.training import Recipe, Setting
 
 SHEET_ASSETS = 6
+VALIDATION_BATCH, VALIDATION_PIXELS = 8, 1 << 22
+"""Turntables of a validation batch at most, and pixels of all their views: one turntable of 16 views of 512 x 512."""
 
 
 def work(config: dict[str, Any]) -> None:
@@ -38,8 +40,8 @@ def work(config: dict[str, Any]) -> None:
     from model.parallel import World
 
     run: Run = config["run"]
-    if STOPPED in _names(run.store):
-        return  # the last group found that going on would be wrong
+    if run.stopped is not None:
+        return
     context = ray_train.get_context()
     torch.set_num_threads(run.workers.threads)
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())  # pyright: ignore
@@ -48,14 +50,6 @@ def work(config: dict[str, Any]) -> None:
     except (ValueError, FloatingPointError) as error:
         run.store.put(STOPPED, json.dumps({"reason": str(error)}).encode())
         raise
-
-
-def _names(store: Store) -> set[str]:
-    try:
-        store.get(STOPPED)
-    except KeyError:
-        return set()
-    return {STOPPED}
 
 
 def train_worker(run: Run, world: Any, feed: Any) -> None:
@@ -135,19 +129,24 @@ class Session:
 
         return plain_batches(self.run.reader(), 64)
 
-    def _validation(self) -> list[Batch]:
-        """This worker's part of the fixed validation turntables, in batches."""
-        from itertools import islice
+    def _validation(self) -> list[tuple[int, Batch]]:
+        """This worker's batches of the fixed validation turntables, by number.
 
+        Batches are those of one stream, dealt out in turn, so that the loss compares between any numbers of workers
+        and micro-batches. Every worker has as many, since all compute in step: where they do not come out even, some
+        have one that another has too.
+        """
         from factory.stream import plain_batches
 
-        wanted = min(self.run.train.validation_turntables, len(self.run.validation or ()))
-        if not wanted or self.recipe.feed:
+        found, world = self.run.validation, self.world
+        wanted = min(self.run.train.validation_turntables, len(found or ()))
+        if found is None or not wanted or self.recipe.feed:
             return []
-        size = min(self.share.micro, wanted)
-        count = max(1, wanted // size // self.world.size)
-        stream = plain_batches(self.run.reader(self.world.rank, self.world.size, self.run.validation), size)
-        return list(islice(stream, count))
+        fits = VALIDATION_PIXELS // (found.views * found.size**2)
+        size = max(1, min(VALIDATION_BATCH, TARGETS[self.run.target].drawing.batch, wanted, fits))
+        count, reader = wanted // size, self.run.reader(index=found)
+        dealt = range(world.rank, -(-count // world.size) * world.size, world.size)
+        return [(n % count, next(plain_batches(reader, size, n % count * size))) for n in dealt]
 
     def _draw(self, recorder: Any, state: dict[str, dict[str, Any]]) -> None:
         """A sheet of what the averaged weights make of the first validation (else training) turntables."""

@@ -91,7 +91,8 @@ class Recorder:
         if step <= self._shown:
             return
         self._shown = step
-        figures = {name: float(np.mean([r[name] for r in recent if name in r])) for name in recent[-1]}
+        names = sorted({name for row in recent for name in row})
+        figures = {name: float(np.mean([row[name] for row in recent if name in row])) for name in names}
         seconds = sum(row["seconds"] for row in recent)
         figures["samples_per_second"] = self.samples * len(recent) / max(seconds, 1e-9)
         figures["data_wait_share"] = sum(row["waited"] for row in recent) / max(seconds, 1e-9)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Set
+import json
+import math
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory.shard_columns import compressed_bytes, foreign_column, frame_counts
 from factory.store import StorageConfig, StorageError, Store, open_store
 
 COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
@@ -20,7 +23,7 @@ ENCODER, SHAPE = b"im3d.encoder", b"im3d.shape"
 """Metadata of shards of latents: which encoder made them, and the shape [V,C,h,w] of a turntable's, as JSON."""
 VALIDATION_PERCENT = 8
 MAX_QUARANTINED = 0.5
-"""A larger share of unreadable shards stops a run before it starts."""
+"""A larger share of unreadable shards, or of unusable rows, stops a run before it starts."""
 READERS = 16
 Keep = Callable[[Mapping[str, str]], Set[str]]
 
@@ -54,10 +57,12 @@ class Index:
     """By asset id."""
     size: int
     """Side of the frames in pixels."""
+    views: int
+    """Frames of a turntable."""
     encoder: str = ""
     """The encoder of shards of latents, see `factory.latents.fingerprint`; "" for pictures."""
     quarantined: dict[str, str] = field(default_factory=dict)
-    """Shards that cannot be read, and why."""
+    """Shards and rows that cannot be used, and why."""
     storage: StorageConfig | None = None
 
     def __len__(self) -> int:
@@ -80,20 +85,18 @@ def read_index(
         heed: leave out what `im3d curate` dropped.
 
     Raises:
-        ValueError: in one sentence, when there is nothing to train on.
+        ValueError: in one sentence, when there is nothing to train on or the shards do not go together.
     """
     store = open_store(url.rstrip("/").removesuffix("/renders"), storage)
     groups, broken = _groups(store, url)
-    chosen = decisions(store) if heed else {}
-    rows = [row for group in groups for row in group.rows(chosen)]
+    rows = _usable(groups, decisions(store) if heed else {}, broken, url)
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
     if not wanted and any(split in (None, row.split) for row in rows):
         raise ValueError(f"{url}: curated.parquet drops every turntable of split {split!r}; curate it less strictly")
     if not wanted:
         raise ValueError(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
-    sizes = {row.size for row in wanted}
-    if len(sizes) > 1:
-        raise ValueError(f"{url} mixes frames of {_listed(sizes)} pixels; render one size into a folder of its own")
+    size = _only({row.size for row in wanted}, url, "frames of {} pixels; render one size")
+    views = _only({row.views for row in wanted}, url, "turntables of {} views; render one number")
     encoders = {group.encoder for group in groups}
     if len(encoders) > 1:
         raise ValueError(f"{url} mixes pictures and latents, or latents of several autoencoders; "
@@ -103,14 +106,39 @@ def read_index(
     places: dict[tuple[str, int], list[int]] = {}
     for row in wanted:
         if row.asset_id in assets:
-            places.setdefault(row.place, []).append(row.number)
+            places.setdefault((row.group.key, row.group.number), []).append(row.number)
     bytes_of = {(group.key, group.number): group.size for group in groups}
     return Index(
         url=store.root,
         chunks=[Chunk(key=k, group=g, rows=tuple(r), size=bytes_of[k, g]) for (k, g), r in places.items()],
         captions={asset: captions[asset] for asset in sorted(assets)},
-        size=sizes.pop(), encoder=encoders.pop(), quarantined=broken, storage=storage,
+        size=size, views=views, encoder=encoders.pop(), quarantined=broken, storage=storage,
     )  # fmt: skip
+
+
+def _only(values: set[int], url: str, what: str) -> int:
+    if len(values) > 1:
+        raise ValueError(f"{url} mixes {what.format(_listed(values))} into a folder of its own")
+    return next(iter(values))
+
+
+def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str, str], url: str) -> list[_Row]:
+    """The rows that can be trained on; `broken` is told of the others. Raises ValueError when those are too many."""
+    found: list[_Row] = []
+    unusable: dict[str, str] = {}
+    for group in groups:
+        for number in range(len(group.columns["asset_id"])):
+            problem = group.problem(number)
+            if problem:
+                unusable[f"{group.key} row group {group.number} row {number}"] = problem
+            else:
+                found.append(group.row(number, chosen))
+    if len(unusable) > MAX_QUARANTINED * (len(found) + len(unusable)):
+        place, reason = next(iter(unusable.items()))
+        raise ValueError(f"{len(unusable)} of {len(found) + len(unusable)} turntables in {url} cannot be used "
+                         f"({place}: {reason}); give the output of `im3d render`")  # fmt: skip
+    broken |= unusable
+    return found
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -135,12 +163,13 @@ def decisions(store: Store) -> dict[str, Decision]:
 
 @dataclass(kw_only=True, slots=True)
 class _Row:
-    place: tuple[str, int]
+    group: _Group
     number: int
     asset_id: str
     caption: str
     split: str
     size: int
+    views: int
     kept: bool
 
 
@@ -149,19 +178,28 @@ class _Group:
     key: str
     number: int
     columns: dict[str, list[Any]]
+    views: list[int]
     size: int
     encoder: str
 
-    def rows(self, chosen: dict[str, Decision]) -> Iterator[_Row]:
-        for number, asset in enumerate(self.columns["asset_id"]):
-            told = Decision(
-                kept=True, split=self.columns["split"][number], caption=self.columns["caption"][number] or ""
-            )
-            decided = chosen.get(asset, told)
-            yield _Row(
-                place=(self.key, self.number), number=number, asset_id=asset, kept=decided.kept,
-                caption=decided.caption, split=split_of(asset, decided.split), size=self.columns["size"][number],
-            )  # fmt: skip
+    def problem(self, number: int) -> str | None:
+        """Why a row cannot be trained on; None when it can."""
+        for name in ("asset_id", "size", "elevation"):
+            value = self.columns[name][number]
+            if value is None or (name != "asset_id" and not math.isfinite(value)):
+                return f"{name} is {value}"
+        return None if self.views[number] else "no frames"
+
+    def row(self, number: int, chosen: dict[str, Decision]) -> _Row:
+        """A row, with what `im3d curate` decided about its asset."""
+        columns = self.columns
+        asset = columns["asset_id"][number]
+        told = Decision(kept=True, split=columns["split"][number], caption=columns["caption"][number] or "")
+        decided = chosen.get(asset, told)
+        return _Row(
+            group=self, number=number, asset_id=asset, kept=decided.kept, caption=decided.caption,
+            split=split_of(asset, decided.split), size=int(columns["size"][number]), views=self.views[number],
+        )  # fmt: skip
 
 
 def _groups(store: Store, url: str) -> tuple[list[_Group], dict[str, str]]:
@@ -186,27 +224,25 @@ def _look(store: Store, key: str) -> list[_Group] | str:
     try:
         with store.open(key) as stream:
             file = pq.ParquetFile(stream)
-            encoder = (file.schema_arrow.metadata or {}).get(ENCODER, b"").decode()
-            needed = (*COLUMNS, "latents" if encoder else "frames")
-            missing = [name for name in needed if name not in file.schema_arrow.names]
-            if missing:
-                return f"no column {missing[0]!r}"
-            return [
-                _Group(
-                    key=key, number=number, encoder=encoder, size=compressed_bytes(file.metadata.row_group(number)),
-                    columns=file.read_row_group(number, COLUMNS).to_pydict(),
-                )
-                for number in range(file.num_row_groups)
-            ]  # fmt: skip
+            metadata = file.schema_arrow.metadata or {}
+            encoder = metadata.get(ENCODER, b"").decode()
+            problem = foreign_column(file.schema_arrow, [*COLUMNS, "latents" if encoder else "frames"])
+            return problem or [_group(file, key, number, encoder) for number in range(file.num_row_groups)]
     except StorageError:
         raise
     except Exception as error:  # whatever a decoder meets in a broken file
         return reason_of(error)
 
 
-def compressed_bytes(group: Any) -> int:
-    """Compressed bytes of a row group, by its metadata."""
-    return sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+def _group(file: Any, key: str, number: int, encoder: str) -> _Group:
+    about = file.metadata.row_group(number)
+    if encoder:
+        views = [json.loads(file.schema_arrow.metadata[SHAPE])[0]] * about.num_rows
+    else:
+        views = frame_counts(file, number)
+    columns = file.read_row_group(number, COLUMNS).to_pydict()
+    size = compressed_bytes(about)
+    return _Group(key=key, number=number, columns=columns, views=views, size=size, encoder=encoder)
 
 
 def reason_of(error: Exception) -> str:

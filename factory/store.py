@@ -6,6 +6,7 @@ A key is seen wholly or not at all. `create` is the only way two writers may mee
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -115,6 +116,23 @@ def open_store(url: str, config: StorageConfig | None = None) -> Store:
     if "://" in url:
         raise ValueError(f"{url}: scheme not supported. Available: a local path, s3://bucket/prefix")
     return LocalStore(url)
+
+
+def read_json(store: Store, key: str) -> dict[str, Any] | None:
+    """The JSON object under a key; None where nothing is.
+
+    Raises:
+        ValueError: when there is something else.
+    """
+    try:
+        found = json.loads(store.get(key))
+    except KeyError:
+        return None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{store.root}/{key} holds no JSON object; restore it, or name another folder")
+    return found
 
 
 def pyarrow_filesystem(uri: str, config: StorageConfig | None = None) -> tuple[Any, str]:

@@ -22,6 +22,8 @@ from factory.store import StorageError, Store, open_store
 from model.config import Drawing
 
 if TYPE_CHECKING:
+    from torch import Generator
+
     from model.pocket.data import Batch, Turntable
 
 WINDOW_BYTES = 128 << 20
@@ -95,7 +97,6 @@ class Reader:
 
     def samples(self, window: Window, start: int = 0) -> Iterator[tuple[int, Batch]]:
         """Positions from `start` on with what is drawn there, batches of one."""
-        from model.pocket.data import draw
         from model.training import generator_of
 
         order, index = self.order, self.order.index
@@ -107,18 +108,34 @@ class Reader:
             position = window.first + offset
             for chunk, row in self._candidates(rows, offset):
                 generator = generator_of(order.seed, order.rank, order.workers, position)
-                turntable = shards.turntable(chunk, row)
-                if turntable is None:
-                    continue
-                try:
-                    sample = draw(turntable, self.drawing, generator)
-                except (OSError, SyntaxError, ValueError) as error:  # what a broken PNG raises
-                    self.note(f"{chunk.key} row group {chunk.group} row {row}", reason_of(error))
-                    continue
-                yield position, sample
-                break
+                sample = self._sample(shards, chunk, row, generator)
+                if sample is not None:
+                    yield position, sample
+                    break
             else:
                 raise ValueError(f"no shard of {order.index.url} can be read any more; look at quarantine/")
+
+    def _sample(self, shards: Shards, chunk: Chunk, row: int, generator: Generator) -> Batch | None:
+        """What is drawn of a row; None, and noted, where it is not what the index says."""
+        from model.pocket.data import draw
+
+        index = self.order.index
+        try:
+            turntable = shards.turntable(chunk, row)
+            if turntable is None:
+                return None
+            if turntable.count != index.views:
+                raise ValueError(f"{turntable.count} views, others have {index.views}")
+            sample = draw(turntable, self.drawing, generator)
+            side = sample.frames.shape[-2]
+            if not sample.encoded and side != index.size:
+                raise ValueError(f"frames of {side} pixels, others have {index.size}")
+            return sample
+        except StorageError:
+            raise
+        except Exception as error:  # whatever a decoder meets in a broken row
+            self.note(f"{chunk.key} row group {chunk.group} row {row}", reason_of(error))
+            return None
 
     def _candidates(self, rows: list[tuple[Chunk, int]], offset: int) -> Iterator[tuple[Chunk, int]]:
         """The row itself, then its neighbours in the window, then one row of every other group."""

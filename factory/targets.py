@@ -103,15 +103,27 @@ def target_of(name: str) -> Target:
     raise ValueError(f"target {name!r} not found; {hint}")
 
 
+_OWN = {
+    "autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet", "text_encoder": "CLIPTextModel",
+    "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline",
+}  # fmt: skip
+
+
+def needed(target: Target, from_weights: bool) -> dict[str, str]:
+    """The weight folders that a run reads, and the class that each must hold."""
+    own = {folder: _OWN.get(folder, UNNAMED) for folder in target.results}
+    return target.needs | own if from_weights else target.needs
+
+
+def base_of(name: str, from_weights: bool) -> str | None:
+    """The folder of the pocket UNet that a target goes on from; None where it makes its own or has none."""
+    bases = {"image": "image", "video": "video"} if from_weights else {"video": "image"}
+    return (bases | {"temporal": "video"}).get(name)
+
+
 def missing(target: Target, name: str, classes: dict[str, str], from_weights: bool, weights: str) -> str | None:
     """Why the weight folders, by the class that each holds ("" for none), do not suit a target; None when they do."""
-    needs = dict(target.needs)
-    if from_weights:
-        own = {"autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet",
-               "text_encoder": "CLIPTextModel", "i2vgen-xl-turntable": "I2VGenXLPipeline",
-               "svd-turntable": "StableVideoDiffusionPipeline"}  # fmt: skip
-        needs |= {folder: own.get(folder, UNNAMED) for folder in target.results}
-    for folder, wanted in needs.items():
+    for folder, wanted in needed(target, from_weights).items():
         found = classes.get(folder, "")
         if not found:
             first = folder.replace("text_encoder", "image")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from factory.shards import Index
-from factory.store import LocalStore, StorageConfig, Store, open_store
+from factory.store import LocalStore, StorageConfig, Store, open_store, read_json
 from factory.targets import TARGETS
 from model.config import Share, TrainConfig
 
@@ -63,6 +63,12 @@ class Run:
     def store(self) -> Store:
         """The output folder."""
         return open_store(self.out, self.storage)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the workers found that going on would be wrong; None where they did not."""
+        found = read_json(self.store, STOPPED)
+        return found["reason"] if found else None
 
     def share(self, batch: int | None = None) -> Share:
         """How a step is divided; raises ValueError when it does not come out even."""

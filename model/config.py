@@ -164,6 +164,11 @@ class Drawing:
     one_a_noun: bool = False
     """Only one asset for every last word of the captions: a world of distinct kinds."""
 
+    @property
+    def least(self) -> int:
+        """Frames that a turntable must have; where all are taken, it must not have more."""
+        return 1 if self.views in ("front", "any") else self.count
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Share:

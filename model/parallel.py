@@ -22,14 +22,6 @@ class World:
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def mean(self, values: list[float]) -> list[float]:
-        """The mean over all workers of numbers that each has; every worker calls it."""
-        if self.size == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return (total / self.size).tolist()
-
     def gather(self, value: Any) -> list[Any]:
         """Every worker's value, by rank; every worker calls it."""
         if self.size == 1:

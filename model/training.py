@@ -20,7 +20,7 @@ from model.config import Precision, Share, TrainConfig
 from model.parallel import Parallel, World, assign, bare, local, recompute, reshard, spread, unsynchronised, whole
 
 Row = dict[str, float]
-"""What one step reports: step, loss, gradient norm, rate, seconds, share of waiting, terms of the loss."""
+"""What one step reports: step, loss, gradient norm, rate, seconds, those of waiting, terms of the loss."""
 
 
 class NotFinite(FloatingPointError):
@@ -90,6 +90,12 @@ def generator_of(seed: int, *place: int) -> torch.Generator:
     return torch.Generator().manual_seed(number >> 1)
 
 
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The mean of every figure over the rows that have it."""
+    names = sorted({name for row in rows for name in row})
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+
+
 class Training:
     """All that a run is: weights, their average, optimiser and step.
 
@@ -125,27 +131,27 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        began, waited, losses, terms = time.perf_counter(), 0.0, [], {}
+        began, rows = time.perf_counter(), []
         for part in range(self.share.rounds):
             asked = time.perf_counter()
             batch = next(batches)
-            waited += time.perf_counter() - asked
+            waited = time.perf_counter() - asked
             generator = generator_of(self.config.seed, self.step, self.world.rank, part)
             torch.manual_seed(generator.initial_seed())  # for layers that draw by themselves, as dropout
             with unsynchronised(self.loss, part + 1 == self.share.rounds):
                 loss, terms = self.loss(batch.to(self.world.device), generator)
                 self.scaler.scale(loss / self.share.rounds).backward()
-            losses.append(loss.item())
-        mean = self.world.mean([sum(losses) / len(losses), waited])
-        if not np.isfinite(mean[0]):
-            raise NotFinite(f"the loss is {mean[0]} at step {self.step}")
+            rows.append({"loss": loss.item(), "waited": waited, **terms})
+        mean = mean_row([row for part in self.world.gather(rows) for row in part])
+        if not np.isfinite(mean["loss"]):
+            raise NotFinite(f"the loss is {mean['loss']} at step {self.step}")
         norm = self._update()
         if not np.isfinite(norm) and not self.scaler.is_enabled():
             raise NotFinite(f"the gradient's norm is {norm} at step {self.step}")
         self.step += 1
         seconds = time.perf_counter() - began
-        timing = {"seconds": seconds, "waited": mean[1]}
-        return {"step": self.step, "loss": mean[0], "grad_norm": norm, "rate": rate, **timing, **terms}
+        timing = {"seconds": seconds, "waited": mean["waited"] * self.share.rounds}
+        return mean | {"step": self.step, "grad_norm": norm, "rate": rate} | timing
 
     def _update(self) -> float:
         self.scaler.unscale_(self.optimizer)
@@ -180,21 +186,25 @@ class Training:
             local(parameter).copy_(local(values[name]))
         reshard(self.loss)
 
-    def validate(self, batches: Sequence[Any]) -> Row:
-        """The averaged weights' loss on fixed batches of this worker with fixed noise, over all workers."""
-        rows = []
+    def validate(self, batches: Sequence[tuple[int, Any]]) -> Row:
+        """The averaged weights' loss on fixed batches with fixed noise, over all workers.
+
+        Args:
+            batches: this worker's, as many as every other has, by their number among all; one that several workers
+                have counts once.
+        """
+        rows = {}
         modes = {module: module.training for module in self.loss.modules()}
         self.loss.eval()
         with self.averaged(), torch.no_grad():
-            for index, batch in enumerate(batches):
-                generator = generator_of(self.config.seed, 1 << 40, self.world.rank, index)
+            for number, batch in batches:
+                generator = generator_of(self.config.seed, 1 << 40, number)
                 loss, terms = self.loss(batch.to(self.world.device), generator)
-                rows.append({"loss": loss.item(), **terms})
+                rows[number] = {"loss": loss.item(), **terms}
         for module, mode in modes.items():
             module.training = mode
-        rows = [row for part in self.world.gather(rows) for row in part]
-        names = sorted({name for row in rows for name in row})
-        return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
+        every = {number: row for part in self.world.gather(rows) for number, row in part.items()}
+        return mean_row([every[number] for number in sorted(every)])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Weights, average and optimiser as whole tensors by name; every worker calls it."""

@@ -142,7 +142,7 @@ def frames_of(drawing: Drawing, total: int, generator: torch.Generator) -> Tenso
     if drawing.views == "any":
         return torch.randint(total, (1,), generator=generator)
     if drawing.views == "quarters":
-        return torch.arange(0, total, total // 4)[:4] + torch.randint(total, (1,), generator=generator)
+        return torch.arange(4) * total // 4 + torch.randint(total, (1,), generator=generator)
     if drawing.views == "some":
         others = torch.randperm(total - 1, generator=generator)[: drawing.count - 1] + 1
         return torch.cat([torch.zeros(1, dtype=torch.long), others.sort().values])

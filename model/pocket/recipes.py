@@ -64,7 +64,8 @@ def image(setting: Setting) -> Recipe:
         unet = PocketUNet.from_pretrained(setting.weights / "image").float()
         text = PocketTextEncoder.load(setting.weights / "text_encoder")
     else:
-        unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=setting.size // 16, widths=WIDTHS)
+        channels = autoencoder.config["latent_channels"]
+        unet = PocketUNet(latent_channels=channels, latent_size=setting.size // 16, widths=WIDTHS)
         text = PocketTextEncoder(train_tokenizer([*setting.captions, *(f"a {color} thing" for color in COLORS)]))
 
     def save(folder: Path) -> None:
@@ -87,9 +88,9 @@ def video(setting: Setting) -> Recipe:
     if setting.config.from_weights:
         unet = PocketUNet.from_pretrained(setting.weights / "video").float()
     else:
-        size = setting.size // 16
-        unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=size, widths=WIDTHS, temporal=True)
         image = PocketUNet.from_pretrained(setting.weights / "image").float()
+        sizes: dict[str, Any] = {key: value for key, value in image.config.items() if not key.startswith("_")}
+        unet = PocketUNet(**{**sizes, "temporal": True})
         unet.load_state_dict(image.state_dict(), strict=False)
     return _turntables(unet, setting, skew=3.0)
 

@@ -7,17 +7,19 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
 
+from factory import controller, finetuning
 from factory.controller import prepare, train
-from factory.finetuning import train_worker
+from factory.finetuning import Session, train_worker
 from factory.recorder import read_log
 from factory.store import StorageConfig
 from factory.stream import plain_batches
-from factory.training_run import WorkersConfig
+from factory.training_run import WorkersConfig, setting_of
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World
@@ -99,8 +101,45 @@ def test_one_worker_under_ray_is_the_plain_loop(tmp_path: Path, tiny_shards: Pat
     assert (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes() != base
 
 
-def test_a_loss_that_is_no_number_is_not_tried_again(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
+def test_validation_is_the_same_for_any_workers_and_micro_batch(tmp_path: Path, shards_writer, tiny_pocket) -> None:
+    """Seven turntables of 2 a batch: three batches, which two workers or four take in turns."""
+    shards = shards_writer(tmp_path / "shards", {"box-0": "a red box"})
+    shards_writer(shards, {f"ball-{n}": f"a {n} ball" for n in range(1, 5)}, split="val")
+    run = run_of(shards, tiny_pocket, str(tmp_path / "run"), validation_turntables=7, total_batch=4)
+    small = run_of(shards, tiny_pocket, str(tmp_path / "small"), validation_turntables=7, micro_batch=1)
+    alone, halved = (Session(run, World(), setting_of(run, tmp_path / run.out)) for run in (run, small))
+    whole = alone.training.validate(alone.validation)
+    assert halved.training.validate(halved.validation) == whole
+    assert len({caption for _, batch in alone.validation for caption in batch.captions}) > 1
+    for size in (2, 4):
+        dealt = []
+        for rank in range(size):
+            alone.world = World(rank=rank, size=size)
+            dealt.append(alone._validation())
+        assert {len(part) for part in dealt} == {-(-3 // size)}
+        assert {number for part in dealt for number, _ in part} == {0, 1, 2}
+        assert alone.training.validate([pair for part in dealt for pair in part]) == whole
+
+
+def test_a_loss_that_is_no_number_is_not_tried_again(
+    tmp_path: Path, tiny_shards: Path, tiny_pocket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = {"num_steps": 9, "learning_rate": 1e30, "save_every": 1, "warmup_steps": 1}
     run = run_of(tiny_shards, tiny_pocket, str(tmp_path / "run"), **config)
+    work = controller.work
+
+    def counted(config: dict[str, Any]) -> None:
+        """Leaves a file for every group of workers that begins to train."""
+        original = finetuning.train_worker
+
+        def begun(*arguments: Any, **named: Any) -> None:
+            (tmp_path / f"begun-{os.getpid()}").touch()
+            original(*arguments, **named)
+
+        finetuning.train_worker = begun
+        work(config)
+
+    monkeypatch.setattr(controller, "work", counted)
     with pytest.raises(RuntimeError, match=r"training stopped: the .* at step \d; the checkpoints"):
         train(run)
+    assert len(list(tmp_path.glob("begun-*"))) == 1

@@ -13,7 +13,7 @@ from model.config import Drawing
 
 def index(groups: int, rows: int = 4, size: int = WINDOW_BYTES // 3 + 1) -> Index:
     chunks = [Chunk(key=f"part-{g}", group=0, rows=tuple(range(rows)), size=size) for g in range(groups)]
-    return Index(url="", chunks=chunks, captions={}, size=32)
+    return Index(url="", chunks=chunks, captions={}, size=32, views=16)
 
 
 def test_every_worker_together_see_every_row_once_an_epoch() -> None:

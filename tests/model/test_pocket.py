@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from factory.store import LocalStore
 from model.checkpoints import Checkpoints
 from model.config import Drawing, Share, TrainConfig
+from model.parallel import World
 from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
 from model.pocket.data import (
     COLORS,
@@ -308,8 +310,37 @@ def test_validation_measures_the_average_and_leaves_the_weights_alone():
     before = {name: value.clone() for name, value in training.loss.state_dict().items()}
     batches = [next(numbers(100)), next(numbers(101))]
     truth = np.mean([float(batch.x.sum(1).square().mean()) for batch in batches])
-    assert training.validate(batches)["loss"] == pytest.approx(truth, rel=1e-5)
+    assert training.validate([*enumerate(batches)])["loss"] == pytest.approx(truth, rel=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in training.loss.state_dict().items())
+
+
+class Named(Regression):
+    """Names its loss by the sign of the batch's first number."""
+
+    def forward(self, batch: Numbers, generator: torch.Generator):
+        loss, _ = super().forward(batch, generator)
+        return loss, {"all": float(batch.x[0, 0]), "up" if batch.x[0, 0] > 0 else "down": float(batch.x[0, 0])}
+
+
+class BesideAnother(World):
+    """One of two workers, of which the other always has the same two rows."""
+
+    calls: ClassVar[list[Any]] = []
+
+    def gather(self, value: Any) -> list[Any]:
+        self.calls.append(value)
+        return [value, [{"loss": 1.0, "waited": 0.0, "all": 1.0, "up": 2.0}, {"loss": 2.0, "waited": 0.0, "all": 3.0}]]
+
+
+def test_what_is_logged_of_a_step_is_the_mean_over_its_parts_and_workers():
+    """Of the terms by those that have them, in one exchange."""
+    settings = TrainConfig(total_batch=4, micro_batch=2)
+    recipe = Recipe(loss=Named(), save=lambda folder: None)
+    training = Training(recipe, settings, Share.of(settings, 4, 1), BesideAnother())
+    row = training.advance(iter([Numbers(torch.full((2, 4), 5.0)), Numbers(torch.full((2, 4), -4.0))]))
+    ((first, second),) = BesideAnother.calls
+    assert row["loss"] == pytest.approx((first["loss"] + second["loss"] + 3) / 4)
+    assert (row["all"], row["up"], row["down"]) == ((5 - 4 + 1 + 3) / 4, (5 + 2) / 2, -4)
 
 
 def test_learning_rate_warms_up_and_ends_at_zero():
