@@ -52,7 +52,7 @@ class Options:
     """Also judge the mesh that `--mesh.enabled` would write, on the same views and by its surface."""
     sheet: Path | None = None
     """Write a PNG here: for every asset the unseen views, true above fitted."""
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(default_factory=lambda: preset("pocket").fit)
 
 
 def chosen_assets(options: Options) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ TABLES = {
     "loss": "Loss terms and representation (Table 2)",
     "frames": "Fewer frames (Table 3)",
     "rounds": "Rounds of refinement (3.4, Figure 4)",
+    "start": "Where the Gaussians start",
     "densify": "Densification",
     "views": "Views that are not where they should be",
 }
@@ -98,6 +99,8 @@ VARIANTS = {
     "rounds-0": Variant(label="no round", table="rounds", change=_rounds(0)),
     "rounds-1": Variant(label="1 round", table="rounds", change=_rounds(1)),
     "rounds-2": Variant(label="2 rounds", table="rounds", change=_rounds(2)),
+    "start-ball": Variant(label="in a ball (A.1)", table="start", change=_fit(init="ball")),
+    "start-hull": Variant(label="in the visual hull", table="start", change=_fit(init="hull")),
     "densify-paper": Variant(label="clone, split, prune", table="densify", change=_densify(method="paper")),
     "densify-mcmc": Variant(label="MCMC", table="densify", change=_densify(method="mcmc")),
     "densify-none": Variant(label="none", table="densify", change=_densify(**_NEVER)),

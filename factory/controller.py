@@ -14,7 +14,7 @@ from typing import Any
 
 from factory.finetuning import publish, work
 from factory.lease import Lease
-from factory.shards import Index, read_index
+from factory.shards import Index, choice_of, read_index
 from factory.stopping import handler_kept
 from factory.store import StorageConfig, open_store, pyarrow_filesystem, read_json
 from factory.targets import base_of, missing, needed, target_of
@@ -49,7 +49,7 @@ def prepare(
     if index.size % PATCH:
         raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of {PATCH}")
     _check_views(index, shards, name)
-    _check_encoder(index, shards, name, weights, storage)
+    _check_latents(index, shards, name, weights, storage)
     if size and size != index.size:
         raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {size}; "
                          f"render with --size {size}")  # fmt: skip
@@ -100,7 +100,7 @@ def _check_views(index: Index, shards: str, name: str) -> None:
                          f"{'' if whole else ' or more'}; render with --num-views {least}")  # fmt: skip
 
 
-def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:
+def _check_latents(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:
     from factory.latents import fingerprint
 
     if not index.encoder:
@@ -111,6 +111,11 @@ def _check_encoder(index: Index, shards: str, name: str, weights: str, storage: 
     if index.encoder != own:
         raise ValueError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
                          "run `im3d encode` with these weights into another folder")  # fmt: skip
+    made_of = read_json(open_store(index.url, storage), "settings.json") or {}
+    renders = open_store(made_of["shards"], storage) if made_of.get("shards") else None
+    if renders and any(renders.keys("renders/")) and choice_of(renders) != made_of.get("curated"):
+        raise ValueError(f"{renders.root} was curated anew after {shards} was made of it; "
+                         "run `im3d encode` again into another folder")  # fmt: skip
 
 
 def _validation(shards: str, split: str | None, storage: StorageConfig, index: Index) -> Index | None:

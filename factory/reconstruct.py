@@ -27,6 +27,7 @@ class Reconstruct(Stage):
             from recon.yield_gate import load_yield_model
 
             self.judge, self.finder = load_yield_model(), ViewFinder(self.config.views, self.config.orbit)
+            self.masker = self.finder.masker
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory.keys import digest
 from factory.shard_columns import compressed_bytes, foreign_column, frame_counts
 from factory.store import StorageConfig, StorageError, Store, open_store
 
@@ -87,7 +88,7 @@ def read_index(
     Raises:
         ValueError: in one sentence, when there is nothing to train on or the shards do not go together.
     """
-    store = open_store(url.rstrip("/").removesuffix("/renders"), storage)
+    store = folder_of(url, storage)
     groups, broken = _groups(store, url)
     rows = _usable(groups, decisions(store) if heed else {}, broken, url)
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
@@ -141,6 +142,13 @@ def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str,
     return found
 
 
+def folder_of(url: str, storage: StorageConfig | None = None) -> Store:
+    """The output folder of `im3d render`, of which `url` may also be the folder `renders` with the shards."""
+    given, parent = url.rstrip("/"), url.rstrip("/").removesuffix("/renders")
+    inside = parent != given and not any(True for _ in open_store(given, storage).keys("renders/"))
+    return open_store(parent if inside else given, storage)
+
+
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Decision:
     """What `im3d curate` decided about an asset."""
@@ -159,6 +167,11 @@ def decisions(store: Store) -> dict[str, Decision]:
     except KeyError:
         return {}
     return {row.pop("asset_id"): Decision(**row) for row in table.to_pylist()}
+
+
+def choice_of(store: Store) -> str:
+    """A digest of what `im3d curate` decided; another choice has another one."""
+    return digest(repr(sorted(decisions(store).items())))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -46,10 +46,9 @@ def run(job: Curate) -> int:
     from factory.curation import Curation, choose, write
     from factory.curation_page import shown, write_page
     from factory.lease import Lease
-    from factory.shards import CURATED, read_index
-    from factory.store import open_store
+    from factory.shards import CURATED, folder_of, read_index
 
-    store = open_store(job.shards.rstrip("/").removesuffix("/renders"), job.storage)
+    store = folder_of(job.shards, job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
     if index.encoder:
         raise ValueError(f"{job.shards} holds latents; curate the renders that they were made of")

@@ -50,12 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
-    from factory.keys import digest
     from factory.latents import EncodeGroup, Encoding, fingerprint
     from factory.lease import Lease
     from factory.ledger import Ledger
     from factory.row_groups import ROWS_PER_PART, go_through, results
-    from factory.shards import decisions, read_index
+    from factory.shards import choice_of, read_index
     from factory.store import open_store
 
     index = read_index(job.shards, None, job.storage)
@@ -70,8 +69,8 @@ def run(job: Encode) -> int:
         raise ValueError(f"{job.out} is the folder of the renders; give another --out")
     with Lease(out) as lease:
         out.sweep()
-        chosen = decisions(open_store(index.url, job.storage))
-        made_of = {"encoder": encoder, "shards": index.url, "curated": digest(repr(sorted(chosen.items())))}
+        curated = choice_of(open_store(index.url, job.storage))
+        made_of = {"encoder": encoder, "shards": index.url, "curated": curated}
         settle(out, made_of | {"variants": job.variants, "seed": job.seed})
         ledger = Ledger(out, "encoded", ROWS_PER_PART, lease)
         problems = index.quarantined | go_through(

@@ -188,3 +188,9 @@ def test_latents_of_another_length_do_not_end_the_stream(tmp_path: Path, broken:
     batches, notes = drawn(read_index(str(tmp_path), None), Drawing(batch=1))
     assert {batch.frames.shape for batch in batches} == {(1, 16, 8, 2, 2)}
     assert list(notes) == ["renders/part-a.parquet row group 0 row 1"]
+
+
+def test_the_folder_of_the_shards_may_be_given_and_have_their_name(tmp_path: Path, shards_writer) -> None:
+    plain, named = (shards_writer(tmp_path / name, {"box-0": "a box"}) for name in ("made", "renders"))
+    for given, root in [(plain, plain), (plain / "renders", plain), (named, named), (named / "renders", named)]:
+        assert read_index(f"{given}/", None).url == str(root)

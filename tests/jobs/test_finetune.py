@@ -1,6 +1,7 @@
 """Shards in, weights out: every target of `im3d finetune`, a few steps each, and what is refused before the first."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch)
 
 
 def test_latents_take_the_place_of_pictures(tmp_path, tiny_shards, tiny_pocket, capsys):
+    tiny_shards = shutil.copytree(tiny_shards, tmp_path / "renders")
     latents, flags = tmp_path / "latents", ["--shards", str(tiny_shards), "--weights", str(tiny_pocket)]
     assert encode([*flags, "--out", str(latents), "--variants", "3"]) == 0
     index = read_index(str(latents), "train")
@@ -120,6 +122,11 @@ def test_latents_take_the_place_of_pictures(tmp_path, tiny_shards, tiny_pocket, 
     assert (tmp_path / "temporal" / "sheets" / "step-00000002.png").is_file()
     capsys.readouterr()
     assert "target mask learns from pictures" in refused(capsys, "mask", latents, tiny_pocket, tmp_path / "mask")
+    curated = tmp_path / "renders" / "curated.parquet"
+    decided = [{"asset_id": "box-0", "kept": False, "split": "train", "caption": "a red box"}]
+    pq.write_table(pa.Table.from_pylist(decided), curated)
+    assert "was curated anew after" in refused(capsys, "video", latents, tiny_pocket, tmp_path / "other")
+    curated.unlink()
     encoder = tiny_pocket / "autoencoder"
     PocketAutoencoder(latent_channels=8, widths=(16, 16, 8)).half().save_pretrained(encoder)
     assert "run `im3d encode` with these weights" in refused(capsys, "video", latents, tiny_pocket, tmp_path / "other")
