@@ -54,7 +54,7 @@ define train
 	  --out $(POCKET)/training/$(1) --train.num-steps $(or $(STEPS),$(2)) $(3)
 endef
 
-pocket: venv ## Train the embedded models anew: ASSETS=DIR, POCKET=runs/pocket; goes on where it stopped
+pocket: venv ## Make the embedded weights anew: ASSETS=DIR, POCKET=runs/pocket; goes on where it stopped
 	@test -n "$(ASSETS)" || { echo "make pocket ASSETS=DIR: a folder with assets.jsonl and glb/"; exit 2; }
 	$(BIN)/python -m jobs.render --assets $(ASSETS)/assets.jsonl --out $(POCKET)/renders --turntables 4
 	$(call train,autoencoder,1700,--train.learning-rate 1.5e-3)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from factory.config import preset
 from recon.config import FitConfig
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +16,7 @@ from factory.finetuning import publish, work
 from factory.lease import Lease
 from factory.shards import Index, choice_of, read_index
 from factory.stopping import handler_kept
-from factory.store import StorageConfig, open_store, pyarrow_filesystem, read_json
+from factory.store import StorageConfig, StorageError, open_store, pyarrow_filesystem, read_json
 from factory.targets import base_of, missing, needed, target_of
 from factory.training_run import STOPPED, Quarantine, Run, WorkersConfig
 from factory.weight_folders import PATCH, check_fit, read_folders
@@ -112,10 +112,17 @@ def _check_latents(index: Index, shards: str, name: str, weights: str, storage: 
         raise ValueError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
                          "run `im3d encode` with these weights into another folder")  # fmt: skip
     made_of = read_json(open_store(index.url, storage), "settings.json") or {}
-    renders = open_store(made_of["shards"], storage) if made_of.get("shards") else None
-    if renders and any(renders.keys("renders/")) and choice_of(renders) != made_of.get("curated"):
-        raise ValueError(f"{renders.root} was curated anew after {shards} was made of it; "
+    if "shards" in made_of and _curated_anew(made_of, storage):
+        raise ValueError(f"{made_of['shards']} was curated anew after {shards} was made of it; "
                          "run `im3d encode` again into another folder")  # fmt: skip
+
+
+def _curated_anew(made_of: dict[str, Any], storage: StorageConfig) -> bool:
+    """Whether another choice holds for renders than when latents were made of them; not where they are out of reach."""
+    renders = open_store(made_of["shards"], storage)
+    with suppress(StorageError):
+        return any(True for _ in renders.keys("renders/")) and choice_of(renders) != made_of.get("curated")
+    return False
 
 
 def _validation(shards: str, split: str | None, storage: StorageConfig, index: Index) -> Index | None:

@@ -10,7 +10,7 @@ row group, and kept below `curation/`, so that a run goes on where it was cut an
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ from factory.curation_config import CurateConfig
 from factory.curation_stages import CaptionGroup, JudgeGroup
 from factory.keys import digest
 from factory.ledger import Ledger
-from factory.row_groups import ROWS_PER_PART, ChunkStage, go_through, results
-from factory.shards import CURATED, Index, split_of
+from factory.row_groups import ROWS_PER_PART, GroupStage, go_through, named_groups, results
+from factory.shards import CURATED, Chunk, Index, split_of
 from factory.store import StorageConfig, Store, open_store
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Curation:
     """The work on the shards of one folder.
 
     Attributes:
+        groups: the row groups by name. captions: by asset, those of the table and those made.
         problems: what could not be read so far, and why.
     """
 
@@ -51,54 +52,65 @@ class Curation:
     config: CurateConfig
     storage: StorageConfig
     problems: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, Chunk] = field(init=False)
+    captions: dict[str, str] = field(init=False)
+    captioned_by: tuple[str, ...] = ()
+    """Who wrote the captions, beside the table."""
 
-    def caption(self, captioner: CaptionerConfig, revision: str) -> dict[str, str]:
-        """Captions by an image-to-text model of the assets that have none, or of all, by asset."""
-        if all(self.index.captions.values()) and not captioner.replace:
-            return {}
-        ledger = self._ledger("captions", revision, str(captioner.max_tokens), str(captioner.replace))
-        self._go(CaptionGroup, ledger, captioner, {})
+    def __post_init__(self) -> None:
+        self.groups, self.captions = named_groups(self.index), dict(self.index.captions)
+
+    def caption(self, captioner: CaptionerConfig, revision: str) -> int:
+        """Let an image-to-text model caption the assets that have none, or all; returns how many it did."""
+        if all(self.captions.values()) and not captioner.replace:
+            return 0
+        self.captioned_by = (revision, str(captioner.max_tokens), str(captioner.replace))
+        ledger = self._ledger("captions", *self.captioned_by)
+        self._go(CaptionGroup, ledger, captioner)
         made: dict[str, str] = {}
-        for row in results(ledger, self.index.chunks, "captions"):
-            for asset, caption in row["captions"]:
-                made.setdefault(asset, caption)
-        return made
+        for row in sorted(results(ledger, self.groups, "captions"), key=lambda row: row["group_id"]):
+            made = dict(row["captions"]) | made
+        wanted = {asset for asset, caption in self.captions.items() if captioner.replace or not caption}
+        self.captions |= {asset: caption for asset, caption in made.items() if asset in wanted}
+        return len(wanted & made.keys())
 
-    def judge(self, clip: ClipConfig, revision: str, captions: Mapping[str, str]) -> list[Verdict]:
-        """The mean score of each asset's views, best first; `captions` go before those of the shards."""
-        ledger = self._verdicts(revision, captions)
-        self._go(JudgeGroup, ledger, (clip, self.config.views), captions)
-        sums: dict[str, tuple[float, int]] = {}
-        found: dict[str, Verdict] = {}
-        for row in results(ledger, self.index.chunks, "verdicts"):
+    def judge(self, clip: ClipConfig, revision: str) -> list[Verdict]:
+        """The mean score of each asset's views, best first."""
+        ledger = self._verdicts(revision)
+        self._go(JudgeGroup, ledger, (clip, self.config.views))
+        sums: dict[str, tuple[float, int, str]] = {}
+        for row in results(ledger, self.groups, "verdicts"):
             for part in row["verdicts"]:
                 asset = part["asset_id"]
-                total, count = sums.get(asset, (0.0, 0))
-                total, count = sums[asset] = total + part["total"], count + part["num_views"]
-                known = {"asset_id": asset, "caption": part["caption"], "split": split_of(asset, part["split"])}
-                found[asset] = Verdict(**known, score=total / count)
-        return sorted(found.values(), key=lambda verdict: (-verdict.score, verdict.asset_id))
+                own = split_of(asset, part["split"])
+                total, count, split = sums.get(asset, (0.0, 0, own))
+                sums[asset] = (total + part["total"], count + part["num_views"], min(own, split))
+        verdicts = [
+            Verdict(asset_id=asset, caption=self.captions[asset], score=total / count, split=split)
+            for asset, (total, count, split) in sums.items()
+        ]
+        return sorted(verdicts, key=lambda verdict: (-verdict.score, verdict.asset_id))
 
-    def pictures(self, assets: set[str], revision: str, captions: Mapping[str, str]) -> dict[str, bytes]:
+    def pictures(self, assets: set[str], revision: str) -> dict[str, bytes]:
         """PNGs of some assets' first views, as `judge` kept them."""
         found: dict[str, bytes] = {}
-        for row in results(self._verdicts(revision, captions), self.index.chunks, "pictures"):
+        for row in results(self._verdicts(revision), self.groups, "pictures"):
             for asset, picture in row["pictures"]:
                 if asset in assets:
                     found.setdefault(asset, picture)
         return found
 
-    def _verdicts(self, revision: str, captions: Mapping[str, str]) -> Ledger:
-        return self._ledger("verdicts", revision, str(self.config.views), digest(*sorted(map(str, captions.items()))))
+    def _verdicts(self, revision: str) -> Ledger:
+        return self._ledger("verdicts", revision, str(self.config.views), *self.captioned_by)
 
     def _ledger(self, results: str, *about: str) -> Ledger:
         place = f"{self.store.root}/curation/{results}-{digest(*about)}"
         return Ledger(open_store(place, self.storage), results, ROWS_PER_PART)
 
-    def _go(self, stage: type[ChunkStage], ledger: Ledger, config: Any, captions: Mapping[str, str]) -> None:
+    def _go(self, stage: type[GroupStage], ledger: Ledger, config: Any) -> None:
         self.problems |= go_through(
-            self.index.chunks, stage, self.config.pool, self.config.address, ledger,
-            config=config, root=self.store.root, captions=captions, storage=self.storage,
+            self.groups, stage, self.config.pool, self.config.address, ledger,
+            config=config, root=self.store.root, captions=self.captions, storage=self.storage,
         )  # fmt: skip
 
 

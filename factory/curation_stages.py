@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.row_groups import NO_PICTURE, ChunkStage
+from factory.row_groups import GroupStage
 from factory.schema import CAPTIONS, VERDICTS
 from factory.stage import Row
 
@@ -20,7 +20,7 @@ SIDE = 96
 """Pixels of the pictures that people look at."""
 
 
-class CaptionGroup(ChunkStage):
+class CaptionGroup(GroupStage):
     """Captions of the assets of a row group from the first view of each; `config`: see `CaptionerConfig`."""
 
     name, schema = "caption", CAPTIONS
@@ -31,7 +31,7 @@ class CaptionGroup(ChunkStage):
         self.captioner = Captioner(self.config)
 
     def make(self, row: Row) -> Row:
-        """`captions` by asset, those of the shards left out unless all are replaced."""
+        """`captions` by asset; of those without one, unless all are replaced."""
         made = dict[str, str]()
         for group in batches(self._views(row)):
             assets, pictures = zip(*group, strict=True)
@@ -41,17 +41,17 @@ class CaptionGroup(ChunkStage):
     def _views(self, row: Row) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         seen = set[str]()
         for known, turntable in self.turntables(row):
-            asset = known["asset_id"]
+            asset, view = known["asset_id"], None
             if asset in seen or (turntable.caption and not self.config.replace):
                 continue
-            try:
-                yield asset, turntable.frame(0)[..., :3]
+            with self.noting(row, known["number"]):
+                view = turntable.frame(0)[..., :3]
+            if view is not None:
                 seen.add(asset)
-            except NO_PICTURE as error:
-                self.note(row, known, error)
+                yield asset, view
 
 
-class JudgeGroup(ChunkStage):
+class JudgeGroup(GroupStage):
     """Score of the assets of a row group; `config`: a `ClipConfig` and the views a turntable."""
 
     name, schema = "judge", VERDICTS
@@ -68,24 +68,24 @@ class JudgeGroup(ChunkStage):
         for group in batches(self._views(row)):
             scores = self.scorer.text_similarity([view for _, view in group], [known["caption"] for known, _ in group])
             for (known, view), score in zip(group, scores.tolist(), strict=True):
-                verdict = found.get(known["asset_id"])
-                if verdict is None:
-                    verdict = {name: known[name] for name in ("asset_id", "split", "caption")}
-                    verdict |= {"total": 0.0, "num_views": 0}
-                    found[known["asset_id"]], pictures[known["asset_id"]] = verdict, thumbnail(view)
-                verdict["total"] += score
-                verdict["num_views"] += 1
+                asset = known["asset_id"]
+                if asset not in found:
+                    found[asset] = {"asset_id": asset, "split": known["split"], "total": 0.0, "num_views": 0}
+                    pictures[asset] = thumbnail(view)
+                found[asset]["total"] += score
+                found[asset]["num_views"] += 1
         return {"verdicts": list(found.values()), "pictures": pictures, "problems": self.problems}
 
     def _views(self, row: Row) -> Iterator[tuple[Row, NDArray[np.uint8]]]:
         for known, turntable in self.turntables(row):
             known["caption"] = turntable.caption
             count = min(self.views, turntable.count)
-            for view in range(count):
-                try:
-                    yield known, turntable.frame(view * turntable.count // count)[..., :3]
-                except NO_PICTURE as error:
-                    self.note(row, known, error)
+            for number in range(count):
+                view = None
+                with self.noting(row, known["number"]):
+                    view = turntable.frame(number * turntable.count // count)[..., :3]
+                if view is not None:
+                    yield known, view
 
 
 def thumbnail(view: NDArray[np.uint8]) -> bytes:

@@ -136,6 +136,8 @@ class Session:
         and micro-batches. Every worker has as many, since all compute in step: where they do not come out even, some
         have one that another has too.
         """
+        from itertools import islice
+
         from factory.stream import plain_batches
 
         found, world = self.run.validation, self.world
@@ -144,9 +146,11 @@ class Session:
             return []
         fits = VALIDATION_PIXELS // (found.views * found.size**2)
         size = max(1, min(VALIDATION_BATCH, TARGETS[self.run.target].drawing.batch, wanted, fits))
-        count, reader = wanted // size, self.run.reader(index=found)
-        dealt = range(world.rank, -(-count // world.size) * world.size, world.size)
-        return [(n % count, next(plain_batches(reader, size, n % count * size))) for n in dealt]
+        count = wanted // size
+        dealt = [n % count for n in range(world.rank, -(-count // world.size) * world.size, world.size)]
+        stream = plain_batches(self.run.reader(index=found), size)
+        batches = {n: batch for n, batch in enumerate(islice(stream, max(dealt) + 1)) if n in dealt}
+        return [(n, batches[n]) for n in dealt]
 
     def _draw(self, recorder: Any, state: dict[str, dict[str, Any]]) -> None:
         """A sheet of what the averaged weights make of the first validation (else training) turntables."""

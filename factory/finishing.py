@@ -1,6 +1,7 @@
 """Lines of one stage: a row of work in, its committed result or dead letter out.
 
-`render`, `export`, `evaluate` and `ablate` are such lines; what each makes of a row stands in its own `Finish`.
+`render`, `curate`, `encode`, `export`, `evaluate` and `ablate` are such lines; what each makes of a row stands in its
+own `Finish`.
 """
 
 from __future__ import annotations

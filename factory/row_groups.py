@@ -1,8 +1,8 @@
 """Row groups of turntable shards as work of a line: `im3d curate` and `im3d encode` go through them one by one.
 
-    row group ── ChunkStage ──▶ its committed result, or a dead letter that says why it cannot be read
+    row group ── GroupStage ──▶ its committed result, or a dead letter that says why it cannot be read
 
-What could not be read is tried again by the next run; what has a result is not.
+A result is that of a file as it was: shards that are written anew are gone through anew, and dead letters every time.
 """
 
 from __future__ import annotations
@@ -17,51 +17,55 @@ import pyarrow.parquet as pq
 
 from factory.config import Pool
 from factory.finishing import Finish, line_config
+from factory.keys import digest
 from factory.ledger import DEAD, Ledger
 from factory.pipeline import Step, run_line
 from factory.progress import Display
-from factory.schema import CHUNK_DEAD_LETTERS, CHUNK_LINE, chosen
-from factory.shards import COLUMNS, Chunk
+from factory.schema import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
+from factory.shards import COLUMNS, Chunk, Index
 from factory.stage import Row
 from factory.store import StorageConfig, open_store
-from factory.stream import Shards
+from factory.stream import Shards, noting
 
 if TYPE_CHECKING:
     from model.pocket.data import Turntable
 
-NO_PICTURE = (OSError, SyntaxError, ValueError)
-"""What a broken PNG raises."""
 ROWS_PER_PART = 16
 """Results that are published together; each speaks of a whole row group."""
 
 
-def name_of(chunk: Chunk) -> str:
-    """What a row group is called in tables: its shard, its number, and its bytes, so that another one is not it."""
-    return f"{chunk.key}/{chunk.group}/{chunk.size}"
+def named_groups(index: Index) -> dict[str, Chunk]:
+    """The row groups of an index by name: shard, number, and which writing of the file it is."""
+    written = {
+        item.key: digest(str(item.size), str(item.modified))[:8]
+        for item in open_store(index.url, index.storage).objects("renders/")
+    }
+    return {f"{chunk.key}/{chunk.group}/{written.get(chunk.key, '')}": chunk for chunk in index.chunks}
 
 
 @dataclass(kw_only=True, slots=True)
-class ChunkWork:
+class GroupWork:
     """Row groups as `work.Work`."""
 
-    chunks: Sequence[Chunk]
+    groups: Mapping[str, Chunk]
 
     @property
     def ids(self) -> Sequence[str]:
-        return [name_of(chunk) for chunk in self.chunks]
+        return list(self.groups)
 
     def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
-        return pa.Table.from_pylist([self._row(row) | {"attempt": attempt} for row in rows], schema=CHUNK_LINE)
+        ids = self.ids
+        return pa.Table.from_pylist([self._row(ids[row]) | {"attempt": attempt} for row in rows], schema=GROUP_LINE)
 
     def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
-        return chosen(self._row(row) | error, CHUNK_DEAD_LETTERS), CHUNK_DEAD_LETTERS
+        return chosen(self._row(self.ids[row]) | error, GROUP_DEAD_LETTERS), GROUP_DEAD_LETTERS
 
-    def _row(self, row: int) -> Row:
-        chunk = self.chunks[row]
-        return {"chunk_id": name_of(chunk), "key": chunk.key, "group": chunk.group, "rows": list(chunk.rows)}
+    def _row(self, name: str) -> Row:
+        chunk = self.groups[name]
+        return {"group_id": name, "key": chunk.key, "group": chunk.group, "rows": list(chunk.rows)}
 
 
-class ChunkStage(Finish):
+class GroupStage(Finish):
     """The stage of such a line; subclasses set `name` and `schema`, and make a row group's result in `make`.
 
     Args:
@@ -69,9 +73,12 @@ class ChunkStage(Finish):
         root: the folder of the shards. out: the folder of the results.
         captions: by asset; they go before those of the shards.
         storage: how both are reached.
+
+    Attributes:
+        problems: turntables of the row group at hand that cannot be read, and why.
     """
 
-    dead_letters = CHUNK_DEAD_LETTERS
+    dead_letters = GROUP_DEAD_LETTERS
 
     def __init__(
         self, config: Any, root: str, out: str, run_id: str, captions: Mapping[str, str], storage: StorageConfig,
@@ -87,50 +94,53 @@ class ChunkStage(Finish):
         Raises:
             ValueError: when the row group cannot be read.
         """
-        chunk = Chunk(key=row["key"], group=row["group"], rows=tuple(row["rows"]), size=0)
-        self.problems = {}
+        chunk, self.problems = Chunk(key=row["key"], group=row["group"], rows=tuple(row["rows"]), size=0), {}
+        known = self._columns(chunk)
         shards = Shards(self.root, self.problems.__setitem__, self.captions)
-        first = shards.turntable(chunk, chunk.rows[0])
-        if first is None:
-            raise ValueError(self.problems[chunk.key])
+        for number in chunk.rows:
+            found = None
+            with self.noting(row, number):
+                found = shards.turntable(chunk, number)
+            if chunk.key in self.problems:
+                raise ValueError(self.problems[chunk.key])
+            if found is not None:
+                yield known[number] | {"number": number}, found
+
+    def _columns(self, chunk: Chunk) -> list[Row]:
         with self.root.open(chunk.key) as stream:
             file = pq.ParquetFile(stream)
             names = [name for name in ("turntable_id", *COLUMNS) if name in file.schema_arrow.names]
-            known = file.read_row_group(chunk.group, names).to_pylist()
-        for number in chunk.rows:
-            turntable = shards.turntable(chunk, number)
-            if turntable is not None:
-                yield known[number], turntable
+            return file.read_row_group(chunk.group, names).to_pylist()
 
-    def note(self, row: Row, known: Row, error: Exception) -> None:
-        """Keep that a turntable of the row group cannot be read; the others can."""
-        place = f"{row['key']} row group {row['group']} turntable {known.get('turntable_id', known['asset_id'])}"
-        self.problems[place] = str(error).splitlines()[0][:200]
+    def noting(self, row: Row, number: int) -> Any:
+        """Keeps that a turntable of the row group cannot be read; the others can."""
+        return noting(self.problems.__setitem__, f"{row['key']} row group {row['group']} row {number}")
 
 
 def go_through(
-    chunks: Sequence[Chunk], stage: type[ChunkStage], pool: Pool, address: str, ledger: Ledger, **arguments: Any
+    groups: Mapping[str, Chunk], stage: type[GroupStage], pool: Pool, address: str, ledger: Ledger, **arguments: Any
 ) -> dict[str, str]:
     """Do the row groups that the ledger has no result of; returns what could not be read, and why.
 
     Args:
         arguments: those of the stage beside its output, its run, its threads and its board.
     """
-    ledger.revive({row["chunk_id"] for row in ledger.rows(DEAD, ["chunk_id"])})
-    work = ChunkWork(chunks=chunks)
+    ledger.publish()
+    ledger.revive({row["group_id"] for row in ledger.rows(DEAD, ["group_id"])})
+    work = GroupWork(groups=groups)
     left = len(ledger.missing(work.ids))
     if left:
-        print(f"{left} of {len(work.ids)} row groups to {stage.name}")
+        print(f"{left} of {len(groups)} row groups to {stage.name}")
         told = arguments | {"out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
         run_line(work, [Step(actor=stage, pool=pool, arguments=told)], line_config(pool, address), ledger, Display())
     ledger.publish()
-    problems = {row["chunk_id"]: row["error_message"] for row in ledger.rows(DEAD, ["chunk_id", "error_message"])}
-    for row in results(ledger, chunks, "problems"):
+    letters = ledger.rows(DEAD, ["group_id", "error_message"])
+    problems = {row["group_id"]: row["error_message"] for row in letters if row["group_id"] in groups}
+    for row in results(ledger, groups, "problems"):
         problems |= dict(row["problems"])
     return problems
 
 
-def results(ledger: Ledger, chunks: Sequence[Chunk], column: str) -> Iterator[Row]:
-    """The ledger's results of these row groups: `chunk_id` and a column."""
-    wanted = {name_of(chunk) for chunk in chunks}
-    return (row for row in ledger.rows(ledger.results, ["chunk_id", column]) if row["chunk_id"] in wanted)
+def results(ledger: Ledger, groups: Mapping[str, Chunk], column: str) -> Iterator[Row]:
+    """The ledger's results of these row groups: `group_id` and a column."""
+    return (row for row in ledger.rows(ledger.results, ["group_id", column]) if row["group_id"] in groups)

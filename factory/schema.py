@@ -87,21 +87,21 @@ RENDERS = pa.schema(
 
 RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
-CHUNK_LINE = pa.schema(
+GROUP_LINE = pa.schema(
     [
-        pa.field("chunk_id", pa.string(), False),  # shard, row group, bytes
+        pa.field("group_id", pa.string(), False),  # shard, row group, which writing of the file
         *[("key", pa.string()), ("group", pa.int32()), ("rows", pa.list_(pa.int32()))],
         ("attempt", pa.int32()),
     ]
 )
 _READ = [
-    pa.field("chunk_id", pa.string(), False),
+    pa.field("group_id", pa.string(), False),
     ("problems", pa.map_(pa.string(), pa.string())),  # turntables that cannot be read, and why
     *[("host", pa.string()), ("run_id", pa.string())],
 ]
 _VERDICT = pa.struct(
     [
-        *[(name, pa.string()) for name in ("asset_id", "split", "caption")],
+        *[(name, pa.string()) for name in ("asset_id", "split")],
         *[("total", pa.float64()), ("num_views", pa.int32())],  # sum of the views' scores
     ]
 )
@@ -109,7 +109,7 @@ VERDICTS = pa.schema([*_READ, ("verdicts", pa.list_(_VERDICT)), ("pictures", pa.
 """Row groups judged: their assets, and a PNG of the first view of each."""
 CAPTIONS = pa.schema([*_READ, ("captions", pa.map_(pa.string(), pa.string()))])
 ENCODED = pa.schema([*_READ, ("path", pa.string()), ("turntables", pa.int32()), ("seconds_encode", pa.float64())])
-CHUNK_DEAD_LETTERS = pa.schema([*CHUNK_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
+GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 
 def assets_schema(score_columns: list[str]) -> pa.Schema:

@@ -103,6 +103,7 @@ def read_index(
         raise ValueError(f"{url} mixes pictures and latents, or latents of several autoencoders; "
                          "give each a folder of its own")  # fmt: skip
     captions = {row.asset_id: row.caption for row in wanted}
+    captions |= {row.asset_id: row.caption for row in wanted if row.caption}
     assets = keep(captions) if keep else captions.keys()
     places: dict[tuple[str, int], list[int]] = {}
     for row in wanted:
@@ -138,7 +139,11 @@ def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str,
         place, reason = next(iter(unusable.items()))
         raise ValueError(f"{len(unusable)} of {len(found) + len(unusable)} turntables in {url} cannot be used "
                          f"({place}: {reason}); give the output of `im3d render`")  # fmt: skip
-    broken |= unusable
+    of_shard: dict[str, list[str]] = {}
+    for place, reason in unusable.items():
+        key, where = place.split(" ", 1)
+        of_shard.setdefault(key, []).append(f"{where}: {reason}")
+    broken |= {f"{key}, {len(told)} of its turntables": told[0] for key, told in of_shard.items()}
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 128 << 20
 """Compressed bytes of the row groups that are shuffled together."""
 Note = Callable[[str, str], None]
-"""Told the key of a shard that cannot be read, and why."""
+"""Told of a shard or row that cannot be used, and why."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -120,7 +121,7 @@ class Reader:
         from model.pocket.data import draw
 
         index = self.order.index
-        try:
+        with noting(self.note, f"{chunk.key} row group {chunk.group} row {row}"):
             turntable = shards.turntable(chunk, row)
             if turntable is None:
                 return None
@@ -131,11 +132,7 @@ class Reader:
             if not sample.encoded and side != index.size:
                 raise ValueError(f"frames of {side} pixels, others have {index.size}")
             return sample
-        except StorageError:
-            raise
-        except Exception as error:  # whatever a decoder meets in a broken row
-            self.note(f"{chunk.key} row group {chunk.group} row {row}", reason_of(error))
-            return None
+        return None
 
     def _candidates(self, rows: list[tuple[Chunk, int]], offset: int) -> Iterator[tuple[Chunk, int]]:
         """The row itself, then its neighbours in the window, then one row of every other group."""
@@ -184,19 +181,25 @@ class Shards:
     def _read(self, chunk: Chunk) -> Any:
         import pyarrow.parquet as pq
 
-        try:
-            with self.store.open(chunk.key) as stream:
-                file = pq.ParquetFile(stream)
-                held = "latents" if "latents" in file.schema_arrow.names else "frames"
-                table = file.read_row_group(chunk.group, ["asset_id", "caption", "elevation", held])
+        with noting(self.note, chunk.key), self.store.open(chunk.key) as stream:
+            file = pq.ParquetFile(stream)
+            held = "latents" if "latents" in file.schema_arrow.names else "frames"
+            table = file.read_row_group(chunk.group, ["asset_id", "caption", "elevation", held])
             if table.num_rows <= max(chunk.rows):
                 raise ValueError(f"{table.num_rows} rows where {max(chunk.rows) + 1} were")
             return table
-        except StorageError:
-            raise
-        except Exception as error:  # whatever a decoder meets in a broken or missing file
-            self.note(chunk.key, reason_of(error))
-            return None
+        return None
+
+
+@contextmanager
+def noting(note: Note, place: str) -> Iterator[None]:
+    """Note what a decoder meets in a broken or missing file or row, and go on; the storage's own failures pass."""
+    try:
+        yield
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:
+        note(place, reason_of(error))
 
 
 def plain_batches(reader: Reader, size: int, start: int = 0) -> Iterator[Batch]:

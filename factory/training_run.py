@@ -84,7 +84,7 @@ class Run:
 
 @dataclass(slots=True)
 class Quarantine:
-    """Names shards that cannot be read, one file each in the output folder."""
+    """Names shards and rows that cannot be used, one file each in the output folder."""
 
     store: Store
 

@@ -49,11 +49,24 @@ class WeightFolder:
         if not sizes:
             raise ValueError(f"{self.store.root}/{self.name} holds no *{SUFFIX}; "
                              f"put the weights of its {self.kind} there")  # fmt: skip
+        for key in self._listed():
+            if key not in sizes:
+                raise ValueError(f"{self.store.root}/{key} is missing; copy the folder {self.name} again")
         for key in sorted(sizes):
             wanted = _told_size(self.store, key, sizes[key])
             if wanted != sizes[key]:
                 told = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
                 raise ValueError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
+
+    def _listed(self) -> list[str]:
+        """The files that the indices of weights in several parts name."""
+        indices = [key for key in self.store.keys(f"{self.name}/") if key.endswith(f"{SUFFIX}.index.json")]
+        parts = {
+            f"{index.rsplit('/', 1)[0]}/{part}"
+            for index in indices
+            for part in (read_json(self.store, index) or {}).get("weight_map", {}).values()
+        }
+        return sorted(parts)
 
 
 def _told_size(store: Store, key: str, size: int) -> int | None:

@@ -41,8 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Curate) -> int:
     """Judge all assets and write the decision; returns the exit code."""
-    from eval.clip import Scorer
-    from factory.captions import Captioner
     from factory.curation import Curation, choose, write
     from factory.curation_page import shown, write_page
     from factory.lease import Lease
@@ -52,29 +50,45 @@ def run(job: Curate) -> int:
     index = read_index(job.shards, None, job.storage, heed=False)
     if index.encoder:
         raise ValueError(f"{job.shards} holds latents; curate the renders that they were made of")
-    captioner = Captioner(job.captioner) if job.captioner.model else None
-    if not captioner and not any(index.captions.values()):
+    if not job.captioner.model and not any(index.captions.values()):
         raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
                          "or let --captioner.model write them")  # fmt: skip
-    scorer = Scorer.load(job.clip)
+    name, revision = _judge(job.clip)
     with Lease(store):
         curation = Curation(store=store, index=index, config=job.settings, storage=job.storage)
-        made = curation.caption(job.captioner, captioner.revision) if captioner else {}
-        if captioner:
-            print(f"{len(made)} of {len(index.captions)} assets captioned by {captioner.name}")
-        verdicts = curation.judge(job.clip, scorer.revision, made)
+        if job.captioner.model:
+            captioner, captioner_revision = _captioner(job.captioner)
+            made = curation.caption(job.captioner, captioner_revision)
+            print(f"{made} of {len(index.captions)} assets captioned by {captioner}")
+        verdicts = curation.judge(job.clip, revision)
         for place, reason in (index.quarantined | curation.problems).items():
             print(f"not readable: {place}: {reason}")
         choose(verdicts, job.settings)
-        write(store, verdicts, scorer.name)
+        write(store, verdicts, name)
         looked_at = {verdict.asset_id for part in shown(verdicts) for verdict in part}
-        write_page(store, verdicts, curation.pictures(looked_at, scorer.revision, made), scorer.name)
+        write_page(store, verdicts, curation.pictures(looked_at, revision), name)
     training = [verdict.kept for verdict in verdicts if verdict.split == "train"]
     print(
-        f"{sum(training)} of {len(training)} training assets kept by {scorer.name}, and all "
+        f"{sum(training)} of {len(training)} training assets kept by {name}, and all "
         f"{len(verdicts) - len(training)} for validation: {store.root}/{CURATED}, {store.root}/curated.html"
     )
     return 0
+
+
+def _judge(config: ClipConfig) -> tuple[str, str]:
+    """Name and revision of a judge; it is loaded for them, and dropped."""
+    from eval.clip import Scorer
+
+    scorer = Scorer.load(config)
+    return scorer.name, scorer.revision
+
+
+def _captioner(config: CaptionerConfig) -> tuple[str, str]:
+    """The same of a captioner."""
+    from factory.captions import Captioner
+
+    captioner = Captioner(config)
+    return captioner.name, captioner.revision
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Turntable renders to latents, once: `im3d encode --shards DIR --weights DIR --out DIR`.
 
 `im3d finetune` takes the result in the place of the renders for the targets image, video and temporal.
-Run it again and it goes on. Exit code: 0 when all shards are written, 2 when it could not begin.
+Run it again and it goes on. Exit code: 0 when what can be read is encoded, 2 when nothing was or it could not begin.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
-    from factory.latents import EncodeGroup, Encoding, fingerprint
+    from factory.latents import EncodeGroup, Encoding, drop_strangers, fingerprint, ledger_of
     from factory.lease import Lease
-    from factory.ledger import Ledger
-    from factory.row_groups import ROWS_PER_PART, go_through, results
+    from factory.row_groups import go_through, named_groups, results
     from factory.shards import choice_of, read_index
     from factory.store import open_store
 
@@ -71,13 +70,15 @@ def run(job: Encode) -> int:
         out.sweep()
         curated = choice_of(open_store(index.url, job.storage))
         made_of = {"encoder": encoder, "shards": index.url, "curated": curated}
-        settle(out, made_of | {"variants": job.variants, "seed": job.seed})
-        ledger = Ledger(out, "encoded", ROWS_PER_PART, lease)
+        settle(out, made_of | {"variants": job.variants, "seed": job.seed, "shard": "a row group of the renders"})
+        groups = named_groups(index)
+        ledger = ledger_of(out, lease, groups)
         problems = index.quarantined | go_through(
-            index.chunks, EncodeGroup, job.pool, job.address, ledger, captions=index.captions, root=index.url,
+            groups, EncodeGroup, job.pool, job.address, ledger, captions=index.captions, root=index.url,
             config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip
-        turntables = sum(row["turntables"] for row in results(ledger, index.chunks, "turntables"))
+        drop_strangers(ledger, groups)
+        turntables = sum(row["turntables"] for row in results(ledger, groups, "turntables"))
     for place, reason in problems.items():
         print(f"not readable: {place}: {reason}")
     if not turntables:

@@ -87,11 +87,12 @@ class Fitter:
 
     def _start(self, rgb: Tensor, alpha: Tensor) -> None:
         """The first Gaussians and all that is kept of them."""
-        config, degree = self.config, {"sh_degree": self.config.sh_degree, "generator": self.generator}
+        config = self.config
+        common = {"radius": config.init_radius, "sh_degree": config.sh_degree, "generator": self.generator}
         if config.init == "hull":
-            start = init_hull(rgb, alpha, self.cameras, config.num_points, **degree)
+            start = init_hull(rgb, alpha, self.cameras, config.num_points, **common)
         else:
-            start = init_ball(config.num_points, radius=config.init_radius, **degree)
+            start = init_ball(config.num_points, **common)
         values = {field.name: getattr(start, field.name).to(self.device) for field in fields(start)}
         self.params = {name: Parameter(value) for name, value in values.items() if value.numel()}
         self.optimizer = _optimizer(self.params, config)

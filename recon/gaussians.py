@@ -108,19 +108,24 @@ def init_ball(
         raise ValueError(f"radius is {radius}; it must be positive")
     if not 0 < opacity < 1:
         raise ValueError(f"opacity is {opacity}; it must lie in (0, 1)")
-    directions = F.normalize(torch.randn(num_points, 3, generator=generator), dim=-1)
-    distances = radius * torch.rand(num_points, 1, generator=generator) ** (1 / 3)
+    means = points_in_ball(num_points, radius, generator)
     quats = torch.zeros(num_points, 4)
     quats[:, 0] = 1.0
     deviation = torch.tensor(radius / num_points ** (1 / 3))
     return Gaussians(
-        means=directions * distances,
+        means=means,
         quats=quats,
         scales=deviation.log().expand(num_points, 3).clone(),
         opacities=torch.tensor(opacity).logit().expand(num_points).clone(),
         sh0=torch.zeros(num_points, 1, 3),
         shN=torch.zeros(num_points, (sh_degree + 1) ** 2 - 1, 3),
     )
+
+
+def points_in_ball(count: int, radius: float, generator: torch.Generator | None = None) -> Tensor:
+    """Points [count,3], uniform in a ball around the origin."""
+    directions = F.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return directions * radius * torch.rand(count, 1, generator=generator) ** (1 / 3)
 
 
 def render(

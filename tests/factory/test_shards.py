@@ -113,7 +113,7 @@ def test_a_row_that_cannot_be_used_is_named_and_left_out(shards: Path, column: s
     rewrite(path, lambda rows: [rows[0], rows[1] | {column: value}], kept)
     index = read_index(str(shards), None)
     assert len(index) == 5
-    assert index.quarantined == {f"renders/{path.name} row group 0 row 1": reason}
+    assert index.quarantined == {f"renders/{path.name}, 1 of its turntables": f"row group 0 row 1: {reason}"}
     for path in parts(shards):
         rewrite(path, lambda rows: [row | {column: value} for row in rows], kept)
     with pytest.raises(ValueError, match=rf"6 of 6 turntables in .* cannot be used \(.*: {reason}\)"):

@@ -97,3 +97,10 @@ def test_files_are_measured_on_s3(tiny_shards, tiny_pocket, s3) -> None:
     remote.put(f"video/{WEIGHTS}", store.get(f"video/{WEIGHTS}")[:-1])
     with pytest.raises(ValueError, match=f"s3://test/checked/video/{WEIGHTS} has .* copy it again"):
         prepared("temporal", tiny_shards, "s3://test/checked")
+
+
+def test_a_part_that_the_index_names_must_be_there(tiny_shards, tiny_pocket) -> None:
+    index = {"weight_map": {"a": WEIGHTS, "b": "diffusion_pytorch_model-00002-of-00002.safetensors"}}
+    (tiny_pocket / "video" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"video/diffusion_pytorch_model-00002-of-00002.safetensors is missing; copy"):
+        prepared("temporal", tiny_shards, tiny_pocket)

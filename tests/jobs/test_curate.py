@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_named_and_looked_at_again(shards: Path, capsys):
     broken.write_bytes(bytes(data))
     assert main(["--shards", str(shards), "--best", "4"]) == 0
     out = capsys.readouterr().out
-    assert "not readable: renders/part-box-2-32.parquet row group 0 turntable box-2.1" in out
+    assert "not readable: renders/part-box-2-32.parquet row group 0 row 1" in out
     assert "not readable: renders/part-ball-1-32.parquet" in out
     assert "3 of 3 training assets kept" in out
     for place, whole in sound.items():

@@ -6,7 +6,7 @@ import torch
 from recon.cameras import Cameras, turntable
 from recon.config import FitConfig
 from recon.fit import Fitter
-from recon.hull import OUTSIDE, init_hull
+from recon.hull import OUTSIDE, init_hull, look_up
 
 SIZE = 48
 CAMERAS = turntable(0.3, SIZE)
@@ -86,6 +86,29 @@ def test_a_fit_from_the_hull_is_ahead_of_one_from_the_ball_and_repeats():
         found.append(fitter.gaussians.means)
     assert losses["hull"] < 0.5 * losses["ball"]
     assert torch.equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("count", [1, 2, 400])
+@pytest.mark.parametrize("pixels", [slice(0, 1), slice(23, 24)])
+def test_hardly_any_mask_still_gives_a_start_in_the_unit_ball(pixels, count):
+    alpha = torch.zeros(len(CAMERAS), SIZE, SIZE)
+    alpha[0, pixels, pixels] = 1
+    made = init_hull(1 - 0.5 * alpha[..., None].expand(-1, -1, -1, 3), alpha, CAMERAS, count, sh_degree=2)
+    assert len(made) == count
+    assert made.sh_degree == 2
+    assert made.means.norm(dim=-1).max() <= 1
+    assert made.standard_deviations.max() <= 0.5
+
+
+def test_views_that_do_not_have_a_place_in_the_picture_do_not_count():
+    close = turntable(0.3, SIZE)
+    Ks = close.Ks.clone()
+    Ks[:, :2, :2] *= 4  # only the middle is in the picture
+    covered, _ = look_up(
+        torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.95, 0.0]]), torch.zeros(len(close), SIZE, SIZE, 3),
+        torch.ones(len(close), SIZE, SIZE), Cameras(viewmats=close.viewmats, Ks=Ks, size=SIZE),
+    )  # fmt: skip
+    assert covered.tolist() == [1.0, 0.0]
 
 
 def test_an_unknown_start_is_refused():
