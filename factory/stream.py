@@ -174,10 +174,6 @@ class Shards:
             caption=self.captions.get(table["asset_id"][row].as_py(), caption),
         )  # fmt: skip
 
-    def forget(self) -> None:
-        """Drop what has been read."""
-        self._tables.clear()
-
     def _read(self, chunk: Chunk) -> Any:
         import pyarrow.parquet as pq
 
