@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from benchmarks.assets import load_assets
 
 if TYPE_CHECKING:
     from model.pocket.data import Batch, Turntable
-    from model.training import Training
+    from model.training import Recipe, Setting, Training
 
 WIDTHS = ((64, 128), (96, 192), (144, 288))
 LOOKS = (0.125, 0.25, 0.5, 1.0)
@@ -50,15 +50,15 @@ class Arguments:
     """Processor seconds of training for each case."""
 
 
-def rendered(folder: Path, split: str, limit: int | None) -> list[Turntable]:
-    """One turntable of each asset at 128 px."""
+def rendered(folder: Path, split: str, limit: int | None, size: int = 128) -> list[Turntable]:
+    """One turntable of each asset at `size` pixels."""
     from factory.meshes import load_mesh, render_turntable
     from model.pocket.data import Turntable
 
     found = []
     for index, asset in enumerate(load_assets(folder, split, limit)):
         elevation = float(np.radians(np.random.default_rng(index).uniform(0, 45)))
-        frames = render_turntable(load_mesh(asset.path), elevation, 128)
+        frames = render_turntable(load_mesh(asset.path), elevation, size)
         found.append(Turntable(frame=frames.__getitem__, count=len(frames), caption=asset.caption, elevation=elevation))
     return found
 
@@ -95,56 +95,79 @@ def image_at(widths: tuple[int, int], captions: list[str]) -> Any:
                      TrainConfig())  # fmt: skip
 
 
-def train(
-    training: Training, stream: Iterator[Batch], judged: list[tuple[int, Batch]], seconds: float
-) -> dict[str, Any]:
-    """Train until `seconds` of processor time are used; the loss is looked at on the way, outside that time."""
-    used, losses = 0.0, {}
-    for look in LOOKS:
-        while used < look * seconds:
-            began = time.process_time()
-            training.advance(stream)
-            used += time.process_time() - began
-        told = training.validate(judged)
-        losses[look] = round(told.get("diffusion", told["loss"]), 4)
-    parameters = sum(value.numel() for value in training.parameters.values())
-    return {"parameters": parameters, "steps": training.step, "loss": list(losses.values())}
-
-
-def case(recipe: Any, target: str, kind: dict[str, list[Turntable]], rate: float, seconds: float) -> dict[str, Any]:
-    """One case, trained at a constant rate."""
+def started(recipe: Any, target: str, rate: float) -> Training:
+    """A training at a constant rate, before its first step."""
     from factory.targets import TARGETS
     from model.config import Share, TrainConfig
     from model.training import Training
 
     size = TARGETS[target].drawing.batch
+    config = TrainConfig(learning_rate=rate, ema_decay=0.99, warmup_steps=50, num_steps=1_000_000, decay_share=0.0)
+    return Training(recipe, config, Share(total=size, micro=size, rounds=1))
+
+
+def advance(training: Training, stream: Iterator[Batch], seconds: float) -> float:
+    """Train for `seconds` of processor time; returns those used."""
+    began = time.process_time()
+    while (used := time.process_time() - began) < seconds:
+        training.advance(stream)
+    return used
+
+
+def case(recipe: Any, target: str, kind: dict[str, list[Turntable]], rate: float, seconds: float) -> dict[str, Any]:
+    """One case; the loss is looked at on the way, outside its time."""
+    from factory.targets import TARGETS
+
+    size = TARGETS[target].drawing.batch
     judged = batches(kind["val"], target, size, seed=1)
     fixed = [(number, next(judged)) for number in range(max(1, REPEATS * len(kind["val"]) // size))]
-    config = TrainConfig(learning_rate=rate, ema_decay=0.99, warmup_steps=50, num_steps=1_000_000, decay_share=0.0)
-    training = Training(recipe, config, Share(total=size, micro=size, rounds=1))
-    return train(training, batches(kind["train"], target, size, seed=2), fixed, seconds)
+    training, stream = started(recipe, target, rate), batches(kind["train"], target, size, seed=2)
+    used, losses = 0.0, []
+    for look in LOOKS:
+        used += advance(training, stream, look * seconds - used)
+        told = training.validate(fixed)
+        losses.append(round(told.get("diffusion", told["loss"]), 4))
+    parameters = sum(value.numel() for value in training.parameters.values())
+    return {"parameters": parameters, "steps": training.step, "loss": losses}
 
 
-def layers(kind: dict[str, list[Turntable]], seconds: float, folder: Path) -> dict[str, dict[str, Any]]:
-    """The turntable model from the image model, all layers and the temporal ones only, on the same views."""
+def turntable_weights(folder: Path, size: int) -> None:
+    """Copy the embedded weights to `folder`, `video` new: the image model with temporal layers for `size` pixels."""
     import torch
 
-    from model.config import TrainConfig
     from model.pocket import recipes
+    from model.pocket.autoencoder import PATCH
     from model.pocket.unet import PocketUNet
-    from model.training import Setting
     from model.weights import POCKET_WEIGHTS
 
     shutil.copytree(POCKET_WEIGHTS, folder)
     torch.manual_seed(0)
-    unet = PocketUNet(latent_channels=recipes.LATENT_CHANNELS, latent_size=8, widths=recipes.WIDTHS, temporal=True)
-    unet.load_state_dict(PocketUNet.from_pretrained(folder / "image").float().state_dict(), strict=False)
+    image = PocketUNet.from_pretrained(folder / "image").float()
+    sizes: dict[str, Any] = {key: value for key, value in image.config.items() if not key.startswith("_")}
+    unet = PocketUNet(**{**sizes, "latent_size": size // PATCH, "temporal": True})
+    unet.load_state_dict(image.state_dict(), strict=False)
     recipes.save_half(unet, folder / "video")
+
+
+def turntable_recipe(make: Callable[[Setting], Recipe], folder: Path, size: int) -> Recipe:
+    """`recipes.video` or `recipes.temporal` on the weights in `folder`, with one draw of noise levels for both."""
+    from model.config import TrainConfig
+    from model.training import Setting
+
+    config = TrainConfig(from_weights=True)
+    recipe = make(Setting(weights=folder, config=config, captions=[], size=size, scratch=folder))
+    recipe.loss.skew = SKEW  # pyright: ignore
+    return recipe
+
+
+def layers(kind: dict[str, list[Turntable]], seconds: float, folder: Path) -> dict[str, dict[str, Any]]:
+    """The turntable model from the image model, all layers and the temporal ones only, on the same views."""
+    from model.pocket import recipes
+
+    turntable_weights(folder, 128)
     found = {}
     for name, make in (("all layers", recipes.video), ("temporal layers", recipes.temporal)):
-        config = TrainConfig(from_weights=True)
-        recipe = make(Setting(weights=folder, config=config, captions=[], size=128, scratch=folder))
-        recipe.loss.skew = SKEW  # pyright: ignore
+        recipe = turntable_recipe(make, folder, 128)
         found[name] = case(recipe, "video", kind, 7e-4, seconds)
         print(line(name, found[name]), flush=True)
     return found
