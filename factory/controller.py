@@ -14,7 +14,7 @@ from typing import Any
 
 from factory.finetuning import publish, work
 from factory.lease import Lease
-from factory.shards import Index, choice_of, read_index
+from factory.shards import Index, NoTurntables, choice_of, read_index
 from factory.stopping import handler_kept
 from factory.store import StorageConfig, StorageError, open_store, pyarrow_filesystem, read_json
 from factory.targets import base_of, missing, needed, target_of
@@ -83,10 +83,10 @@ def _check_weights(name: str, weights: str, from_weights: bool, storage: Storage
 
 def _check_begun(begun: dict[str, Any], name: str, train: TrainConfig, out: str) -> None:
     """A ValueError where the run in `out` is of another target, or drew other turntables than `train` would."""
-    if begun["target"] != name:
-        raise ValueError(f"{out} holds a run of target {begun['target']}; give another --out")
+    if begun.get("target") != name:
+        raise ValueError(f"{out} holds a run of target {begun.get('target')}; give another --out")
     for setting in ("seed", "total_batch"):
-        before, now = begun["train"].get(setting), getattr(train, setting)
+        before, now = begun.get("train", {}).get(setting), getattr(train, setting)
         if before != now:
             raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
                              "turntables; give another --out")  # fmt: skip
@@ -126,18 +126,23 @@ def _curated_anew(made_of: dict[str, Any], storage: StorageConfig) -> bool:
 
 
 def _validation(shards: str, split: str | None, storage: StorageConfig, index: Index) -> Index | None:
-    """The validation split of the same kind of frames, None where there is none.
+    """The validation split, None where there is none.
 
     All its assets, also for a target that trains on one a noun: the loss is of things that were never seen.
+
+    Raises:
+        ValueError: when its frames or views are others than the training split's.
     """
     if split != "train":
         return None
     try:
         found = read_index(shards, "val", storage)
-    except ValueError:
+    except NoTurntables:
         return None
-    alike = (found.size, found.views, found.encoder) == (index.size, index.views, index.encoder)
-    return found if alike else None
+    if (found.size, found.views) != (index.size, index.views):
+        raise ValueError(f"{shards} has {index.views} views of {index.size} pixels for training and "
+                         f"{found.views} of {found.size} for validation; render both alike")  # fmt: skip
+    return found
 
 
 def train(run: Run) -> int:
@@ -157,6 +162,9 @@ def train(run: Run) -> int:
             Quarantine(store)(shard, reason)
         settings = {"target": run.target, "train": asdict(run.train), "workers": asdict(run.workers)}
         store.put("run.json", json.dumps(settings, indent=1).encode())
+        if run.index.unjudged:
+            print(f"{run.index.unjudged} assets came after `im3d curate` and are trained on as they are; "
+                  "run it again to have them judged")  # fmt: skip
         done = max(Checkpoints(store).steps(), default=0)
         if done >= run.train.num_steps:
             newest, _ = Checkpoints(store).latest()

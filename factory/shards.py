@@ -37,6 +37,10 @@ def split_of(asset_id: str, given: str | None = None) -> str:
     return "val" if int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT else "train"
 
 
+class NoTurntables(ValueError):
+    """The shards hold none of the split that was asked for."""
+
+
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Chunk:
     """The wanted rows of one row group of a shard."""
@@ -64,6 +68,8 @@ class Index:
     """The encoder of shards of latents, see `factory.latents.fingerprint`; "" for pictures."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Shards and rows that cannot be used, and why."""
+    unjudged: int = 0
+    """Assets that `im3d curate` did not know when it chose."""
     storage: StorageConfig | None = None
 
     def __len__(self) -> int:
@@ -86,16 +92,18 @@ def read_index(
         heed: leave out what `im3d curate` dropped.
 
     Raises:
-        ValueError: in one sentence, when there is nothing to train on or the shards do not go together.
+        NoTurntables: when there are none of the split.
+        ValueError: in one sentence, when the shards do not go together or none can be used.
     """
     store = folder_of(url, storage)
     groups, broken = _groups(store, url)
-    rows = _usable(groups, decisions(store) if heed else {}, broken, url)
+    decided = decisions(store) if heed else {}
+    rows = _usable(groups, decided, broken, url)
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
     if not wanted and any(split in (None, row.split) for row in rows):
         raise ValueError(f"{url}: curated.parquet drops every turntable of split {split!r}; curate it less strictly")
     if not wanted:
-        raise ValueError(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
+        raise NoTurntables(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
     size = _only({row.size for row in wanted}, url, "frames of {} pixels; render one size")
     views = _only({row.views for row in wanted}, url, "turntables of {} views; render one number")
     encoders = {group.encoder for group in groups}
@@ -115,6 +123,7 @@ def read_index(
         chunks=[Chunk(key=k, group=g, rows=tuple(r), size=bytes_of[k, g]) for (k, g), r in places.items()],
         captions={asset: captions[asset] for asset in sorted(assets)},
         size=size, views=views, encoder=encoders.pop(), quarantined=broken, storage=storage,
+        unjudged=len(assets - decided.keys()) if decided else 0,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ Only configurations and the first bytes of files are read, and no network is bui
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from factory.targets import UNNAMED
 PATCH = 16
 """Pixels of a frame for each position of the pocket autoencoder's latents, along a side."""
 SUFFIX = ".safetensors"
+NETWORK = re.compile(r"Model|UNet|Autoencoder|ControlNet")
+"""Classes in a model_index.json that have weights; schedulers, tokenizers and processors have none."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,15 +55,31 @@ class WeightFolder:
         for key in self._listed():
             if key not in sizes:
                 raise ValueError(f"{self.store.root}/{key} is missing; copy the folder {self.name} again")
+        for part, needs in self._parts().items():
+            if not any(key.startswith(f"{self.name}/{part}/") and key.endswith(needs) for key in self._keys()):
+                raise ValueError(f"{self.store.root}/{self.name}/{part} holds no *{needs}, which {self.kind} needs; "
+                                 f"copy the folder {self.name} again")  # fmt: skip
         for key in sorted(sizes):
             wanted = _told_size(self.store, key, sizes[key])
             if wanted != sizes[key]:
                 told = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
                 raise ValueError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
 
+    def _keys(self) -> list[str]:
+        return list(self.store.keys(f"{self.name}/"))
+
+    def _parts(self) -> dict[str, str]:
+        """What a pipeline's model_index.json lists, and how the name of a file ends that each part must hold."""
+        listed = {
+            name: part[1]
+            for name, part in self.config.items()
+            if isinstance(part, list) and len(part) == 2 and all(isinstance(word, str) for word in part)
+        }
+        return {name: SUFFIX if NETWORK.search(kind) else ".json" for name, kind in listed.items()}
+
     def _listed(self) -> list[str]:
         """The files that the indices of weights in several parts name."""
-        indices = [key for key in self.store.keys(f"{self.name}/") if key.endswith(f"{SUFFIX}.index.json")]
+        indices = [key for key in self._keys() if key.endswith(f"{SUFFIX}.index.json")]
         parts = {
             f"{index.rsplit('/', 1)[0]}/{part}"
             for index in indices

@@ -38,7 +38,7 @@ class DecoderLoss(nn.Module):
         self.model, self.config = model, config
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Terms]:
-        """The loss and the PSNR (dB) of the latents that carry no noise."""
+        """The loss, and the PSNR (dB) of the latents that carry no noise, where there are such."""
         images = batch.videos().flatten(0, 1)
         with torch.no_grad():
             latents = self.model.encode(images)
@@ -51,7 +51,7 @@ class DecoderLoss(nn.Module):
         edges = sum((decoded.diff(dim=d) - images.diff(dim=d)).abs().mean() for d in (-1, -2))
         clean = (level.flatten() <= 0).nonzero().flatten()
         mse = ((decoded[clean].clamp(-1, 1) - images[clean]) / 2).square().mean().clamp(min=1e-8)
-        return flat + edges, {"psnr": -10 * math.log10(mse.item())}
+        return flat + edges, {"psnr": -10 * math.log10(mse.item())} if len(clean) else {}
 
 
 def encoded(autoencoder: PocketAutoencoder, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,21 @@ def test_a_part_that_the_index_names_must_be_there(tiny_shards, tiny_pocket) -> 
     (tiny_pocket / "video" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"video/diffusion_pytorch_model-00002-of-00002.safetensors is missing; copy"):
         prepared("temporal", tiny_shards, tiny_pocket)
+
+
+@pytest.mark.parametrize(("part", "needs"), [("unet", ".safetensors"), ("scheduler", ".json")])
+def test_a_part_of_a_pipeline_must_be_there(tmp_path, shards_writer, tiny_i2vgen_xl, part, needs) -> None:
+    shards = shards_writer(tmp_path / "shards", {"box-0": "a red box"}, size=16)
+    shutil.copytree(tiny_i2vgen_xl, tmp_path / "i2vgen-xl")
+    assert prepared("i2vgen-xl", shards, tmp_path)
+    for path in (tmp_path / "i2vgen-xl" / part).glob(f"*{needs}"):
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"/i2vgen-xl/{part} holds no \*{needs}, which I2VGenXLPipeline needs"):
+        prepared("i2vgen-xl", shards, tmp_path)
+
+
+def test_validation_frames_of_another_size_are_refused(tmp_path, shards_writer, tiny_pocket) -> None:
+    shards = shards_writer(tmp_path / "shards", {"box-0": "a red box"}, size=32)
+    shards_writer(shards, {"ball-1": "a ball"}, size=48, split="val")
+    with pytest.raises(ValueError, match="16 views of 32 pixels for training and 16 of 48 for validation"):
+        prepared("autoencoder", shards, tiny_pocket)

@@ -73,9 +73,12 @@ def test_another_choice_judges_nothing_anew_and_new_shards_only(judged: Path, sh
     assert "row groups to" not in capsys.readouterr().out
     assert set(read_index(str(judged), "train").captions) == set(CAPTIONS)
     shards_writer(judged, {"box-7": "a red box"})
+    assert read_index(str(judged), "train").unjudged == 1
     assert main(["--shards", str(judged), "--best", "5", *VIEWS]) == 0
     assert f"1 of 6 row groups to {JudgeGroup.name}" in capsys.readouterr().out
-    assert "box-7" in read_index(str(judged), "train").captions
+    index = read_index(str(judged), "train")
+    assert "box-7" in index.captions
+    assert index.unjudged == 0
 
 
 def test_a_choice_of_nothing_is_refused(judged: Path, capsys):
