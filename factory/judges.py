@@ -34,7 +34,7 @@ from recon.elevation import (
 )
 from recon.masks import MaskNetwork, PocketMasker, mask_loss
 
-CLIP_VIEWS, CLIP_BATCH = 20480, 256
+CLIP_VIEWS = 20480
 """Pictures that the judge is trained on, and pictures a step."""
 
 
@@ -109,7 +109,7 @@ def clip(setting: Setting) -> Recipe:
     """Contrast pictures with captions (Radford et al. 2021); the judge shares nothing with the generators.
 
     The trunk is ImageNet's and stays as it is, so its features of `CLIP_VIEWS` augmented views are computed
-    once; the projection and the text tower learn on them in batches of `CLIP_BATCH`.
+    once; the projection and the text tower learn on them in batches.
     """
     model, tokenizer, config, words = _judge(setting)
     loss = ClipLoss(model, tokenizer)
@@ -125,7 +125,7 @@ def clip(setting: Setting) -> Recipe:
                 yield Picks(rows=torch.randint(CLIP_VIEWS, (share.micro,), generator=generator))
             step += 1
 
-    return Recipe(loss=loss, save=save, gather=loss.gather, feed=feed, batch=CLIP_BATCH)
+    return Recipe(loss=loss, save=save, gather=loss.gather, feed=feed)
 
 
 def _judge(setting: Setting) -> tuple[Any, Tokenizer, dict[str, Any], bytes]:

@@ -22,7 +22,7 @@ from factory.ledger import DEAD, Ledger
 from factory.pipeline import Step, run_line
 from factory.progress import Display
 from factory.schema import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
-from factory.shards import COLUMNS, Chunk, Index
+from factory.shards import COLUMNS, Chunk, Index, bytes_first
 from factory.stage import Row
 from factory.store import StorageConfig, open_store
 from factory.stream import Shards, noting
@@ -107,7 +107,7 @@ class GroupStage(Finish):
                 yield known[number] | {"number": number}, found
 
     def _columns(self, chunk: Chunk) -> list[Row]:
-        with self.root.open(chunk.key) as stream:
+        with bytes_first(self.root, chunk.key), self.root.open(chunk.key) as stream:
             file = pq.ParquetFile(stream)
             names = [name for name in ("turntable_id", *COLUMNS) if name in file.schema_arrow.names]
             return file.read_row_group(chunk.group, names).to_pylist()

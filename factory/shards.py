@@ -9,8 +9,9 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,7 +250,7 @@ def _look(store: Store, key: str) -> list[_Group] | str:
     import pyarrow.parquet as pq
 
     try:
-        with store.open(key) as stream:
+        with bytes_first(store, key), store.open(key) as stream:
             file = pq.ParquetFile(stream)
             metadata = file.schema_arrow.metadata or {}
             encoder = metadata.get(ENCODER, b"").decode()
@@ -270,6 +271,25 @@ def _group(file: Any, key: str, number: int, encoder: str) -> _Group:
     columns = file.read_row_group(number, COLUMNS).to_pydict()
     size = compressed_bytes(about)
     return _Group(key=key, number=number, columns=columns, views=views, size=size, encoder=encoder)
+
+
+@contextmanager
+def bytes_first(store: Store, key: str) -> Iterator[None]:
+    """Around decoding a file: when that fails and the bytes cannot be had either, the file is not to blame.
+
+    Raises:
+        StorageError: then.
+    """
+    try:
+        yield
+    except OSError as error:
+        try:
+            with store.open(key) as stream:
+                while stream.read(1 << 24):
+                    pass
+        except OSError:
+            raise StorageError(f"cannot read {store.root}/{key}: {error}") from error
+        raise
 
 
 def reason_of(error: Exception) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.shards import SHAPE, Chunk, Index, reason_of
+from factory.shards import SHAPE, Chunk, Index, bytes_first, reason_of
 from factory.store import StorageError, Store, open_store
 from model.config import Drawing
 
@@ -177,7 +177,7 @@ class Shards:
     def _read(self, chunk: Chunk) -> Any:
         import pyarrow.parquet as pq
 
-        with noting(self.note, chunk.key), self.store.open(chunk.key) as stream:
+        with noting(self.note, chunk.key), bytes_first(self.store, chunk.key), self.store.open(chunk.key) as stream:
             file = pq.ParquetFile(stream)
             held = "latents" if "latents" in file.schema_arrow.names else "frames"
             table = file.read_row_group(chunk.group, ["asset_id", "caption", "elevation", held])

@@ -30,6 +30,8 @@ class Target:
     """Weight folders that it builds on, and the class that each must hold."""
     captions: bool = True
     """Whether it learns from the captions."""
+    multiple: int = 16
+    """What the side of the frames is a multiple of, in pixels."""
     latents: bool = False
     """Whether it can learn from latents of the pocket autoencoder (`im3d encode`)."""
 
@@ -52,19 +54,19 @@ _POCKET, _JUDGES, _PAPER = "model.pocket.recipes", "factory.judges", "model.late
 TARGETS: dict[str, Target] = {
     "autoencoder": Target(
         recipe=f"{_POCKET}:autoencoder", drawing=Drawing(batch=16, views="any"), results=("autoencoder",), needs={},
-        captions=False,
+        captions=False, multiple=32,
     ),
     "image": Target(
         recipe=f"{_POCKET}:image", drawing=Drawing(batch=16, views="front", one_a_noun=True),
-        results=("image", "text_encoder"), needs=_AUTOENCODER, latents=True,
+        results=("image", "text_encoder"), needs=_AUTOENCODER, latents=True, multiple=32,
     ),
     "video": Target(
         recipe=f"{_POCKET}:video", drawing=Drawing(batch=8, views="some", count=4, roll_share=0.25),
-        results=("video",), needs={**_TEXT, "image": "PocketUNet"}, latents=True,
+        results=("video",), needs={**_TEXT, "image": "PocketUNet"}, latents=True, multiple=32,
     ),
     "temporal": Target(
         recipe=f"{_POCKET}:temporal", drawing=Drawing(batch=2, roll_share=0.25),
-        results=("video",), needs={**_TEXT, "video": "PocketUNet"}, latents=True,
+        results=("video",), needs={**_TEXT, "video": "PocketUNet"}, latents=True, multiple=32,
     ),
     "elevation": Target(
         recipe=f"{_JUDGES}:elevation", drawing=Drawing(batch=16, views="quarters", count=4),
@@ -77,7 +79,7 @@ TARGETS: dict[str, Target] = {
     "mask": Target(
         recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
     ),
-    "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=64, views="any"), results=("clip",), needs={}),
+    "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=256, views="any"), results=("clip",), needs={}),
     "i2vgen-xl": Target(
         recipe=f"{_PAPER}:i2vgen_xl", drawing=Drawing(batch=240), results=("i2vgen-xl-turntable",),
         needs={"i2vgen-xl": "I2VGenXLPipeline"},

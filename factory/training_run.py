@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from factory.shards import Index
 from factory.store import LocalStore, StorageConfig, Store, open_store, read_json
-from factory.targets import TARGETS
+from factory.targets import TARGETS, needed
 from model.config import Share, TrainConfig
 
 if TYPE_CHECKING:
     from factory.stream import Reader
     from model.training import Setting
 
-STOPPED = "stopped.json"
+STOPPED, DAMAGED, CAPTIONS = "stopped.json", "damaged.json", "captions.json"
 QUARANTINE = "quarantine"
 
 
@@ -57,6 +57,8 @@ class Run:
     workers: WorkersConfig
     index: Index
     validation: Index | None
+    built_on: dict[str, str] = field(default_factory=dict)
+    """What of the weights stays as it is, by folder, see `WeightFolder.fingerprint`."""
     storage: StorageConfig = field(default_factory=StorageConfig)
 
     @property
@@ -70,9 +72,15 @@ class Run:
         found = read_json(self.store, STOPPED)
         return found["reason"] if found else None
 
-    def share(self, batch: int | None = None) -> Share:
+    @property
+    def captions(self) -> list[str]:
+        """Every caption of the training assets when the run began: a vocabulary made of them stays the same."""
+        begun = read_json(self.store, CAPTIONS)
+        return begun["captions"] if begun else sorted(set(self.index.captions.values()))
+
+    def share(self) -> Share:
         """How a step is divided; raises ValueError when it does not come out even."""
-        return Share.of(self.train, batch or TARGETS[self.target].drawing.batch, self.workers.workers)
+        return Share.of(self.train, TARGETS[self.target].drawing.batch, self.workers.workers)
 
     def reader(self, rank: int = 0, workers: int = 1, index: Index | None = None) -> Reader:
         """Reads the stream of a worker."""
@@ -116,6 +124,6 @@ def setting_of(run: Run, scratch: Path) -> Setting:
     from model.training import Setting
 
     target = TARGETS[run.target]
-    weights = fetch(run.weights, [*target.needs, *target.results], scratch / "weights", run.storage)
-    captions = sorted(set(run.index.captions.values()))
-    return Setting(weights=weights, config=run.train, captions=captions, size=run.index.size, scratch=scratch)
+    read = [*needed(target, run.train.from_weights)]
+    weights = fetch(run.weights, read, scratch / "weights", run.storage)
+    return Setting(weights=weights, config=run.train, captions=run.captions, size=run.index.size, scratch=scratch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ import pyarrow as pa
 from factory.config import RenderConfig
 from factory.finishing import Finish
 from factory.keys import digest
+from factory.ledger import ROWS_PER_PART
 from factory.pipeline import Step
 from factory.prompt_row import ID_PATTERN
 from factory.readers import Raw, read_rows
 from factory.schema import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS, chosen
+from factory.shards import split_of
 from factory.stage import Row
-from factory.store import pyarrow_filesystem
+from factory.store import StorageConfig, StorageError, pyarrow_filesystem
 
 if TYPE_CHECKING:
     from factory.meshes import Mesh
@@ -31,18 +33,21 @@ if TYPE_CHECKING:
 
 _MOST_BENT = np.array([0.5, 0.5, 0.6, 1.2])
 """Lean in x and z, taper, twist in radians for each unit of height."""
-ASSEMBLED = "a thing"
-"""Caption of an object put together at random."""
+ASSEMBLED, ASSEMBLY = "a thing", "assembly"
+"""Caption of an object put together at random, and what its asset's id ends in."""
 _TEXTS = ("caption", "license", "source", "split")
 
 
-def read_assets(uri: str, limit: int | None = None, split: str | None = None) -> list[Row]:
+def read_assets(
+    uri: str, limit: int | None = None, split: str | None = None, storage: StorageConfig | None = None
+) -> list[Row]:
     """The assets of a table, checked.
 
     Args:
         uri: csv, jsonl or parquet with columns `path` and `caption`, and optionally `id`, `license`, `source`, `split`.
         limit: only the first assets, > 0.
-        split: only assets of this split.
+        split: only assets of this split, see `shards.split_of`.
+        storage: how s3:// is reached.
 
     Returns:
         Rows with the columns of ASSET_LINE but `turntable_id`; an unusable row carries its reason as `error`.
@@ -51,12 +56,12 @@ def read_assets(uri: str, limit: int | None = None, split: str | None = None) ->
         ValueError: when the table is missing, empty, without a `path` column, or an id repeats.
     """
     rows, seen = [], set()
-    for raw in read_rows(uri, "path"):
+    for raw in read_rows(uri, "path", storage):
         if limit is not None and len(rows) >= limit:
             break
-        if split is not None and raw.values.get("split") != split:
-            continue
         row = _asset(raw)
+        if split is not None and _split(row) != split:
+            continue
         if row["asset_id"] in seen:
             raise ValueError(f"{uri}: row {raw.number}: id {row['asset_id']!r} repeats; give each asset its own")
         seen.add(row["asset_id"])
@@ -88,6 +93,13 @@ class RenderWork:
 
     assets: Sequence[Row]
     config: RenderConfig
+    by_split: dict[str, list[Row]] = field(init=False)
+    """What is held back for validation is no part of what is trained on."""
+
+    def __post_init__(self) -> None:
+        self.by_split = {}
+        for asset in self.assets:
+            self.by_split.setdefault(_split(asset), []).append(asset)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -110,27 +122,32 @@ class RenderWork:
         return asset | {"turntable_id": turntable_id, "attempt": attempt} | shown
 
     def _companion(self, turntable_id: str, asset: Row, share: float) -> str | None:
-        """Path of another asset of the table, for the share of turntables that has one."""
+        """Path of another asset of the same split, for the share of turntables that has one."""
         random = _random("companion", turntable_id, self.config.seed)
-        other = self.assets[int(random.integers(len(self.assets)))]
+        others = self.by_split[_split(asset)]
+        other = others[int(random.integers(len(others)))]
         wanted = random.uniform() < share
         return other["path"] if wanted and other is not asset and not other["error"] else None
 
     def unusable(self) -> list[Row]:
         """Dead letters of the rows that the table itself disqualifies."""
-        numbers = range(len(self.assets) * self.config.turntables)
-        rows = [self.row(number, 1) for number in numbers]
-        unusable = {"error_stage": "assets", "error_type": "UnusableRow"}
-        return [
-            chosen(row | unusable | {"error_message": row["error"]}, RENDER_DEAD_LETTERS)
-            for row in rows
-            if row["error"]
-        ]
+        count, found = self.config.turntables, []
+        for place, asset in enumerate(self.assets):
+            if asset["error"]:
+                told = {"error_stage": "assets", "error_type": "UnusableRow", "error_message": asset["error"]}
+                rows = (self.row(number, 1) for number in range(place * count, (place + 1) * count))
+                found += [chosen(row | told, RENDER_DEAD_LETTERS) for row in rows]
+        return found
 
 
-def steps(config: RenderConfig, root: str, out: str, run_id: str) -> list[Step]:
+def rows_per_part(size: int) -> int:
+    """Turntables of a shard: as many bytes for frames of any `size` in pixels, about 40 MB of plain objects."""
+    return max(16, min(ROWS_PER_PART, ROWS_PER_PART * 128**2 // size**2))
+
+
+def steps(config: RenderConfig, root: str, out: str, run_id: str, storage: StorageConfig) -> list[Step]:
     """The chain, in order. `root`: the folder, local or s3://, that the assets' paths are relative to."""
-    arguments = {"config": config, "root": root, "out": out, "run_id": run_id}
+    arguments = {"config": config, "root": root, "out": out, "run_id": run_id, "storage": storage}
     return [Step(actor=RenderTurntables, pool=config.pool, arguments=arguments)]
 
 
@@ -140,10 +157,11 @@ class RenderTurntables(Finish):
     name, schema, dead_letters = RENDER_STAGE, RENDERS, RENDER_DEAD_LETTERS
 
     def __init__(
-        self, config: RenderConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
-    ) -> None:
-        self.root = root
-        super().__init__(config, out, run_id, threads, board)
+        self, config: RenderConfig, root: str, out: str, run_id: str, storage: StorageConfig, threads: int = 1,
+        board: Any = None,
+    ) -> None:  # fmt: skip
+        self.root, self.storage = root, storage
+        super().__init__(config, out, run_id, threads, board, storage)
 
     def make(self, row: Row) -> Row:
         """The views and cameras of one turntable; ValueError for a mesh that cannot be used."""
@@ -165,14 +183,14 @@ class RenderTurntables(Finish):
             "fov_degrees": orbit.fov_degrees,
             "distance": orbit.distance,
             "viewmats": cameras.viewmats.double().flatten(1).tolist(),
-        } | ({"caption": ASSEMBLED} if row["assembled"] else {})
+        } | (_own_name(row) if row["assembled"] else {})
 
     def _mesh(self, row: Row) -> Mesh:
         from factory.assembly import assembled
         from factory.variations import beside, warped
 
-        mesh = read_mesh(row["path"], self.root)
-        other = read_mesh(row["companion"], self.root) if row["companion"] else None
+        mesh = read_mesh(row["path"], self.root, self.storage)
+        other = read_mesh(row["companion"], self.root, self.storage) if row["companion"] else None
         _, _, warp, (scale, place) = drawn(row["turntable_id"], self.config)
         if row["assembled"]:
             mesh = assembled([mesh, other or mesh], _random("parts", row["turntable_id"], self.config.seed))
@@ -197,29 +215,39 @@ def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, Warp, 
     return elevation, start if config.random_start else 0.0, warp, (random.uniform(0.4, 1), random.uniform(0, math.tau))
 
 
+def _own_name(row: Row) -> Row:
+    """An object put together is an asset of its own: captions and choices of the one it is named after are not its."""
+    return {"asset_id": f"{row['asset_id']}.{ASSEMBLY}", "caption": ASSEMBLED, "split": _split(row)}
+
+
+def _split(asset: Row) -> str:
+    return split_of(asset["asset_id"], asset.get("split"))
+
+
 def _random(purpose: str, turntable_id: str, seed: int) -> np.random.Generator:
     return np.random.default_rng(int(digest(purpose, turntable_id, str(seed)), 16))
 
 
-def read_mesh(path: str, root: str) -> Mesh:
+def read_mesh(path: str, root: str, storage: StorageConfig | None = None) -> Mesh:
     """An asset's mesh, see `read_asset`; ValueError for one that cannot be used."""
     from factory.meshes import load_mesh
 
-    return load_mesh(read_asset(path, root), PurePosixPath(path).suffix.lower().lstrip("."))
+    return load_mesh(read_asset(path, root, storage), PurePosixPath(path).suffix.lower().lstrip("."))
 
 
-def read_asset(path: str, root: str) -> bytes:
+def read_asset(path: str, root: str, storage: StorageConfig | None = None) -> bytes:
     """A mesh's bytes; `path` is relative to `root` and may not leave it.
 
     Raises:
         ValueError: when it leaves the folder, is missing or is too large to be a mesh.
+        StorageError: when the storage fails.
     """
     from factory.meshes import MAX_FILE_BYTES
 
     parts = PurePosixPath(path).parts
     if "://" in path or ".." in parts or path.startswith("/") or "\0" in path:
         raise ValueError(f"path {path[:200]!r} leaves the assets' folder; keep meshes below it or see --asset-root")
-    filesystem, place = pyarrow_filesystem(f"{root.rstrip('/')}/{path}")
+    filesystem, place = pyarrow_filesystem(f"{root.rstrip('/')}/{path}", storage)
     try:
         with filesystem.open_input_file(place) as stream:
             if stream.size() > MAX_FILE_BYTES:
@@ -227,3 +255,5 @@ def read_asset(path: str, root: str) -> bytes:
             return stream.read()
     except FileNotFoundError as error:
         raise ValueError(f"no file {path!r} in the assets' folder") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path!r} in the assets' folder: {error}") from error

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from factory.keys import digest
 from factory.store import StorageConfig, Store, open_store, read_json
 from factory.targets import UNNAMED
 
 PATCH = 16
 """Pixels of a frame for each position of the pocket autoencoder's latents, along a side."""
 SUFFIX = ".safetensors"
+SAMPLED_TENSORS, SAMPLED_BYTES = 8, 4096
+"""What a fingerprint reads of each file: training changes every number, so a few tell."""
 NETWORK = re.compile(r"Model|UNet|Autoencoder|ControlNet")
 """Classes in a model_index.json that have weights; schedulers, tokenizers and processors have none."""
 
@@ -65,6 +68,14 @@ class WeightFolder:
                 told = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
                 raise ValueError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
 
+    def fingerprint(self, without: str = "") -> str:
+        """A digest of samples of the weights; tensors whose names hold `without`, where given, do not count."""
+        seen = []
+        for key in self._keys():
+            if key.endswith(SUFFIX):
+                seen += _samples(self.store, key, without)
+        return digest(*seen)
+
     def _keys(self) -> list[str]:
         return list(self.store.keys(f"{self.name}/"))
 
@@ -86,6 +97,20 @@ class WeightFolder:
             for part in (read_json(self.store, index) or {}).get("weight_map", {}).values()
         }
         return sorted(parts)
+
+
+def _samples(store: Store, key: str, without: str) -> list[str]:
+    """Name, shape and first bytes of some tensors of a safetensors file."""
+    with store.open(key) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        names = sorted(name for name in header if name != "__metadata__" and not (without and without in name))
+        found = []
+        for name in names[:: max(1, len(names) // SAMPLED_TENSORS)]:
+            begin, end = header[name]["data_offsets"]
+            stream.seek(8 + length + begin)
+            found += [name, str(header[name]["shape"]), stream.read(min(end - begin, SAMPLED_BYTES)).hex()]
+    return found
 
 
 def _told_size(store: Store, key: str, size: int) -> int | None:

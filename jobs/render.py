@@ -14,12 +14,15 @@ from typing import Annotated
 import tyro
 
 from factory.config import RenderConfig
+from factory.store import StorageConfig
 from jobs.settings import guarded, settle
 
 
 @dataclass(kw_only=True, slots=True)
 class Render:
-    """Render turntables of meshes as training data. Run it again and it renders what is missing."""
+    """Render turntables of meshes as training data.
+
+    Run it again and it renders what is missing, dead letters too."""
 
     assets: str
     """Table of assets, a local path or s3:// address: .csv, .jsonl or .parquet with `path` (GLB, glTF or OBJ),
@@ -33,6 +36,7 @@ class Render:
     limit: int | None = None
     """Only the first assets."""
     settings: Annotated[RenderConfig, tyro.conf.arg(name="")] = field(default_factory=RenderConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,26 +49,28 @@ def run(job: Render) -> int:
     """Render what the output folder lacks; returns the exit code."""
     from factory.finishing import line_config
     from factory.lease import Lease
-    from factory.ledger import RENDERS, Ledger
+    from factory.ledger import DEAD, RENDERS, Ledger
     from factory.pipeline import run_line
     from factory.progress import Display
     from factory.schema import RENDER_DEAD_LETTERS
     from factory.store import open_store
-    from factory.turntables import RenderWork, read_assets, steps
+    from factory.turntables import RenderWork, read_assets, rows_per_part, steps
 
-    work = RenderWork(assets=read_assets(job.assets, job.limit, job.split), config=job.settings)
+    work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
     root = job.asset_root or job.assets.rpartition("/")[0] or "."
-    store = open_store(job.out)
+    store = open_store(job.out, job.storage)
     with Lease(store) as lease:
         store.sweep()
         settle(store, job.settings.identity())
-        ledger = Ledger(store, RENDERS, lease=lease)
+        ledger = Ledger(store, RENDERS, rows_per_part(job.settings.size), lease)
+        ledger.publish()
+        ledger.revive({row["turntable_id"] for row in ledger.rows(DEAD, ["turntable_id"])} & set(work.ids))
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         ids = work.ids
-        missing = sum(work_id not in ledger for work_id in ids)
+        missing = len(ledger.missing(ids))
         if missing:
             print(f"{missing} of {len(ids)} turntables to render")
-            chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12])
+            chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12], job.storage)
             run_line(work, chain, line_config(job.settings.pool, job.settings.address), ledger, Display())
         else:
             ledger.publish()

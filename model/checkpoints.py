@@ -61,8 +61,11 @@ class Checkpoints:
     def __init__(self, store: Files, keep_last: int = 2) -> None:
         self.store, self.keep_last = store, keep_last
 
-    def save(self, step: int, state: State, validation: float | None) -> None:
-        """Write a checkpoint, then delete those that are neither recent nor best."""
+    def save(self, step: int, state: State, validation: float | None, judged_on: str | None = None) -> None:
+        """Write a checkpoint, then delete those that are neither recent nor best.
+
+        `judged_on` names what `validation` was measured on: losses compare where it is the same.
+        """
         from safetensors.torch import save
 
         digests = {}
@@ -70,7 +73,7 @@ class Checkpoints:
             data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
             digests[part] = hashlib.sha256(data).hexdigest()
             self.store.put(f"{_folder(step)}/{part}.safetensors", data)
-        record = {"step": step, "validation": validation, "sha256": digests}
+        record = {"step": step, "validation": validation, "judged_on": judged_on, "sha256": digests}
         self.store.put(f"{_folder(step)}/state.json", json.dumps(record).encode())
         kept = {*self.steps()[-self.keep_last :], self.best()}
         for old in self.steps():
@@ -83,7 +86,8 @@ class Checkpoints:
         return sorted(int(parts[1].removeprefix("step-")) for parts in names if parts[-1] == "state.json")
 
     def best(self) -> int | None:
-        """The step of the lowest validation loss; the last step where none was measured; None without checkpoints."""
+        """The step of the lowest validation loss of those measured as the newest; the newest itself where that was
+        not measured; None without checkpoints."""
         return next(iter(self._ranked()), None)
 
     def load_best(self) -> tuple[Checkpoint, list[str]]:
@@ -101,14 +105,18 @@ class Checkpoints:
         raise ValueError("no checkpoint is whole; run the training again, into another --out")
 
     def _ranked(self) -> list[int]:
-        """Steps whose record can be read, best first: by validation loss, then those without one, newest first."""
-        losses = {}
+        """Steps whose record can be read, best first: those measured as the newest by loss, then the newest others."""
+        records = {}
         for step in self.steps():
             with suppress(ValueError):
-                losses[step] = self._record(step)["validation"]
-        measured = {step: loss for step, loss in losses.items() if loss is not None and math.isfinite(loss)}
-        rest = sorted(losses.keys() - measured.keys(), reverse=True)
-        return [*sorted(measured, key=lambda step: (measured[step], step)), *rest]
+                records[step] = self._record(step)
+        if not records:
+            return []
+        newest = records[max(records)]
+        losses = {step: record["validation"] for step, record in records.items() if _comparable(record, newest)}
+        rest = sorted(records.keys() - losses.keys(), reverse=True)
+        best = sorted(losses, key=lambda step: (losses[step], step))
+        return [*rest, *best] if newest["validation"] is None else [*best, *rest]
 
     def load(self, step: int) -> Checkpoint:
         """Read a checkpoint.
@@ -148,11 +156,16 @@ class Checkpoints:
     def _record(self, step: int) -> dict[str, Any]:
         try:
             record = json.loads(self.store.get(f"{_folder(step)}/state.json"))
-        except ValueError:
+        except (KeyError, ValueError):
             record = None
         if not isinstance(record, dict) or not {"step", "validation", "sha256"} <= record.keys():
             raise ValueError(f"checkpoint of step {step} is damaged: state.json is not what was written")
         return record
+
+
+def _comparable(record: dict[str, Any], newest: dict[str, Any]) -> bool:
+    loss = record["validation"]
+    return loss is not None and math.isfinite(loss) and record.get("judged_on") == newest.get("judged_on")
 
 
 def _folder(step: int) -> str:

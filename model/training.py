@@ -58,8 +58,6 @@ class Recipe:
     """Prefixes of the parameters that `gather` sets; checkpoints keep them beside the trained ones."""
     feed: Callable[[Share, World, int], Iterator[Any]] | None = None
     """Batches from a step on that take the place of the stream, once `gather` has run."""
-    batch: int | None = None
-    """How many a step then takes."""
     sheet: Callable[[Any], np.ndarray] | None = None
     """Pictures uint8 [B,N,S,S,3|4] made for a batch."""
 
@@ -207,16 +205,19 @@ class Training:
         return mean_row([every[number] for number in sorted(every)])
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Weights, average and optimiser as whole tensors by name; every worker calls it."""
-        moments = {
-            f"{key}.{name}": whole(value) if value.ndim else value.detach().cpu().reshape(1)
+        """Weights, average and optimiser as whole tensors by name; every worker calls it, only the first keeps them."""
+        slots = {
+            f"{key}.{name}": value if value.ndim else value.reshape(1)
             for name, parameter in self.parameters.items()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
-        if self.scaler.is_enabled():
-            moments |= {f"scaler.{k}": torch.tensor([float(v)]) for k, v in self.scaler.state_dict().items()}
-        kept = {name: whole(p) for name, p in self.kept.items()}
-        return {"weights": kept, "average": {n: whole(v) for n, v in self.average.items()}, "optimizer": moments}
+        slots |= {f"scaler.{k}": torch.tensor([float(v)]) for k, v in self.scaler.state_dict().items()}
+        parts = {"weights": self.kept, "average": self.average, "optimizer": slots}
+        return {part: self._whole(tensors) for part, tensors in parts.items()}
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
+        return {name: tensor for name, tensor in gathered if self.world.rank == 0}
 
     def load(self, state: dict[str, dict[str, Tensor]], step: int) -> None:
         """Go on from `state`.
@@ -229,13 +230,16 @@ class Training:
         moments = state["optimizer"]
         for name, parameter in self.parameters.items():
             if f"exp_avg.{name}" in moments:
-                slots: dict[str, Any] = {"step": moments[f"step.{name}"].reshape(())}
+                steps = moments[f"step.{name}"].reshape(()).to(self.world.device)
+                slots: dict[str, Any] = {"step": steps}
                 for key in ("exp_avg", "exp_avg_sq"):
                     slots[key] = torch.zeros_like(parameter)
                     assign(slots[key], moments[f"{key}.{name}"])
                 self.optimizer.state[parameter] = slots
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict({k: moments[f"scaler.{k}"].item() for k in self.scaler.state_dict()})
+        scaling = {k: type(v)(moments[f"scaler.{k}"].item()) for k, v in self.scaler.state_dict().items()
+                   if f"scaler.{k}" in moments}  # fmt: skip
+        if scaling:
+            self.scaler.load_state_dict(scaling)
         self.step = step
 
 

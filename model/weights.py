@@ -16,6 +16,8 @@ from torch import nn
 from model.config import Device, Precision
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
+SIBLINGS = ("autoencoder", "text_encoder")
+"""The folders beside a pocket generator's own that it needs."""
 _CACHE = Path(os.environ.get("IM3D_CACHE") or Path.home() / ".cache" / "im3d-factory")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -72,8 +74,11 @@ def _copied(address: str) -> Path:
     from pyarrow import fs
 
     try:
-        source, path = fs.FileSystem.from_uri(address)
-        found = source.get_file_info(fs.FileSelector(path, recursive=True))
+        source, path = fs.FileSystem.from_uri(address.rstrip("/"))
+        parent, _, name = path.rpartition("/")
+        folders = [name, *SIBLINGS] if _is_pocket(source, path) else [name]
+        found = [item for folder in folders
+                 for item in source.get_file_info(fs.FileSelector(f"{parent}/{folder}", recursive=True))]  # fmt: skip
         listed = sorted(f"{item.path} {item.size} {item.mtime_ns}" for item in found if item.is_file)
         target = _CACHE / hashlib.sha256("\n".join([address, *listed]).encode()).hexdigest()[:16]
         _CACHE.mkdir(parents=True, exist_ok=True)
@@ -81,12 +86,22 @@ def _copied(address: str) -> Path:
             if not target.exists():
                 growing = target.with_suffix(".growing")
                 shutil.rmtree(growing, ignore_errors=True)
-                growing.mkdir()
-                fs.copy_files(path, str(growing), source, fs.LocalFileSystem())
+                for folder in folders:
+                    (growing / folder).mkdir(parents=True)
+                    fs.copy_files(f"{parent}/{folder}", str(growing / folder), source, fs.LocalFileSystem())
                 growing.rename(target)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
-    return target
+    return target / name
+
+
+def _is_pocket(source: Any, path: str) -> bool:
+    """Whether a remote folder holds one of our own generators."""
+    try:
+        with source.open_input_stream(f"{path}/config.json") as stream:
+            return str(json.loads(stream.read()).get("_class_name")).startswith("Pocket")
+    except FileNotFoundError:
+        return False
 
 
 def read_json(file: Path) -> dict[str, Any]:

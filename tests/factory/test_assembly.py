@@ -63,5 +63,8 @@ def test_the_share_of_assemblies_is_drawn_by_turntable_and_names_another_asset()
     assert 0.33 < np.mean([row["assembled"] for row in rows]) < 0.47
     assert {row["companion"] for row in rows if not row["assembled"]} == {None}
     assert {row["companion"] for row in rows if row["assembled"] and row["asset_id"] == "a"} == {"b.glb", None}
+    held_back = [asset | {"asset_id": "v", "path": "v.glb", "split": "val"} for asset in assets[:1]]
+    mixed = RenderWork(assets=[*assets, *held_back], config=RenderConfig(turntables=300, assemblies=0.4))
+    assert "v.glb" not in {mixed.row(number, 1)["companion"] for number in range(len(mixed.ids))}
     with pytest.raises(ValueError, match=r"assemblies is 1.5; it must lie in \[0, 1\]"):
         RenderConfig(assemblies=1.5)

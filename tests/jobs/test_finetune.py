@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from factory import controller
 from factory.finetuning import train_worker
@@ -72,10 +72,9 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
 @pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
 def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
     monkeypatch.setattr("factory.judges.CLIP_VIEWS", 64)
-    monkeypatch.setattr("factory.judges.CLIP_BATCH", 16)
     steps = {"elevation": 40, "mask": 20, "clip": 6}[target]
     flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
-    flags += ["--train.total-batch", "4"] if target != "clip" else []
+    flags += ["--train.total-batch", "16" if target == "clip" else "4"]
     assert finetune(target, tiny_shards, tmp_path, tmp_path / "run", *flags, steps=steps) == 0
     assert (tmp_path / target / "model.safetensors").is_file()
     losses = [row["loss"] for row in read_log(LocalStore(str(tmp_path / "run")))]
@@ -211,6 +210,23 @@ def test_the_best_checkpoint_is_whole_and_measured(tmp_path, tiny_shards, tiny_p
     found, problems = checkpoints.load_best()
     assert found.step == 3
     assert "step 2 is damaged" in problems[0]
+
+
+def test_a_run_keeps_to_its_vocabulary_and_to_what_it_was_begun_on(
+    tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys
+):
+    shards, run = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(tiny_shards, shards)
+    assert finetune("image", shards, tiny_pocket, run, "--train.total-batch", "2") == 0
+    words = (tiny_pocket / "text_encoder" / "tokenizer.json").read_bytes()
+    shards_writer(shards, {"box-8": "a marvellous zebra crossing"})
+    assert finetune("image", shards, tiny_pocket, run, "--train.total-batch", "2", steps=3) == 0
+    assert (tiny_pocket / "text_encoder" / "tokenizer.json").read_bytes() == words
+    path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    capsys.readouterr()
+    wanted = "was begun on another autoencoder than"
+    assert wanted in refused(capsys, "image", shards, tiny_pocket, run, "--train.total-batch", "2")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments) -> str:

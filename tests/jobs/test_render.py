@@ -15,6 +15,7 @@ import trimesh
 from PIL import Image
 
 from factory.config import RenderConfig
+from factory.shards import read_index, split_of
 from factory.turntables import RenderWork, drawn, read_assets
 from jobs import render
 from recon.cameras import turntable
@@ -76,10 +77,23 @@ def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.Ca
     assert sorted(r["turntable_id"] for r in dead) == [f"{n}.{k}" for n in ("broken", "gone", "out") for k in (0, 1)]
     assert {r["error_stage"] for r in dead} == {"render"}
     assert "cannot read this glTF" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
+    (tmp_path / "assets" / "broken.glb").write_bytes((tmp_path / "assets" / "red.glb").read_bytes())
     assert render.main(flags) == 1
+    assert "6 of 12 turntables to render" in capsys.readouterr().out
+    assert render.main([*flags, "--limit", "4"]) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert render.main([*flags, "--seed", "5"]) == 2
     assert "was made with seed 0, now 5: choose another --out" in capsys.readouterr().err
+
+
+def test_objects_put_together_are_assets_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = ["--assets", str(table(tmp_path / "assets")), "--out", str(out), "--size", "32", "--assemblies", "1"]
+    assert render.main([*flags, "--limit", "1", "--pool.actors", "1"]) == 0
+    index = read_index(str(out), None)
+    assert index.captions == {"red.assembly": "a thing"}
+    (row,) = pq.read_table(next((out / "renders").glob("*.parquet"))).to_pylist()
+    assert (row["turntable_id"], row["split"]) == ("red.0", split_of("red"))
 
 
 def test_views_depend_on_seed_and_id_only() -> None:

@@ -298,6 +298,29 @@ def test_training_resumes_exactly(tmp_path):
     assert not torch.equal(whole.average["line.0.weight"], whole.parameters["line.0.weight"])
 
 
+def test_half_precision_goes_on_with_its_scale_and_begins_one_where_there_is_none():
+    for before in ("float16", "float32"):
+        first, again = regression(precision=before), regression(precision="float16")
+        train(first, numbers(0), lambda row: None, lambda: None)
+        again.load(first.state(), first.step)
+        assert again.scaler.get_scale() == (first.scaler.get_scale() if before == "float16" else 2.0**16)
+        assert np.isfinite(again.advance(numbers(20))["loss"])
+
+
+def test_only_the_first_worker_keeps_a_copy_of_the_state():
+    other = regression()
+    other.world = World(rank=1)
+    assert other.state() == {"weights": {}, "average": {}, "optimizer": {}}
+
+
+@pytest.mark.parametrize(("last", "best"), [((0.9, "a"), 1), ((0.5, "b"), 3), ((None, None), 3), ((math.nan, "a"), 1)])
+def test_losses_on_other_turntables_do_not_compare(tmp_path, last, best):
+    checkpoints = Checkpoints(LocalStore(str(tmp_path)), keep_last=9)
+    for step, (loss, judged_on) in enumerate([(0.1, "a"), (0.2, "a"), last], 1):
+        checkpoints.save(step, {}, loss, judged_on)
+    assert checkpoints.best() == best
+
+
 def test_a_checkpoint_of_another_model_is_refused():
     with pytest.raises(ValueError, match=r"another model's: only one of the two has line\.0\.bias"):
         regression().load({"weights": {}, "average": {}, "optimizer": {}}, 1)
