@@ -8,11 +8,12 @@ ASSETS ?=
 POCKET ?= runs/pocket
 STEPS ?=
 DEMO ?= runs/demo
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint bench pocket
+.PHONY: help venv demo test faults lint bench pocket
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -29,8 +30,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
 	$(BIN)/python -m jobs.generate --preset pocket --prompts examples/prompts.jsonl --limit $(LIMIT) --out $(DEMO)
 
-test: venv ## Run the tests, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: venv ## Run the tests but those of faults, two files at a time
+	$(BIN)/python -m pytest -m "not faults" $(TOGETHER)
+
+faults: venv ## Run the tests that kill processes, lose nodes and break storage
+	$(BIN)/python -m pytest -m faults $(TOGETHER)
 
 lint: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(PACKAGES) tests

@@ -24,7 +24,7 @@ from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 STEPS, SAVE_EVERY = 30, 5
 
 

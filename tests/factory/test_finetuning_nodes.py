@@ -20,7 +20,7 @@ from factory.training_run import Run, WorkersConfig
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 STEPS, SAVE_EVERY = 8, 3
 
 

@@ -21,7 +21,7 @@ from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("s3")]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900), pytest.mark.usefixtures("s3")]
 
 
 def upload(folder: Path, url: str) -> str:

@@ -15,7 +15,7 @@ from benchmarks.s3_server import CREDENTIALS
 from factory.s3 import S3Store
 from factory.store import StorageConfig, StorageError, open_store
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(200)]
 
 
 @pytest.fixture

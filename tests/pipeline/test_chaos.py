@@ -16,7 +16,7 @@ from factory.store import StorageConfig, open_store
 
 COUNT, KINDS = 16, ("driver", "actor")
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
 def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:

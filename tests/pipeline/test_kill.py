@@ -18,7 +18,7 @@ from benchmarks.storm import still_working
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 16
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 def start(out: Path) -> subprocess.Popen[str]:

@@ -30,7 +30,7 @@ from factory.store import open_store
 from factory.work import PromptWork
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 class Paint(Stage):

@@ -31,7 +31,7 @@ from factory.store import open_store
 from factory.work import PromptWork
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 COUNT = 30
 
 
