@@ -90,6 +90,18 @@ def test_weights_at_an_address_are_fetched_once_a_machine(
         weights.locate("file:///nowhere/at/all", "image")
 
 
+def test_a_pocket_generator_at_an_address_brings_what_lies_beside_it(
+    tiny_pocket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model import weights
+
+    monkeypatch.setattr(weights, "_CACHE", tmp_path / "cache")
+    folder = weights.locate(f"{tiny_pocket.as_uri()}/image/", "image")
+    assert folder.name == "image"
+    for part in ("image", "autoencoder", "text_encoder"):
+        assert weights.revision_of(folder.parent / part) == weights.revision_of(tiny_pocket / part)
+
+
 @pytest.mark.parametrize(
     ("prompts", "seeds", "message"),
     [([], [], "batch is empty"), (["a", "b"], [1], "2 prompts but 1 seeds")],
