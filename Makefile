@@ -8,7 +8,6 @@ ASSETS ?=
 POCKET ?= runs/pocket
 STEPS ?=
 DEMO ?= runs/demo
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
@@ -31,10 +30,10 @@ demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
 	$(BIN)/python -m jobs.generate --preset pocket --prompts examples/prompts.jsonl --limit $(LIMIT) --out $(DEMO)
 
 test: venv ## Run the tests but those of faults, two files at a time
-	$(BIN)/python -m pytest -m "not faults" $(TOGETHER)
+	$(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: venv ## Run the tests that kill processes, lose nodes and break storage
-	$(BIN)/python -m pytest -m faults $(TOGETHER)
+faults: venv ## Run the tests that kill processes, lose nodes and break storage, one by one
+	$(BIN)/python -m pytest -m faults
 
 lint: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(PACKAGES) tests
