@@ -8,6 +8,7 @@ ASSETS ?=
 POCKET ?= runs/pocket
 STEPS ?=
 DEMO ?= runs/demo
+FAULTS = $(shell grep -l 'pytest.mark.faults' tests/*/*.py)
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
@@ -32,8 +33,8 @@ demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
 test: venv ## Run the tests but those of faults, two files at a time
 	$(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile --no-loadscope-reorder
 
-faults: venv ## Run the tests that kill processes, lose nodes and break storage, one by one
-	$(BIN)/python -m pytest -m faults
+faults: venv ## Run the tests that kill processes, lose nodes and break storage, each file in a process of its own
+	@for file in $(FAULTS); do $(BIN)/python -m pytest $$file || exit 1; done
 
 lint: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(PACKAGES) tests
