@@ -141,7 +141,7 @@ class RenderWork:
 
 
 def rows_per_part(size: int) -> int:
-    """Turntables of a shard: as many bytes for frames of any `size` in pixels, about 40 MB of plain objects."""
+    """Turntables of a shard: the fewer the larger their frames, of `size` pixels a side, but at least 16."""
     return max(16, min(ROWS_PER_PART, ROWS_PER_PART * 128**2 // size**2))
 
 

@@ -64,9 +64,9 @@ def run(job: Render) -> int:
         settle(store, job.settings.identity())
         ledger = Ledger(store, RENDERS, rows_per_part(job.settings.size), lease)
         ledger.publish()
-        ledger.revive({row["turntable_id"] for row in ledger.rows(DEAD, ["turntable_id"])} & set(work.ids))
-        ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         ids = work.ids
+        ledger.revive({row["turntable_id"] for row in ledger.rows(DEAD, ["turntable_id"])} & set(ids))
+        ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         missing = len(ledger.missing(ids))
         if missing:
             print(f"{missing} of {len(ids)} turntables to render")

@@ -115,3 +115,13 @@ def test_accepted_changes_are_written_down(tmp_path: Path, monkeypatch: pytest.M
     assert generate.main([*flags, "--fit.iterations", "31", "--accept-changes"]) == 0
     assert read_yaml(tmp_path / "out" / "config.yaml", FactoryConfig()).fit.iterations == 31
     assert generate.main([*flags, "--accept-changes", "--new-run"]) == 2
+
+
+def test_what_lies_beside_a_pocket_generator_belongs_to_it(tiny_pocket) -> None:
+    config = preset("pocket")
+    config = dataclasses.replace(config, image=dataclasses.replace(config.image, model=str(tiny_pocket / "image")))
+    before = identity.weights_of(config)
+    path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes() + b"\0")
+    after = identity.weights_of(config)
+    assert {name for name in after if after[name] != before[name]} == {"image autoencoder"}

@@ -16,7 +16,7 @@ from PIL import Image
 
 from factory.config import RenderConfig
 from factory.shards import read_index, split_of
-from factory.turntables import RenderWork, drawn, read_assets
+from factory.turntables import RenderWork, drawn, read_assets, rows_per_part
 from jobs import render
 from recon.cameras import turntable
 
@@ -94,6 +94,10 @@ def test_objects_put_together_are_assets_of_their_own(tmp_path: Path) -> None:
     assert index.captions == {"red.assembly": "a thing"}
     (row,) = pq.read_table(next((out / "renders").glob("*.parquet"))).to_pylist()
     assert (row["turntable_id"], row["split"]) == ("red.0", split_of("red"))
+
+
+def test_shards_of_large_frames_hold_fewer_turntables() -> None:
+    assert [rows_per_part(size) for size in (64, 128, 256, 512, 2048)] == [256, 256, 64, 16, 16]
 
 
 def test_views_depend_on_seed_and_id_only() -> None:
