@@ -44,9 +44,9 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     import torch
 
-    from factory.meshes import load_mesh, render_turntable
     from model.pocket.autoencoder import PocketAutoencoder
     from recon.masks import PocketMasker
+    from recon.meshes.load import load_mesh, render_turntable
 
     autoencoder = PocketAutoencoder.from_pretrained(arguments.weights, torch_dtype=torch.float32).eval()
     masker, rows, pictures = PocketMasker.load(), [], []

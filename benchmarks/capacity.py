@@ -52,8 +52,8 @@ class Arguments:
 
 def rendered(folder: Path, split: str, limit: int | None, size: int = 128) -> list[Turntable]:
     """One turntable of each asset at `size` pixels."""
-    from factory.meshes import load_mesh, render_turntable
     from model.pocket.data import Turntable
+    from recon.meshes.load import load_mesh, render_turntable
 
     found = []
     for index, asset in enumerate(load_assets(folder, split, limit)):
@@ -65,7 +65,7 @@ def rendered(folder: Path, split: str, limit: int | None, size: int = 128) -> li
 
 def batches(turntables: list[Turntable], target: str, size: int, seed: int) -> Iterator[Batch]:
     """Endless batches of random turntables, drawn as the target draws them."""
-    from factory.targets import TARGETS
+    from factory.training.finetune.targets import TARGETS
     from model.pocket.data import draw, stack
     from model.training import generator_of
 
@@ -97,7 +97,7 @@ def image_at(widths: tuple[int, int], captions: list[str]) -> Any:
 
 def started(recipe: Any, target: str, rate: float) -> Training:
     """A training at a constant rate, before its first step."""
-    from factory.targets import TARGETS
+    from factory.training.finetune.targets import TARGETS
     from model.config import Share, TrainConfig
     from model.training import Training
 
@@ -116,7 +116,7 @@ def advance(training: Training, stream: Iterator[Batch], seconds: float) -> floa
 
 def case(recipe: Any, target: str, kind: dict[str, list[Turntable]], rate: float, seconds: float) -> dict[str, Any]:
     """One case; the loss is looked at on the way, outside its time."""
-    from factory.targets import TARGETS
+    from factory.training.finetune.targets import TARGETS
 
     size = TARGETS[target].drawing.batch
     judged = batches(kind["val"], target, size, seed=1)

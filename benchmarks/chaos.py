@@ -21,8 +21,8 @@ from benchmarks import slow_line
 from benchmarks.faults import Faults, fault_proxy, read_counts
 from benchmarks.s3_server import BUCKET, CREDENTIALS, s3_server
 from benchmarks.storm import ROOT, Check, Reader, account, at_random, storm, whole
-from factory.schema import STAGES
-from factory.store import StorageConfig, open_store
+from factory.ledger.schemas import STAGES
+from factory.storage.store import StorageConfig, open_store
 
 CHEAP: dict[str, Any] = {
     "image": {"size": 64, "steps": 1, "guidance_scale": 1},

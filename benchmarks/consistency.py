@@ -47,11 +47,11 @@ class Options:
 
 def measure(asset: Asset, elevation: float, options: Options, model: Any, judge: Any) -> dict[str, Any]:
     """Consistency and fidelity of one asset's generated turntable."""
-    from factory.fidelity import compare
-    from factory.meshes import load_mesh
-    from factory.shapes import Solid, Splats, Turn
+    from factory.evaluation.fidelity import compare
+    from factory.evaluation.viewable_asset import Solid, Splats, Turn
     from recon.fit import fit
     from recon.masks import masks_of
+    from recon.meshes.load import load_mesh
 
     truth, turn = Solid(load_mesh(asset.path), fine=True), Turn(elevation=elevation, size=options.size)
     first = truth.pictures(Turn(elevation=elevation, size=options.size, orbit=type(turn.orbit)(num_views=1)))[0]
@@ -67,8 +67,8 @@ def measure(asset: Asset, elevation: float, options: Options, model: Any, judge:
 
 def rows_of(options: Options) -> list[dict[str, Any]]:
     """The figures of every asset, from the progress file where it has them."""
-    from factory.config import preset
-    from factory.consistency import ConsistencyJudge
+    from factory.config.settings import preset
+    from factory.evaluation.consistency import ConsistencyJudge
     from model.video import load_video_model
     from recon.perceptual import load_perceptual
 
@@ -103,8 +103,8 @@ def correlations(rows: list[dict[str, Any]], measures: tuple[str, ...]) -> dict[
 
 def main(options: Options) -> dict[str, Any]:
     """Run the benchmark and print it; returns the JSON's content."""
-    from factory.consistency import COLUMNS
-    from factory.stage import use_threads
+    from factory.evaluation.consistency import COLUMNS
+    from factory.line.stage import use_threads
 
     use_threads(options.threads)
     rows = rows_of(options)

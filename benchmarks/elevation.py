@@ -20,7 +20,7 @@ import tyro
 
 from benchmarks.assets import load_assets
 from benchmarks.curves import scatter
-from factory.config import ViewsConfig, preset
+from factory.config.settings import ViewsConfig, preset
 from model.config import VideoConfig
 from recon.config import OrbitConfig
 
@@ -49,10 +49,10 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     import torch
 
-    from factory.meshes import load_mesh, render_turntable
-    from factory.view_finder import ViewFinder
+    from factory.stages.find_views import ViewFinder
     from model.video import load_video_model
     from recon.elevation import MAX_ELEVATION
+    from recon.meshes.load import load_mesh, render_turntable
 
     torch.set_num_threads(1)
     finder = ViewFinder(ViewsConfig(estimator=arguments.weights), OrbitConfig())

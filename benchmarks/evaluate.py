@@ -76,9 +76,9 @@ def speed(options: Options) -> dict[str, float]:
     import torch
 
     from eval.similarity import Protocol
-    from factory.evaluation import SCORE_LINE, Measures
-    from factory.judging import Evaluate
-    from factory.store import open_store
+    from factory.evaluation.line import SCORE_LINE, Measures
+    from factory.evaluation.stage import Evaluate
+    from factory.storage.store import open_store
 
     prompts = [f"a thing of kind {k}" for k in range(options.limit)]
     with tempfile.TemporaryDirectory() as folder:
@@ -127,10 +127,10 @@ def driver_mb(count: int) -> float:
 
 def _write_tables(folder: str, count: int) -> None:
     """A run's assets, and their scores by a model `m`, of random content."""
-    from factory.evaluation import Measures, scores_schema
-    from factory.ledger import ASSETS, SCORES
-    from factory.schema import assets_schema
-    from factory.store import open_store
+    from factory.evaluation.line import Measures, scores_schema
+    from factory.ledger.ledger import ASSETS, SCORES
+    from factory.ledger.schemas import assets_schema
+    from factory.storage.store import open_store
 
     store, random = open_store(folder), np.random.default_rng(0)
     for number, start in enumerate(range(0, count, ROWS_PER_PART)):
@@ -166,10 +166,10 @@ def _drive(folder: str, count: int) -> float:
     import torch
 
     from eval.similarity import prompt_pool
-    from factory.evaluation import Measures, assets_of_run, slices
-    from factory.ledger import SCORES, Ledger
-    from factory.score_tables import mean_columns, rank_columns, read_scores, summaries
-    from factory.store import open_store
+    from factory.evaluation.line import Measures, assets_of_run, slices
+    from factory.evaluation.score_tables import mean_columns, rank_columns, read_scores, summaries
+    from factory.ledger.ledger import SCORES, Ledger
+    from factory.storage.store import open_store
     from recon.memory import PeakMemory
 
     measures = Measures(truth="t").columns()

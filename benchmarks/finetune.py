@@ -39,8 +39,8 @@ def write_shards(folder: Path, count: int, size: int) -> None:
     import trimesh
     from trimesh.visual import ColorVisuals
 
-    from factory.export import png
-    from factory.meshes import load_mesh, render_turntable
+    from factory.stages.asset_files import png
+    from recon.meshes.load import load_mesh, render_turntable
 
     (folder / "renders").mkdir(parents=True)
     for number in range(count):
@@ -74,10 +74,10 @@ def write_weights(folder: Path, size: int) -> None:
 
 def measure(folder: Path, name: str, steps: int, workers: int, train: Callable) -> dict[str, float]:
     """Train a run and read its log."""
-    from factory.controller import prepare
-    from factory.recorder import read_log
-    from factory.store import StorageConfig
-    from factory.training_run import WorkersConfig
+    from factory.storage.store import StorageConfig
+    from factory.training.finetune.driver import prepare
+    from factory.training.finetune.recorder import read_log
+    from factory.training.finetune.run import WorkersConfig
     from model.config import TrainConfig
 
     config = TrainConfig(
@@ -102,8 +102,8 @@ def plain(run) -> None:
     """Without Ray."""
     import torch
 
-    from factory.finetuning import train_worker
-    from factory.stream import plain_batches
+    from factory.training.finetune.worker import train_worker
+    from factory.training.shards.draw_order import plain_batches
     from model.parallel import World
 
     torch.set_num_threads(1)
@@ -113,7 +113,7 @@ def plain(run) -> None:
 def main() -> None:
     """Run the benchmark and print its table."""
     arguments = tyro.cli(Arguments)
-    from factory.controller import fit
+    from factory.training.finetune.driver import fit
 
     with tempfile.TemporaryDirectory(prefix="im3d-bench-") as scratch:
         folder = Path(scratch)

@@ -101,7 +101,6 @@ class _listener:
 
 def child() -> None:
     """The process that does the work: prints its figures as JSON."""
-    from factory.pipeline import steps  # noqa: F401 - whatever the line imports is imported before the watch begins
 
     root, formats = Path(sys.argv[1]), sys.argv[2:]
     stages = _stages(str(root / "out"))
@@ -136,9 +135,10 @@ def child() -> None:
 
 def _stages(out: str) -> Any:
     """The real picture stage over models that draw nothing, and the real commit with one small file an asset."""
-    from factory.config import FactoryConfig
-    from factory.schema import assets_schema
-    from factory.stages import Commit, TextToImage
+    from factory.config.settings import FactoryConfig
+    from factory.ledger.schemas import assets_schema
+    from factory.stages.commit import Commit
+    from factory.stages.text_to_image import TextToImage
 
     class Pictures(TextToImage):
         def load(self) -> None:
@@ -164,12 +164,12 @@ class _Grey:
 
 def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
     """A table through the stages into a folder; every id that the folder's ledger then holds, and how it ended."""
-    from factory.ledger import ASSETS, DEAD, Ledger
-    from factory.prompts import read_prompts
-    from factory.schema import empty_row
-    from factory.stage import dead_letter
-    from factory.store import open_store
-    from factory.work import PromptWork
+    from factory.ledger.ledger import ASSETS, DEAD, Ledger
+    from factory.ledger.schemas import empty_row
+    from factory.line.stage import dead_letter
+    from factory.prompts.table import read_prompts
+    from factory.prompts.work import PromptWork
+    from factory.storage.store import open_store
 
     pictures, make_commit, config = stages
     commit, ledger = make_commit(out), Ledger(open_store(str(out)))

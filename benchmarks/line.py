@@ -57,11 +57,12 @@ def main(argv: list[str] | None = None) -> None:
 
 def videos(count: int, folder: Path) -> dict[str, Any]:
     """Rows with videos through the whole chain."""
-    from factory.config import FactoryConfig, LineConfig, Pool
-    from factory.events import EventLog
-    from factory.pipeline import Step
-    from factory.progress import Display
-    from factory.store import open_store
+    from factory.config.settings import FactoryConfig
+    from factory.line.events import EventLog
+    from factory.line.progress import Display
+    from factory.line.settings import LineConfig, Pool
+    from factory.line.step import Step
+    from factory.storage.store import open_store
 
     config = FactoryConfig(line=LineConfig(rows_per_block=1))
     kinds = (null.NullImage, null.NullVideo, null.NullViews, null.NullReconstruct, null.NullScore, null.NullCommit)
@@ -89,8 +90,9 @@ def videos(count: int, folder: Path) -> dict[str, Any]:
 
 def small_rows(count: int, folder: Path) -> dict[str, Any]:
     """Small rows through the line, through plain map_batches, and through a loop."""
-    from factory.config import FactoryConfig, LineConfig, Pool
-    from factory.pipeline import Step
+    from factory.config.settings import FactoryConfig
+    from factory.line.settings import LineConfig, Pool
+    from factory.line.step import Step
 
     config = FactoryConfig(line=LineConfig(rows_per_block=2000))
     arguments: dict[str, Any] = {"config": config}
@@ -120,13 +122,13 @@ def _run(
     count: int, chain: Any, config: Any, folder: Path, rows_per_part: int = 256, display: Any = None
 ) -> tuple[Any, float]:
     """The line over so many prompts; the tally, and seconds without the start of Ray."""
-    from factory.ledger import Ledger
-    from factory.pipeline import run_line
-    from factory.progress import Display
-    from factory.prompt_row import Prompt
-    from factory.session import start_ray
-    from factory.store import open_store
-    from factory.work import PromptWork
+    from factory.ledger.ledger import Ledger
+    from factory.line.progress import Display
+    from factory.line.ray_session import start_ray
+    from factory.line.run import run_line
+    from factory.prompts.row import Prompt
+    from factory.prompts.work import PromptWork
+    from factory.storage.store import open_store
 
     start_ray("local")
     prompts = [Prompt(prompt_id=f"p{n}", prompt=f"a cup {n}", seed=n) for n in range(count)]
@@ -169,7 +171,7 @@ def _loop(count: int, file: Path) -> float:
 
 def resume(count: int, folder: Path) -> dict[str, Any]:
     """`im3d generate` over a table whose every row is committed: the whole command, from start to exit."""
-    from factory.ledger import ASSETS, ROWS_PER_PART
+    from factory.ledger.ledger import ASSETS, ROWS_PER_PART
 
     ids = [f"p{n}" for n in range(count)]
     pq.write_table(pa.table({"prompt_id": ids, "prompt": [f"a cup {n}" for n in range(count)]}), folder / "p.parquet")
@@ -195,12 +197,12 @@ def resume(count: int, folder: Path) -> dict[str, Any]:
 
 def steady(count: int, folder: Path) -> dict[str, Any]:
     """The whole line with the embedded models: time of the reconstructing actors while there was work for all."""
-    from factory.config import preset
-    from factory.ledger import ASSETS, Ledger
+    from factory.config.settings import preset
+    from factory.ledger.ledger import ASSETS, Ledger
+    from factory.ledger.schemas import STAGES
+    from factory.line.progress import Display
     from factory.pipeline import steps
-    from factory.progress import Display
-    from factory.schema import STAGES
-    from factory.store import open_store
+    from factory.storage.store import open_store
 
     samples: list[tuple[int, dict[str, float]]] = []
 
@@ -229,9 +231,9 @@ def steady(count: int, folder: Path) -> dict[str, Any]:
 
 def committed(out: Path, ids: list[str]) -> None:
     """An output folder with these assets, as the ledger publishes them; their pictures are left out."""
-    from factory.ledger import ASSETS, ROWS_PER_PART, Ledger, commit_block
-    from factory.schema import assets_schema
-    from factory.store import open_store
+    from factory.ledger.ledger import ASSETS, ROWS_PER_PART, Ledger, commit_block
+    from factory.ledger.schemas import assets_schema
+    from factory.storage.store import open_store
 
     schema = assets_schema([])
     entry = {"path": "files/x-1/asset.ply", "sha256": "", "size": 1}

@@ -26,12 +26,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.evaluate import ROWS_PER_PART, put_table
-from factory.config import Pool
-from factory.judging import Evaluate as Judge
-from factory.ledger import commit_block
-from factory.pipeline import Step
-from factory.schema import chosen
-from factory.stage import Row
+from factory.evaluation.stage import Evaluate as Judge
+from factory.ledger.ledger import commit_block
+from factory.ledger.schemas import chosen
+from factory.line.settings import Pool
+from factory.line.stage import Row
+from factory.line.step import Step
 from jobs import evaluate, report
 
 LOOKS = 24
@@ -68,7 +68,7 @@ class NullJudge(Judge):
 
     def load(self) -> None:
         """The columns of one model."""
-        from factory.evaluation import scores_schema
+        from factory.evaluation.line import scores_schema
 
         self.schema = scores_schema([config.model for config in self.clip], self.measures)
 
@@ -86,7 +86,7 @@ class NullJudge(Judge):
 
 
 def null_step(pool: Pool, **arguments: Any) -> Step:
-    """In place of `factory.judging.step`."""
+    """In place of `factory.evaluation.stage.step`."""
     return Step(actor=NullJudge, pool=pool, arguments=arguments)
 
 
@@ -94,9 +94,9 @@ def write_run(folder: Path, count: int) -> None:
     """The table of a run's assets, half of them the second seed of a prompt, and pictures of LOOKS of them."""
     from PIL import Image
 
-    from factory.ledger import ASSETS
-    from factory.schema import assets_schema
-    from factory.store import open_store
+    from factory.ledger.ledger import ASSETS
+    from factory.ledger.schemas import assets_schema
+    from factory.storage.store import open_store
 
     store, schema, random = open_store(str(folder)), assets_schema([]), np.random.default_rng(0)
     for look in range(LOOKS):
@@ -142,7 +142,7 @@ def main(options: Options) -> dict[str, Any]:
         if not (folder / "assets").is_dir():
             write_run(folder, options.limit)
         job = evaluate.Evaluate(run=str(folder), pool=Pool(batch=options.batch))
-        with mock.patch("factory.judging.step", null_step):
+        with mock.patch("factory.evaluation.stage.step", null_step):
             judged = measured(lambda: evaluate.run(job))
         reported = measured(lambda: report.run(report.Report(run=str(folder))))
         page = sum(file.stat().st_size for file in [folder / "report.html", *(folder / "report").iterdir()])

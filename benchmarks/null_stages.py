@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from factory.ledger import file_entry
-from factory.schema import assets_schema, pack
-from factory.stage import Row, Stage
-from factory.stages import Commit
+from factory.ledger.ledger import file_entry
+from factory.ledger.schemas import assets_schema, pack
+from factory.line.stage import Row, Stage
+from factory.stages.commit import Commit
 
 VIEWS, SIZE = 16, 512
 WORK_SECONDS = 0.05

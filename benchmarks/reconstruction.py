@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from factory.config import preset
+from factory.config.settings import preset
 from recon.config import FitConfig
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def chosen_assets(options: Options) -> list[dict[str, Any]]:
 
 def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, Any], np.ndarray]:
     """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
-    from factory.meshes import load_mesh
-    from factory.truth import judge, true_turntable
+    from factory.evaluation.truth import judge, true_turntable
     from recon.cameras import OrbitConfig, turntable
     from recon.fit import fit
     from recon.gaussians import render
+    from recon.meshes.load import load_mesh
 
     mesh, between = load_mesh(path), math.pi / options.views
     frames = true_turntable(mesh, elevation, options.size, options.views)
@@ -101,12 +101,12 @@ def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -
 def mesh_figures(
     gaussians: Gaussians, path: Path, elevation: float, options: Options, perceptual: Any
 ) -> dict[str, float | None]:
-    """Figures of `factory.fidelity.compare`, each with "mesh_" before its name, and the seconds that the mesh took."""
-    from factory.fidelity import compare
-    from factory.meshes import load_mesh
-    from factory.shapes import Solid, Turn
+    """Figures of `factory.evaluation.fidelity.compare`, each named "mesh_...", and the seconds that the mesh took."""
+    from factory.evaluation.fidelity import compare
+    from factory.evaluation.viewable_asset import Solid, Turn
     from recon.cameras import OrbitConfig
     from recon.mesh import glb_bytes, mesh_of
+    from recon.meshes.load import load_mesh
 
     turn = Turn(elevation=elevation, size=options.size, orbit=OrbitConfig(num_views=options.views))
     started = time.perf_counter()

@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from benchmarks.assets import load_assets
-from factory.config import FactoryConfig, preset
+from factory.config.settings import FactoryConfig, preset
 
 ROUNDS = ((), (500,), (500, 1000))
 
@@ -37,7 +37,7 @@ class Arguments:
 def figures(settings: FactoryConfig, model: Any, truth: np.ndarray, elevation: float, prompt: str, seed: int) -> dict:
     """PSNR and IoU of frames 1-15 of the fit of one generated turntable, for each number of rounds."""
     from benchmarks.turntable import measure
-    from factory.reconstruct import CountingRefiner
+    from factory.stages.reconstruct import CountingRefiner
     from recon.cameras import turntable
     from recon.refine import LoopConfig, Turntable, reconstruct, views_of
 
@@ -55,8 +55,8 @@ def figures(settings: FactoryConfig, model: Any, truth: np.ndarray, elevation: f
 def main() -> None:
     """Run the benchmark and print its table."""
     arguments = tyro.cli(Arguments)
-    from factory.meshes import load_mesh, render_turntable
     from model.video import load_video_model
+    from recon.meshes.load import load_mesh, render_turntable
 
     model = load_video_model(arguments.settings.video)
     rows = []

@@ -63,7 +63,7 @@ def resized(frames: np.ndarray, size: int) -> np.ndarray:
 
 def model_of(recipe: Any) -> PocketVideoModel:
     """The turntable model that a recipe trains, sampled as the embedded one."""
-    from factory.config import preset
+    from factory.config.settings import preset
     from model.pocket.video import PocketVideoModel
 
     loss = recipe.loss

@@ -101,11 +101,11 @@ def spoilt(
 
 def measure(path: Path, asset: str, options: Options, known: dict[tuple, dict], perceptual: Any):
     """(row, picture [S,3S,3] of truth, target and fit) of every flaw and fit of an asset; no picture of known rows."""
-    from factory.meshes import load_mesh
-    from factory.truth import judge, true_turntable
+    from factory.evaluation.truth import judge, true_turntable
     from recon.cameras import OrbitConfig, turntable
     from recon.fit import fit
     from recon.gaussians import render
+    from recon.meshes.load import load_mesh
 
     key, mesh = (options.seed, int.from_bytes(asset.encode()[-4:])), load_mesh(path)
     elevation = float(np.random.default_rng(sum(key)).uniform(0.1, math.pi / 4 - 0.1))

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from factory.config import FactoryConfig, LineConfig, Pool
-from factory.lease import Lease
-from factory.ledger import Ledger
-from factory.pipeline import Step, run_line
-from factory.prompt_row import Prompt
-from factory.schema import assets_schema, pack
-from factory.stage import Row, Stage
-from factory.stages import Commit
-from factory.store import Store, open_store
-from factory.work import PromptWork
+from factory.config.settings import FactoryConfig
+from factory.ledger.lease import Lease
+from factory.ledger.ledger import Ledger
+from factory.ledger.schemas import assets_schema, pack
+from factory.line.run import run_line
+from factory.line.settings import LineConfig, Pool
+from factory.line.stage import Row, Stage
+from factory.line.step import Step
+from factory.prompts.row import Prompt
+from factory.prompts.work import PromptWork
+from factory.stages.commit import Commit
+from factory.storage.store import Store, open_store
 from jobs.settings import guarded
 
 

@@ -20,7 +20,7 @@ import tyro
 from benchmarks.assets import Asset, load_assets
 from benchmarks.sheet import write_sheet
 from eval.config import ClipConfig
-from factory.config import preset
+from factory.config.settings import preset
 from model.config import ImageConfig
 
 NUM_CHOICES = 20
@@ -85,7 +85,7 @@ def generate(model: Any, prompts: list[str], seed: int, batch: int = 16) -> np.n
 
 def true_views(assets: list[Asset]) -> np.ndarray:
     """The front view uint8 [B,128,128,4] of each asset at 20 degrees of elevation."""
-    from factory.meshes import load_mesh, render_turntable
+    from recon.meshes.load import load_mesh, render_turntable
 
     return np.stack([render_turntable(load_mesh(asset.path), np.radians(20), 128, 1)[0] for asset in assets])
 

@@ -39,8 +39,8 @@ def main(arguments: Arguments) -> Path:
     """Render and write; returns the table's path."""
     from PIL import Image
 
-    from factory.meshes import load_mesh
-    from factory.truth import true_turntable
+    from factory.evaluation.truth import true_turntable
+    from recon.meshes.load import load_mesh
 
     rows, assets = [], load_assets(arguments.assets, arguments.split)
     count = min(arguments.limit, len(assets))

@@ -19,7 +19,7 @@ import tyro
 
 from benchmarks.assets import load_assets
 from benchmarks.curves import curves
-from factory.config import preset
+from factory.config.settings import preset
 from model.config import VideoConfig
 
 CHANCE = 3 / 16
@@ -97,8 +97,8 @@ def plot(figures: dict[str, np.ndarray]) -> str:
 def main() -> None:
     """Run the benchmark and print its table."""
     arguments = tyro.cli(Arguments)
-    from factory.meshes import load_mesh, render_turntable
     from model.video import load_video_model
+    from recon.meshes.load import load_mesh, render_turntable
 
     model = load_video_model(arguments.video)
     low, high = np.radians(arguments.elevation_degrees)

@@ -48,7 +48,7 @@ class Options:
 
 def render(mesh: Any, elevation: float, shape: Callable[[float], Any] | None = None) -> np.ndarray:
     """A turntable uint8 [V,S,S,4]; `shape` gives the mesh at each moment in [0, 1)."""
-    from factory.meshes import render_turntable
+    from recon.meshes.load import render_turntable
 
     if shape is None:
         return render_turntable(mesh, elevation, SIZE, VIEWS)
@@ -119,7 +119,7 @@ def shows(frames: np.ndarray, truth: np.ndarray) -> bool:
 
 def turntables(path: Path, index: int, options: Options) -> Iterator[tuple[str, bool, np.ndarray, float]]:
     """(kind, failed, frames, elevation) of one asset; half of them, sound or not, have slight flaws besides."""
-    from factory.meshes import load_mesh
+    from recon.meshes.load import load_mesh
 
     mesh, random = load_mesh(path), np.random.default_rng((options.seed, index))
     for draw in range(options.draws):

@@ -5,213 +5,32 @@
                                               elevation    fit and        CLIP        or a dead letter
                                                            re-denoise
 
-`run_line` drives prompts through `steps(...)` until each has exactly one record in the ledger.
+`steps` is this chain; `factory.line.run` drives prompts through it until each has exactly one record in the ledger.
 """
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from typing import Any
 
-import ray
-from ray.data import ActorPoolStrategy, Dataset
-
-from factory import stages
-from factory.board import Board
-from factory.config import FactoryConfig, LineConfig, Pool
-from factory.health import MAX_DEATHS
-from factory.ledger import Ledger
-from factory.metrics import Metrics
-from factory.nodes import giving_up_stranded, is_gone, living_nodes, require_calls
-from factory.placement import place, refuse_homeless
-from factory.progress import Display
-from factory.reconstruct import Reconstruct
-from factory.session import configure_data, start_ray
-from factory.stage import Stage
-from factory.tally import Tally
-from factory.traffic import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way, row_bytes
-from factory.work import Work, source
-
-MIN_ROWS_TO_JUDGE = 20
-REFRESH_SECONDS = 1.0
-"""Between looks at the commit records: each look lists them."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Step:
-    """One stage of the line: its actor class, its pool, and what its constructor takes beside threads and board."""
-
-    actor: type[Stage]
-    pool: Pool
-    arguments: dict[str, Any]
-    row_bytes: int = 0
-    """About how many a row has that leaves the stage, where that may fill the object store."""
+from factory.config.settings import FactoryConfig
+from factory.line.object_store import row_bytes
+from factory.line.step import Step
+from factory.stages.commit import Commit
+from factory.stages.find_views import FindViews
+from factory.stages.image_to_video import ImageToVideo
+from factory.stages.reconstruct import Reconstruct
+from factory.stages.score import Score
+from factory.stages.text_to_image import TextToImage
 
 
 def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
     """The chain, in order."""
     common: dict[str, Any] = {"config": config}
-    actors = [stages.TextToImage, stages.ImageToVideo, stages.FindViews, Reconstruct, stages.Score]
+    actors = [TextToImage, ImageToVideo, FindViews, Reconstruct, Score]
     sizes = row_bytes(config)
     chain = [
         Step(actor=actor, pool=getattr(config.line, actor.name), arguments=common, row_bytes=sizes[actor.name])
         for actor in actors
     ]
     end = common | {"out": out, "run_id": run_id}
-    return [*chain, Step(actor=stages.Commit, pool=config.line.commit, arguments=end)]
-
-
-def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, careful: bool = False) -> Dataset:
-    """The chain over a dataset. `careful`: one row at a time, so that a killer takes no neighbour along."""
-    dataset = source.repartition(target_num_rows_per_block=1 if careful else line.rows_per_block)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*ray_remote_args")
-        for step in chain:
-            told = {"threads": step.pool.threads, "board": board} | step.arguments
-            actor = type(step.actor.__name__, (step.actor,), {"pool": step.pool})
-            dataset = dataset.map_batches(actor, fn_constructor_kwargs=told, **ray_arguments(step.pool, careful))
-    return dataset
-
-
-def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
-    """Every knob of Ray's that a stage turns, in one place.
-
-    Ray's defaults retry a row that kills its process for ever, and `max_restarts=0` hangs the job. The
-    last two go through `**ray_remote_args`, which Ray 2.64 takes away. Retries are as many as it takes to find a
-    killer in a batch by halves (see `health`), and two for processes that were replaced meanwhile.
-    """
-    return {
-        "compute": ActorPoolStrategy(
-            min_size=pool.actors,
-            max_size=pool.max_actors or pool.actors,
-            max_tasks_in_flight_per_actor=1 if careful else pool.in_flight,
-        ),
-        "batch_size": 1 if careful else pool.batch,
-        "batch_format": "pyarrow",
-        "num_cpus": pool.cpus,
-        "num_gpus": pool.gpus or None,
-        "label_selector": dict(label.split("=", 1) for label in pool.labels) or None,
-        "max_restarts": -1,
-        "max_task_retries": pool.batch.bit_length() + MAX_DEATHS + 2,
-    }
-
-
-class TooManyFailures(RuntimeError):
-    """So large a share of the rows failed that the line itself must be broken."""
-
-
-def run_line(
-    work: Work,
-    chain: Sequence[Step],
-    line: LineConfig,
-    ledger: Ledger,
-    display: Display | None = None,
-) -> Tally:
-    """Do every row that the ledger does not hold yet; afterwards it holds all of them.
-
-    A first pass runs whole blocks, a second one row by row what the first lost to dying workers; what is
-    missing even then becomes a dead letter `worker_killed`.
-
-    Raises:
-        TooManyFailures: when `line.max_failed_share` is passed; what is done stays done.
-    """
-    tally, board = Tally(total=len(_missing(work, ledger)), waiting_for="Ray"), None
-    try:
-        with display.watching(tally) if display else nullcontext():
-            start_ray(line.address, wanted_store(chain, line))
-            configure_data()
-            require_calls()
-            chain, line = place_steps(chain, line, display)
-            board = start_board(chain)
-            tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
-            for attempt in (1, 2):
-                rows = _missing(work, ledger)
-                if rows:
-                    board.renew.remote()
-                    dataset = build(source(work, rows, attempt), chain, line, board, careful=attempt == 2)
-                    with giving_up_stranded(board):
-                        _drain(dataset, tally, ledger, line.max_failed_share)
-            _bury_killed(work, ledger, tally, board)
-    finally:
-        ledger.publish()
-        if board:
-            ray.kill(board)
-    return tally
-
-
-def wanted_store(chain: Sequence[Step], line: LineConfig) -> int:
-    """Bytes of the object store that the chain wants on this machine."""
-    pools, sizes = _by_stage(chain)
-    return local_store_bytes(on_their_way(pools, line.rows_per_block, sizes))
-
-
-def _by_stage(chain: Sequence[Step]) -> tuple[dict[str, Pool], dict[str, int]]:
-    """Pools, and bytes of a row that leaves each stage."""
-    return {step.actor.name: step.pool for step in chain}, {step.actor.name: step.row_bytes for step in chain}
-
-
-def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None) -> tuple[list[Step], LineConfig]:
-    """Chain and line with pools and blocks that fit the cluster; raises RuntimeError where none do."""
-    there = ray.cluster_resources()
-    pools, sizes = _by_stage(chain)
-    placed, lines = place(
-        pools, there.get("CPU", 0), there.get("GPU", 0), local=line.address == "local", autoscaling=line.autoscaling
-    )
-    if not line.autoscaling:
-        refuse_homeless(pools, living_nodes())
-    rows = line.rows_per_block
-    if any(sizes.values()):
-        placed, rows, explained = bound(placed, rows, sizes, there.get("object_store_memory", LOCAL_STORE_BYTES))
-        lines.append(explained)
-    if display:
-        display.explain(lines)
-    return [replace(step, pool=placed[step.actor.name]) for step in chain], replace(line, rows_per_block=rows)
-
-
-def start_board(chain: Sequence[Step]) -> Any:
-    """The actor that stages tell what they do."""
-    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics, is_gone)
-
-
-def _missing(work: Work, ledger: Ledger) -> list[int]:
-    return ledger.missing(work.ids)
-
-
-def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
-    """Dead letters for what has no outcome after both passes."""
-    for row in _missing(work, ledger):
-        stage, host = ray.get(board.last_place.remote(work.ids[row]))
-        message = f"its process died in every attempt, last in stage {stage}: out of memory, or a crash in native code"
-        error = {"error_stage": stage or "unknown", "error_type": "worker_killed", "error_message": message}
-        error |= {"host": host}
-        letter, schema = work.killed(row, error | {"attempt": 2})
-        ledger.bury([letter], schema)
-        tally.failed += 1
-
-
-def _drain(dataset: Dataset, tally: Tally, ledger: Ledger, max_failed_share: float) -> None:
-    """Run one pass to its end, counting outcomes as they come in."""
-    looked = 0.0
-    tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for table in tables:
-        statuses = table["status"].to_pylist()
-        tally.done += statuses.count("done")
-        tally.failed += statuses.count("failed")
-        if time.monotonic() - looked > REFRESH_SECONDS:
-            ledger.refresh()
-            looked = time.monotonic()
-        _judge(tally, max_failed_share)
-    ledger.refresh()
-
-
-def _judge(tally: Tally, limit: float) -> None:
-    finished = tally.done + tally.failed
-    if finished >= MIN_ROWS_TO_JUDGE and tally.failed > limit * finished:
-        raise TooManyFailures(
-            f"{tally.failed} of {finished} rows failed, more than line.max_failed_share = {limit}: "
-            "look into dead_letters/, mend the cause, then `im3d retry`"
-        )
+    return [*chain, Step(actor=Commit, pool=config.line.commit, arguments=end)]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from factory.ablation_config import AblationConfig
+from factory.evaluation.ablation.settings import AblationConfig
 from jobs.settings import guarded, settle
 
 if TYPE_CHECKING:
-    from factory.ablation_work import FitWork
-    from factory.ledger import Ledger
+    from factory.evaluation.ablation.work import FitWork
+    from factory.ledger.ledger import Ledger
 
 TABLE_FORMS = (".csv", ".jsonl", ".parquet")
 
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Ablate) -> int:
     """Fit what the output folder lacks, then write tables and sheet; returns the exit code."""
-    from factory.ablation_work import FITS, FitWork
-    from factory.lease import Lease
-    from factory.ledger import DEAD, Ledger
-    from factory.store import open_store
-    from factory.turntables import read_assets
+    from factory.evaluation.ablation.work import FITS, FitWork
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import DEAD, Ledger
+    from factory.storage.store import open_store
+    from factory.training.render.line import read_assets
 
     table = job.assets if job.assets.endswith(TABLE_FORMS) else f"{job.assets.rstrip('/')}/assets.jsonl"
     assets = read_assets(table, split=job.split)
@@ -71,10 +71,10 @@ def run(job: Ablate) -> int:
 
 
 def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
-    from factory.ablation import steps
-    from factory.finishing import line_config
-    from factory.pipeline import run_line
-    from factory.progress import Display
+    from factory.evaluation.ablation.stage import steps
+    from factory.line.one_stage_line import line_config
+    from factory.line.progress import Display
+    from factory.line.run import run_line
 
     ids = work.ids
     missing = sum(work_id not in ledger for work_id in ids)
@@ -87,9 +87,9 @@ def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
 
 
 def _report(job: Ablate, work: FitWork, ledger: Ledger) -> int:
-    from factory.ablation_report import write_report
-    from factory.ablation_work import FITS
-    from factory.ledger import DEAD
+    from factory.evaluation.ablation.report import write_report
+    from factory.evaluation.ablation.work import FITS
+    from factory.ledger.ledger import DEAD
 
     ids = set(work.ids)
     failed: list[dict[str, Any]] = [row for row in ledger.rows(DEAD) if row["fit_id"] in ids]

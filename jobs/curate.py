@@ -13,10 +13,10 @@ from typing import Annotated
 import tyro
 
 from eval.config import ClipConfig
-from factory.captions import CaptionerConfig
-from factory.curation_config import CurateConfig
-from factory.store import StorageConfig
+from factory.storage.store import StorageConfig
+from factory.training.curate.settings import CurateConfig
 from jobs.settings import guarded
+from model.captioner import CaptionerConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Curate) -> int:
     """Judge all assets and write the decision; returns the exit code."""
-    from factory.curation import Curation, choose, write
-    from factory.curation_page import shown, write_page
-    from factory.lease import Lease
-    from factory.shards import CURATED, folder_of, read_index
+    from factory.ledger.lease import Lease
+    from factory.training.curate.choice import Curation, choose, write
+    from factory.training.curate.page import shown, write_page
+    from factory.training.shards.index import CURATED, folder_of, read_index
 
     store = folder_of(job.shards, job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
@@ -85,7 +85,7 @@ def _judge(config: ClipConfig) -> tuple[str, str]:
 
 def _captioner(config: CaptionerConfig) -> tuple[str, str]:
     """The same of a captioner."""
-    from factory.captions import Captioner
+    from model.captioner import Captioner
 
     captioner = Captioner(config)
     return captioner.name, captioner.revision

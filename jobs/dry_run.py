@@ -14,10 +14,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from factory.estimate import Estimate, Range, Sample
-    from factory.ledger import Ledger
-    from factory.prompts import PromptTable
-    from factory.tally import Tally
+    from factory.ledger.ledger import Ledger
+    from factory.line.estimate import Estimate, Range, Sample
+    from factory.line.tally import Tally
+    from factory.prompts.table import PromptTable
     from jobs.generate import Generate
 
 
@@ -27,11 +27,11 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
     Raises:
         ValueError: for too small a sample, or a folder that cannot be used.
     """
-    from factory.estimate import choose, estimate
-    from factory.ledger import DEAD
-    from factory.report import pools_of
-    from factory.session import find_weights
-    from factory.summary import dead_table, make_console
+    from factory.ledger.ledger import DEAD
+    from factory.line.estimate import choose, estimate
+    from factory.line.ray_session import find_weights
+    from factory.line.run_report import pools_of
+    from factory.line.summary import dead_table, make_console
 
     chosen, console = choose(table.prompts, count), make_console()
     find_weights(job.settings)
@@ -61,12 +61,13 @@ def _folder(job: Generate) -> Iterator[str]:
 
 def _measure(job: Generate, chosen: list[Any], out: str) -> tuple[Sample, Ledger]:
     """Run the line over the chosen prompts."""
-    from factory.lease import Lease
-    from factory.ledger import Ledger
-    from factory.pipeline import run_line, steps
-    from factory.progress import Display
-    from factory.store import open_store
-    from factory.work import PromptWork
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import Ledger
+    from factory.line.progress import Display
+    from factory.line.run import run_line
+    from factory.pipeline import steps
+    from factory.prompts.work import PromptWork
+    from factory.storage.store import open_store
 
     store = open_store(out, job.settings.storage)
     with Lease(store) as lease:
@@ -81,10 +82,10 @@ def _measure(job: Generate, chosen: list[Any], out: str) -> tuple[Sample, Ledger
 
 def _seen(ledger: Ledger, tally: Tally, prompts: int, job: Generate) -> Sample:
     """What the run over the sample left: rows, files and the board's counts."""
-    from factory.estimate import Sample
-    from factory.ledger import ASSETS
-    from factory.report import pools_of
-    from factory.schema import STAGES
+    from factory.ledger.ledger import ASSETS
+    from factory.ledger.schemas import STAGES
+    from factory.line.estimate import Sample
+    from factory.line.run_report import pools_of
 
     parts = [f"forwards_{part}" for part in ("image", "video", "refine")]
     rows = list(ledger.rows(ASSETS, ["ply.path", *parts, *(f"seconds_{stage}" for stage in STAGES[:-1])]))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from factory.config import Pool
-from factory.store import StorageConfig
+from factory.line.settings import Pool
+from factory.storage.store import StorageConfig
 from jobs.settings import guarded, settle
 
 
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
-    from factory.latents import EncodeGroup, Encoding, drop_strangers, fingerprint, ledger_of
-    from factory.lease import Lease
-    from factory.row_groups import go_through, named_groups, results
-    from factory.shards import choice_of, read_index
-    from factory.store import open_store
+    from factory.ledger.lease import Lease
+    from factory.storage.store import open_store
+    from factory.training.encode import EncodeGroup, Encoding, drop_strangers, fingerprint, ledger_of
+    from factory.training.shards.index import choice_of, read_index
+    from factory.training.shards.row_group_line import go_through, named_groups, results
 
     index = read_index(job.shards, None, job.storage)
     if index.encoder:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from eval.config import Up
-from factory.config import Pool
+from factory.line.settings import Pool
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from factory.evaluation import Measures
-    from factory.ledger import Ledger
-    from factory.stage import Row
-    from factory.store import Store
+    from factory.evaluation.line import Measures
+    from factory.ledger.ledger import Ledger
+    from factory.line.stage import Row
+    from factory.storage.store import Store
 
 SHOWN = 20
 SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
@@ -98,11 +98,11 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
-    from factory.evaluation import Measures, statement_of, views_of_run
-    from factory.lease import Lease
-    from factory.ledger import DEAD, SCORES, Ledger
-    from factory.paper_rows import is_ablation
-    from factory.store import open_store
+    from factory.evaluation.line import Measures, statement_of, views_of_run
+    from factory.evaluation.paper_rows import is_ablation
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import DEAD, SCORES, Ledger
+    from factory.storage.store import open_store
 
     if is_ablation(open_store(job.run)):
         return _ablation(job)
@@ -130,28 +130,28 @@ def run(job: Evaluate) -> int:
 
 
 def _assets(job: Evaluate) -> Iterable[Row]:
-    from factory.evaluation import assets_of
+    from factory.evaluation.line import assets_of
 
     return assets_of(job.run, job.prompts, job.image_root)
 
 
 def _refuse_incomparable(job: Evaluate, store: Store) -> None:
     """Raise ValueError, before anything is scored, for a folder that this evaluation cannot be compared with."""
-    from factory.paper_rows import is_ablation
-    from factory.score_tables import same_protocol
-    from factory.store import open_store
+    from factory.evaluation.paper_rows import is_ablation
+    from factory.evaluation.score_tables import same_protocol
+    from factory.storage.store import open_store
 
     for other in filter(None, [job.against, *(one for one in job.beside if not is_ablation(open_store(one)))]):
         same_protocol(other, store)
 
 
 def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
-    from factory.evaluation import slices, with_truth
-    from factory.fidelity import truth_of, truth_paths
-    from factory.finishing import line_config
-    from factory.judging import step
-    from factory.pipeline import run_line
-    from factory.progress import Display
+    from factory.evaluation.fidelity import truth_of, truth_paths
+    from factory.evaluation.line import slices, with_truth
+    from factory.evaluation.stage import step
+    from factory.line.one_stage_line import line_config
+    from factory.line.progress import Display
+    from factory.line.run import run_line
 
     assets = _assets(job)
     if job.truth:
@@ -172,10 +172,10 @@ def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: 
 
     from eval.strict_json import as_json
     from eval.tables import own_rows
-    from factory.ledger import Ledger
-    from factory.paper_rows import rows_beside
-    from factory.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
-    from factory.store import open_store
+    from factory.evaluation.paper_rows import rows_beside
+    from factory.evaluation.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
+    from factory.ledger.ledger import Ledger
+    from factory.storage.store import open_store
 
     extra = measures.columns()
     scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))
@@ -207,17 +207,17 @@ def _print_columns(found: dict[str, dict[str, float]], what: str) -> None:
 
 
 def _costs(job: Evaluate) -> dict[str, float]:
-    from factory.evaluation import costs_of_run
-    from factory.ledger import Ledger
-    from factory.store import open_store
+    from factory.evaluation.line import costs_of_run
+    from factory.ledger.ledger import Ledger
+    from factory.storage.store import open_store
 
     return {} if job.prompts else costs_of_run(Ledger(open_store(job.run)))
 
 
 def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[str, Any]:
     """The paired comparison with another run; refuses another protocol with the difference."""
-    from factory.ledger import SCORES, Ledger
-    from factory.score_tables import comparisons, read_scores, same_protocol
+    from factory.evaluation.score_tables import comparisons, read_scores, same_protocol
+    from factory.ledger.ledger import SCORES, Ledger
 
     theirs = read_scores(Ledger(same_protocol(other, ledger.store), SCORES), names)
     found = comparisons(scores, theirs, names)
@@ -229,8 +229,8 @@ def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[
 
 def _ablation(job: Evaluate) -> int:
     """Tables 2 and 3 of an output of `im3d ablate`, which has judged its fits already."""
-    from factory.paper_rows import rows_of_ablations
-    from factory.store import open_store
+    from factory.evaluation.paper_rows import rows_of_ablations
+    from factory.storage.store import open_store
 
     for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table).items():
         _table(job, number, rows, open_store(job.run))

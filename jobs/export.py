@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from factory.export_config import CONVERTED, ExportConfig
+from factory.outputs.export_settings import CONVERTED, ExportConfig
 from jobs.settings import guarded, settle
 
 if TYPE_CHECKING:
-    from factory.store import Store
+    from factory.storage.store import Store
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: ExportJob) -> int:
     """Export what the output folder lacks; returns the exit code. Raises ValueError for the user."""
-    from factory.exporting import gather_shards, results_of
-    from factory.finished import assets_of_files, assets_of_run
-    from factory.lease import Lease
-    from factory.ledger import DEAD, Ledger
-    from factory.splat_transform import locate
-    from factory.store import open_store
+    from factory.ledger.finished_assets import assets_of_files, assets_of_run
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import DEAD, Ledger
+    from factory.outputs.export import gather_shards, results_of
+    from factory.outputs.splat_transform import locate
+    from factory.storage.store import open_store
 
     config = job.settings
     if config.format in CONVERTED:
@@ -75,7 +75,7 @@ def run(job: ExportJob) -> int:
 
 def describe(store: Store, config: ExportConfig) -> None:
     """Write down the settings, and the card of a dataset; ValueError where the folder holds files of others."""
-    from factory.datasets import CARD
+    from factory.outputs.training_formats import CARD
 
     settle(store, config.identity())
     if config.format == "hf":
@@ -83,10 +83,10 @@ def describe(store: Store, config: ExportConfig) -> None:
 
 
 def _export(assets: list[dict[str, Any]], config: ExportConfig, ledger: Any) -> None:
-    from factory.exporting import ExportWork, steps
-    from factory.finishing import line_config
-    from factory.pipeline import run_line
-    from factory.progress import Display
+    from factory.line.one_stage_line import line_config
+    from factory.line.progress import Display
+    from factory.line.run import run_line
+    from factory.outputs.export import ExportWork, steps
 
     missing = sum(asset["prompt_id"] not in ledger for asset in assets)
     if not missing:
@@ -100,7 +100,7 @@ def _export(assets: list[dict[str, Any]], config: ExportConfig, ledger: Any) -> 
 
 def _report(assets: list[dict[str, Any]], ledger: Any) -> int:
     """Name what failed, count what is there."""
-    from factory.ledger import DEAD
+    from factory.ledger.ledger import DEAD
 
     failed = list(ledger.rows(DEAD, ["prompt_id", "error_message"]))
     print("\n".join(f"  {row['prompt_id']}: {row['error_message']}" for row in failed[:20]), end="\n" * bool(failed))

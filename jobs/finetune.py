@@ -14,8 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from factory.store import StorageConfig
-from factory.training_run import WorkersConfig
+from factory.storage.store import StorageConfig
+from factory.training.finetune.run import WorkersConfig
 from jobs.settings import guarded
 from model.config import TrainConfig
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Finetune) -> int:
     """Check everything, train, write the weights; returns the exit code."""
-    from factory.controller import prepare, train
+    from factory.training.finetune.driver import prepare, train
 
     return train(prepare(job.target, job.shards, job.weights, job.out or f"runs/finetune/{job.target}", job.split,
                          job.train, job.workers, job.storage))  # fmt: skip

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from factory.config import FactoryConfig, Preset
+from factory.config.settings import FactoryConfig, Preset
 from jobs import settings
 
 MAX_REPORTED = 10_000
 """The tables at the end are about so many newest rows."""
 
 if TYPE_CHECKING:
-    from factory.ledger import Ledger
-    from factory.prompts import PromptTable
-    from factory.store import Store
+    from factory.ledger.ledger import Ledger
+    from factory.prompts.table import PromptTable
+    from factory.storage.store import Store
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Generate) -> int:
     """Make what the output folder lacks; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.identity import add_input, is_new
-    from factory.lease import Lease
-    from factory.ledger import Ledger
-    from factory.prompts import read_prompts
-    from factory.session import preflight
-    from factory.store import open_store
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import Ledger
+    from factory.ledger.run_identity import add_input, is_new
+    from factory.line.ray_session import preflight
+    from factory.prompts.table import read_prompts
+    from factory.storage.store import open_store
 
     job = _with_prompts(job)
     table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
@@ -94,8 +94,8 @@ def run(job: Generate) -> int:
 
 def _with_prompts(job: Generate) -> Generate:
     """The job, with the suite's table in its folder where it names a suite."""
-    from factory.store import open_store
-    from factory.suites import check_choice, write_suite
+    from factory.prompts.suites import check_choice, write_suite
+    from factory.storage.store import open_store
 
     check_choice(job.prompts, job.suite, job.suite_path)
     if job.prompts:
@@ -105,18 +105,18 @@ def _with_prompts(job: Generate) -> Generate:
 
 def _placed(job: Generate) -> Generate:
     """The job, with its folder below OUT where --new-run asks for that."""
-    from factory import identity
-    from factory.session import find_weights
-    from factory.store import open_store
+    from factory.ledger import run_identity
+    from factory.line.ray_session import find_weights
+    from factory.storage.store import open_store
 
     if not job.new_run:
         return job
     if job.accept_changes:
         raise ValueError("--new-run and --accept-changes exclude each other; give one of them")
     weights = find_weights(job.settings)
-    if not identity.changes(open_store(job.out, job.settings.storage), job.settings, weights):
+    if not run_identity.changes(open_store(job.out, job.settings.storage), job.settings, weights):
         return job
-    return replace(job, out=identity.folder_of_new_run(job.out, job.settings, weights), new_run=False)
+    return replace(job, out=run_identity.folder_of_new_run(job.out, job.settings, weights), new_run=False)
 
 
 def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bool) -> None:
@@ -125,19 +125,19 @@ def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bo
     Args:
         needs_weights: rows will be made, so that the weights must be there.
     """
-    from factory import identity
-    from factory.session import find_weights
+    from factory.ledger import run_identity
+    from factory.line.ray_session import find_weights
 
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
-    identity.refuse_changes(store, job.settings, None, settled)
+    run_identity.refuse_changes(store, job.settings, None, settled)
     weights = find_weights(job.settings) if needs_weights else None
-    identity.refuse_changes(store, job.settings, weights, settled)
-    identity.write(store, job.settings, weights)
+    run_identity.refuse_changes(store, job.settings, weights, settled)
+    run_identity.write(store, job.settings, weights)
 
 
 def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
     """Make what the ledger lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
-    from factory.gallery import write_gallery
+    from factory.outputs.gallery import write_gallery
 
     missing = len(ledger.missing([prompt.prompt_id for prompt in table.prompts]))
     if missing:
@@ -159,9 +159,10 @@ def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int
 
 
 def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
-    from factory.pipeline import run_line, steps
-    from factory.progress import Display
-    from factory.work import PromptWork
+    from factory.line.progress import Display
+    from factory.line.run import run_line
+    from factory.pipeline import steps
+    from factory.prompts.work import PromptWork
 
     chain = steps(job.settings, job.out, uuid.uuid4().hex[:12])
     work = PromptWork(prompts=table.prompts, config=job.settings)
@@ -169,8 +170,8 @@ def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
-    from factory.schema import empty_row
-    from factory.stage import dead_letter
+    from factory.ledger.schemas import empty_row
+    from factory.line.stage import dead_letter
 
     rows = [
         empty_row(prompt_id=row.prompt_id, prompt=row.prompt, attempt=1)
@@ -182,9 +183,9 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 
 
 def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
-    from factory.gallery import write_gallery
-    from factory.ledger import ASSETS, DEAD
-    from factory.summary import SUMMARY_COLUMNS, dead_table, make_console, summary_table
+    from factory.ledger.ledger import ASSETS, DEAD
+    from factory.line.summary import SUMMARY_COLUMNS, dead_table, make_console, summary_table
+    from factory.outputs.gallery import write_gallery
 
     write_gallery(store, ledger, job.settings)
     ids = [row.prompt_id for row in (*table.prompts, *table.rejected)]

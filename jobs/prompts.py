@@ -19,7 +19,7 @@ import tyro
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from factory.prompts import PromptTable
+    from factory.prompts.table import PromptTable
 
 MAX_SHOWN = 100
 
@@ -75,9 +75,9 @@ def run(job: Prompts) -> int:
 
 
 def _table(job: Prompts) -> PromptTable:
-    from factory.prompts import read_prompts
-    from factory.store import open_store
-    from factory.suites import check_choice, write_suite
+    from factory.prompts.suites import check_choice, write_suite
+    from factory.prompts.table import read_prompts
+    from factory.storage.store import open_store
 
     check_choice(job.prompts, job.suite, job.suite_path)
     if job.prompts:

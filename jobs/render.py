@@ -13,8 +13,8 @@ from typing import Annotated
 
 import tyro
 
-from factory.config import RenderConfig
-from factory.store import StorageConfig
+from factory.storage.store import StorageConfig
+from factory.training.render.settings import RenderConfig
 from jobs.settings import guarded, settle
 
 
@@ -47,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Render) -> int:
     """Render what the output folder lacks; returns the exit code."""
-    from factory.finishing import line_config
-    from factory.lease import Lease
-    from factory.ledger import DEAD, RENDERS, Ledger
-    from factory.pipeline import run_line
-    from factory.progress import Display
-    from factory.schema import RENDER_DEAD_LETTERS
-    from factory.store import open_store
-    from factory.turntables import RenderWork, read_assets, rows_per_part, steps
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import DEAD, RENDERS, Ledger
+    from factory.ledger.schemas import RENDER_DEAD_LETTERS
+    from factory.line.one_stage_line import line_config
+    from factory.line.progress import Display
+    from factory.line.run import run_line
+    from factory.storage.store import open_store
+    from factory.training.render.line import RenderWork, read_assets, rows_per_part, steps
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
     root = job.asset_root or job.assets.rpartition("/")[0] or "."

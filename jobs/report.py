@@ -15,7 +15,7 @@ import tyro
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from factory.store import Store
+    from factory.storage.store import Store
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,8 +47,8 @@ def run(job: Report) -> int:
     from eval.page import web_file
     from eval.report import WEB_FILES, report_page
     from eval.report_data import data_files
-    from factory.report_rows import read_run
-    from factory.store import open_store
+    from factory.outputs.run_reader import read_run
+    from factory.storage.store import open_store
 
     own, other = read_run(job.run), read_run(job.against, page=job.run) if job.against else None
     for one, label in ((own, job.label), (other, job.against_label)):

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from factory.config import FactoryConfig
+from factory.config.settings import FactoryConfig
 from jobs.generate import Generate, check_changes, make
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from factory.prompts import PromptTable
-    from factory.store import Store
+    from factory.prompts.table import PromptTable
+    from factory.storage.store import Store
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Retry:
     """The flags over the folder's own settings; the first look at them tells the folder and how to reach it."""
-    from factory.config_yaml import from_yaml
-    from factory.identity import SETTINGS
-    from factory.store import open_store
+    from factory.config.yaml import from_yaml
+    from factory.ledger.run_identity import SETTINGS
+    from factory.storage.store import open_store
 
     first = tyro.cli(Retry, args=arguments, prog="im3d retry")
     try:
@@ -64,9 +64,9 @@ def _parse(arguments: list[str]) -> Retry:
 
 def run(job: Retry) -> int:
     """Run the chosen dead letters again; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.lease import Lease
-    from factory.ledger import DEAD, Ledger
-    from factory.store import open_store
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import DEAD, Ledger
+    from factory.storage.store import open_store
 
     store = open_store(job.out, job.settings.storage)
     with Lease(store) as lease:
@@ -96,8 +96,8 @@ def _table(job: Retry, store: Store, chosen: set[str]) -> PromptTable:
     Raises:
         ValueError: when there is no such table, or it holds none of them as a usable row.
     """
-    from factory.identity import inputs
-    from factory.prompts import PromptTable, read_prompts
+    from factory.ledger.run_identity import inputs
+    from factory.prompts.table import PromptTable, read_prompts
 
     sources = inputs(store)
     if job.prompts:

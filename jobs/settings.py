@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import tyro
 
-from factory.config import PRESETS, FactoryConfig, preset
-from factory.config_yaml import read_yaml
-from factory.secrets import scrub
-from factory.store import StorageError, Store
+from factory.config.settings import PRESETS, FactoryConfig, preset
+from factory.config.yaml import read_yaml
+from factory.storage.credentials import scrub
+from factory.storage.store import StorageError, Store
 
 Job = TypeVar("Job")
 

@@ -83,9 +83,9 @@ def run(job: Make | Serve | Score) -> int:
 
 def make(job: Make) -> int:
     """Write the study's folder."""
-    from factory.store import open_store
-    from factory.study import write_study
-    from factory.study_media import method_of_run
+    from factory.evaluation.study.folder import write_study
+    from factory.evaluation.study.media import method_of_run
+    from factory.storage.store import open_store
 
     labels = job.labels or tuple(run.rstrip("/").rsplit("/", 1)[-1] for run in job.runs)
     if len(labels) != len(job.runs):
@@ -111,8 +111,8 @@ def serve(job: Serve) -> int:
     from pathlib import Path
 
     from eval.collector import Collector
-    from factory.store import LocalStore
-    from factory.study import keep_answers, read_study
+    from factory.evaluation.study.folder import keep_answers, read_study
+    from factory.storage.store import LocalStore
 
     study, tasks = read_study(job.study)
     store = LocalStore(job.study)
@@ -142,8 +142,8 @@ def score(job: Score) -> int:
     from eval.preference import as_csv, preference_table, score_study
     from eval.strict_json import as_json
     from eval.tables import write
-    from factory.store import open_store
-    from factory.study import read_answers, read_study
+    from factory.evaluation.study.folder import read_answers, read_study
+    from factory.storage.store import open_store
 
     study, tasks = read_study(job.study)
     texts = read_answers(job.answers or (f"{job.study.rstrip('/')}/answers",))

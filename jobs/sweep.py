@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import tyro
 
-from factory.store import StorageConfig
+from factory.storage.store import StorageConfig
 from jobs.settings import guarded
 
 
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Sweep) -> int:
     """Sweep the folder; returns the exit code. Raises ValueError for the user."""
-    from factory.identity import SETTINGS
-    from factory.lease import Lease
-    from factory.ledger import Ledger
-    from factory.store import open_store
-    from factory.sweep import sweep_files
+    from factory.ledger.lease import Lease
+    from factory.ledger.ledger import Ledger
+    from factory.ledger.run_identity import SETTINGS
+    from factory.ledger.sweep import sweep_files
+    from factory.storage.store import open_store
 
     store = open_store(job.out, job.storage)
     try:

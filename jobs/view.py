@@ -15,7 +15,7 @@ import tyro
 from jobs.settings import guarded
 
 if TYPE_CHECKING:
-    from factory.viewer import Viewer
+    from factory.outputs.viewer import Viewer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,8 +61,8 @@ def open_viewer(job: View) -> Viewer:
         import viser  # noqa: F401
     except ImportError as error:
         raise RuntimeError("viser is not installed: `pip install -c constraints.txt viser` brings it") from error
-    from factory.finished import assets_of_files, assets_of_run
-    from factory.viewer import Viewer
+    from factory.ledger.finished_assets import assets_of_files, assets_of_run
+    from factory.outputs.viewer import Viewer
 
     assets = assets_of_run(job.run) if job.run else assets_of_files(job.ply)
     return Viewer(assets, job.host, job.port)

@@ -22,7 +22,7 @@ State = dict[str, dict[str, "Tensor"]]
 
 
 class Files(Protocol):
-    """What checkpoints need of a store; `factory.store.Store` is one."""
+    """What checkpoints need of a store; `factory.storage.store.Store` is one."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace, whole or not at all."""

@@ -1,6 +1,6 @@
 """The training loop: a plain function of a loss and a stream of batches, resumable to the step.
 
-It runs by itself on one process; Ray Train only starts it on many and feeds it (`factory.finetuning`).
+It runs by itself on one process; Ray Train only starts it on many and feeds it (`factory.training.finetune.worker`).
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def write_shards(folder: Path, assets: dict[str, str], size: int = 32, **row: An
     import pyarrow.parquet as pq
     import trimesh
 
-    from factory.export import png
-    from factory.meshes import load_mesh, render_turntable
+    from factory.stages.asset_files import png
+    from recon.meshes.load import load_mesh, render_turntable
 
     (folder / "renders").mkdir(parents=True, exist_ok=True)
     for number, (asset, caption) in enumerate(assets.items()):

@@ -11,8 +11,8 @@ import trimesh
 from PIL import Image
 
 from benchmarks.truth_prompts import Arguments, main
-from factory.fidelity import truth_of, truth_paths
-from factory.prompts import read_prompts
+from factory.evaluation.fidelity import truth_of, truth_paths
+from factory.prompts.table import read_prompts
 
 
 def test_the_table_shows_each_object_and_names_it(tmp_path: Path) -> None:

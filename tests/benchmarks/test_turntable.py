@@ -8,7 +8,7 @@ import trimesh
 
 from benchmarks.assets import load_assets
 from benchmarks.turntable import by_azimuth, masked_iou, measure, plot, psnr, rotation_hits
-from factory.meshes import load_mesh, render_turntable
+from recon.meshes.load import load_mesh, render_turntable
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(r
 @pytest.fixture(scope="module")
 def gaussians() -> Gaussians:
     """Fitted to sixteen views of a box, red in front (z > 0) and blue behind."""
-    from factory.meshes import load_mesh, render_turntable
+    from recon.meshes.load import load_mesh, render_turntable
 
     box = trimesh.creation.box((1.0, 0.7, 0.8))
     box.visual.face_colors = np.where(box.triangles_center[:, 2:] > 0.0, [[220, 40, 40, 255]], [[40, 40, 220, 255]])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from factory.splat_transform import convert, locate
+from factory.outputs.splat_transform import convert, locate
 from recon.gaussians import Gaussians
 from recon.ply import read_ply, write_ply
 from recon.splat import splat_bytes

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from eval.consistency import correspondences, feature_consistency, flow_residual, residual
-from factory.shapes import Turn, read_shape
+from factory.evaluation.viewable_asset import Turn, read_shape
 from recon.config import OrbitConfig
 from recon.perceptual import load_perceptual
 

@@ -21,8 +21,8 @@ import tyro
 import yaml
 from ray.scripts import scripts as ray_scripts
 
-from factory.config import fingerprint
-from factory.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from factory.config.settings import fingerprint
+from factory.line.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from jobs.cli import JOBS
 from jobs.generate import Generate
 from jobs.settings import parse
@@ -175,7 +175,7 @@ S3_ACTIONS = {
 def test_policy_allows_what_the_store_calls_and_nothing_else() -> None:
     calls = {
         node.attr
-        for node in ast.walk(ast.parse((ROOT / "factory/s3.py").read_text()))
+        for node in ast.walk(ast.parse((ROOT / "factory/storage/s3.py").read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "client"
     }
     needed = set().union(*(S3_ACTIONS[call] for call in calls)) | {"s3:GetBucketLocation"}

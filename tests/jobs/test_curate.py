@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from eval.clip import Scorer
-from factory.captions import CaptionerConfig
-from factory.curation import Verdict, choose
-from factory.curation_config import CurateConfig
-from factory.curation_page import CAPTION
-from factory.curation_stages import JudgeGroup
-from factory.shards import read_index
-from factory.store import LocalStore
-from factory.stream import Shards
+from factory.storage.store import LocalStore
+from factory.training.curate.choice import Verdict, choose
+from factory.training.curate.page import CAPTION
+from factory.training.curate.settings import CurateConfig
+from factory.training.curate.stages import JudgeGroup
+from factory.training.shards.draw_order import Shards
+from factory.training.shards.index import read_index
 from jobs.curate import main
+from model.captioner import CaptionerConfig
 
 CAPTIONS = {"box-0": "a red box", "ball-1": "a blue ball", "box-2": "a fish", "ball-3": ""}
 

@@ -19,15 +19,15 @@ from PIL import Image
 from eval.clip import Scorer
 from eval.fidelity import psnr
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
-from factory.lease import Lease
-from factory.ledger import Ledger, commit, file_entry
-from factory.meshes import load_mesh
-from factory.schema import assets_schema
-from factory.shapes import Solid, Turn, read_shape
-from factory.store import open_store
+from factory.evaluation.viewable_asset import Solid, Turn, read_shape
+from factory.ledger.lease import Lease
+from factory.ledger.ledger import Ledger, commit, file_entry
+from factory.ledger.schemas import assets_schema
+from factory.storage.store import open_store
 from jobs import evaluate
 from recon.cameras import OrbitConfig, turntable
 from recon.gaussians import init_ball, render
+from recon.meshes.load import load_mesh
 from recon.ply import read_ply, write_ply
 from recon.video_io import decode_mp4, encode_mp4
 

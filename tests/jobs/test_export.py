@@ -17,13 +17,13 @@ import torch
 import trimesh
 from PIL import Image
 
-from factory.datasets import DEPTH_UNIT
-from factory.export_config import ExportConfig
-from factory.exporting import Export, ExportWork, results_of
-from factory.finished import assets_of_files, assets_of_run
-from factory.ledger import DEAD, Ledger, commit, file_entry
-from factory.schema import assets_schema
-from factory.store import open_store
+from factory.ledger.finished_assets import assets_of_files, assets_of_run
+from factory.ledger.ledger import DEAD, Ledger, commit, file_entry
+from factory.ledger.schemas import assets_schema
+from factory.outputs.export import Export, ExportWork, results_of
+from factory.outputs.export_settings import ExportConfig
+from factory.outputs.training_formats import DEPTH_UNIT
+from factory.storage.store import open_store
 from jobs import export
 from recon.config import MeshConfig
 from recon.gaussians import Gaussians

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from factory import controller
-from factory.finetuning import train_worker
-from factory.latents import generator_of_copy
-from factory.recorder import Recorder, read_log
-from factory.shards import Chunk, read_index
-from factory.store import LocalStore, open_store
-from factory.stream import Shards, plain_batches
+from factory.storage.store import LocalStore, open_store
+from factory.training.encode import generator_of_copy
+from factory.training.finetune import driver
+from factory.training.finetune.recorder import Recorder, read_log
+from factory.training.finetune.worker import train_worker
+from factory.training.shards.draw_order import Shards, plain_batches
+from factory.training.shards.index import Chunk, read_index
 from jobs.encode import main as encode
 from jobs.finetune import main
 from model.checkpoints import Checkpoints
@@ -39,7 +39,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         except FloatingPointError as error:
             raise RuntimeError(str(error)) from error
 
-    monkeypatch.setattr(controller, "fit", fit)
+    monkeypatch.setattr(driver, "fit", fit)
 
 
 def finetune(target: str, shards: Path, weights: Path, out: Path, *flags: str, steps: int = 2) -> int:
@@ -71,7 +71,7 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
 
 @pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
 def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
-    monkeypatch.setattr("factory.judges.CLIP_VIEWS", 64)
+    monkeypatch.setattr("factory.training.finetune.estimator_recipes.CLIP_VIEWS", 64)
     steps = {"elevation": 40, "mask": 20, "clip": 6}[target]
     flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
     flags += ["--train.total-batch", "16" if target == "clip" else "4"]
@@ -241,7 +241,7 @@ def test_what_cannot_be_trained_on_is_said_before_training(
     tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys, monkeypatch
 ):
     out = tmp_path / "run"
-    monkeypatch.setattr(controller, "find_spec", lambda _: None)
+    monkeypatch.setattr(driver, "find_spec", lambda _: None)
     wanted = "train.wandb needs the package wandb, which is not installed"
     assert wanted in refused(capsys, "temporal", tiny_shards, tiny_pocket, out, "--train.wandb", "turntables")
     assert "did you mean temporal?" in refused(capsys, "temporl", tiny_shards, tiny_pocket, out)

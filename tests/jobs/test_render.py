@@ -14,9 +14,9 @@ import ray
 import trimesh
 from PIL import Image
 
-from factory.config import RenderConfig
-from factory.shards import read_index, split_of
-from factory.turntables import RenderWork, drawn, read_assets, rows_per_part
+from factory.training.render.line import RenderWork, drawn, read_assets, rows_per_part
+from factory.training.render.settings import RenderConfig
+from factory.training.shards.index import read_index, split_of
 from jobs import render
 from recon.cameras import turntable
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from factory.config import FactoryConfig, YieldConfig
-from factory.config_yaml import to_yaml
-from factory.evaluation import SCORE_DEAD_LETTERS
-from factory.ledger import Ledger, commit
-from factory.schema import DEAD_LETTERS, assets_schema
-from factory.store import LocalStore
+from factory.config.settings import FactoryConfig, YieldConfig
+from factory.config.yaml import to_yaml
+from factory.evaluation.line import SCORE_DEAD_LETTERS
+from factory.ledger.ledger import Ledger, commit
+from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.storage.store import LocalStore
 from jobs import report
 from recon.video_io import encode_mp4
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from eval.assignment import Task
 from eval.collector import Collector
-from factory.store import LocalStore
-from factory.study import keep_answers, read_study
+from factory.evaluation.study.folder import keep_answers, read_study
+from factory.storage.store import LocalStore
 from jobs import study
 from recon.video_io import encode_mp4
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from factory.viewer import Viewer, covariances
+from factory.outputs.viewer import Viewer, covariances
 from jobs import view
 from recon.gaussians import init_ball
 from recon.ply import write_ply

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.faults import Faults, fault_proxy, read_counts
 from benchmarks.slow_line import picture, whole
 from benchmarks.storm import Reader, account, storm
-from factory.store import StorageConfig, open_store
+from factory.storage.store import StorageConfig, open_store
 
 COUNT, KINDS = 16, ("driver", "actor")
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,8 +43,8 @@ def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
 
 
 def test_reader_notices_half_an_asset_and_one_that_vanishes(tmp_path: Path) -> None:
-    from factory.ledger import commit
-    from factory.schema import assets_schema
+    from factory.ledger.ledger import commit
+    from factory.ledger.schemas import assets_schema
 
     store, schema = open_store(str(tmp_path)), assets_schema([])
     commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x", "seed": 1}, schema)

@@ -17,17 +17,19 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from factory.config import FactoryConfig, LineConfig, Pool
-from factory.finishing import Finish, line_config
-from factory.health import MAX_DEATHS
-from factory.ledger import ASSETS, DEAD, Ledger
-from factory.pipeline import Step, TooManyFailures, build, run_line
-from factory.prompt_row import Prompt
-from factory.schema import DEAD_LETTERS, assets_schema, pack, unpack
-from factory.stage import Row, Stage
-from factory.stages import Commit
-from factory.store import open_store
-from factory.work import PromptWork
+from factory.config.settings import FactoryConfig
+from factory.ledger.ledger import ASSETS, DEAD, Ledger
+from factory.ledger.schemas import DEAD_LETTERS, assets_schema, pack, unpack
+from factory.line.health import MAX_DEATHS
+from factory.line.one_stage_line import Finish, line_config
+from factory.line.run import TooManyFailures, build, run_line
+from factory.line.settings import LineConfig, Pool
+from factory.line.stage import Row, Stage
+from factory.line.step import Step
+from factory.prompts.row import Prompt
+from factory.prompts.work import PromptWork
+from factory.stages.commit import Commit
+from factory.storage.store import open_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -80,7 +82,7 @@ class Sign(Finish):
 
 @pytest.fixture(scope="module")
 def cluster():
-    from factory.session import start_ray
+    from factory.line.ray_session import start_ray
 
     start_ray("local")
     yield
@@ -149,7 +151,7 @@ def test_killer_and_hanging_row_are_found_in_a_batch_within_one_pass(cluster, tm
     chain, config, ledger = line(tmp_path, rows_per_block=4)
     chain[0].pool = dataclasses.replace(chain[0].pool, row_timeout=2.0)
     passes = []
-    monkeypatch.setattr("factory.pipeline.build", lambda *a, **k: passes.append(k) or build(*a, **k))
+    monkeypatch.setattr("factory.line.run.build", lambda *a, **k: passes.append(k) or build(*a, **k))
     tally = run_line(work(texts), chain, config.line, ledger)
     assert (tally.done, tally.failed, len(passes)) == (6, 2, 1)
     letters = {row["prompt_id"]: row for row in ledger.rows(DEAD)}
@@ -161,7 +163,7 @@ def test_killer_and_hanging_row_are_found_in_a_batch_within_one_pass(cluster, tm
 
 def test_killer_in_a_line_of_one_stage_takes_no_neighbour_along(cluster, tmp_path: Path, monkeypatch) -> None:
     passes = []
-    monkeypatch.setattr("factory.pipeline.build", lambda *a, **k: passes.append(k) or build(*a, **k))
+    monkeypatch.setattr("factory.line.run.build", lambda *a, **k: passes.append(k) or build(*a, **k))
     arguments = {"config": FactoryConfig(), "out": str(tmp_path), "run_id": "r"}
     chain, pool = [Step(actor=Sign, pool=Pool(cpus=0.1, batch=4), arguments=arguments)], Pool(batch=4)
     ledger = Ledger(open_store(str(tmp_path)))

@@ -18,17 +18,19 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from factory.config import FactoryConfig, LineConfig, Pool
-from factory.events import EventLog
-from factory.ledger import ASSETS, DEAD, Ledger
-from factory.pipeline import Step, run_line
-from factory.progress import Display
-from factory.prompt_row import Prompt
-from factory.schema import assets_schema, pack
-from factory.stage import Row, Stage
-from factory.stages import Commit
-from factory.store import open_store
-from factory.work import PromptWork
+from factory.config.settings import FactoryConfig
+from factory.ledger.ledger import ASSETS, DEAD, Ledger
+from factory.ledger.schemas import assets_schema, pack
+from factory.line.events import EventLog
+from factory.line.progress import Display
+from factory.line.run import run_line
+from factory.line.settings import LineConfig, Pool
+from factory.line.stage import Row, Stage
+from factory.line.step import Step
+from factory.prompts.row import Prompt
+from factory.prompts.work import PromptWork
+from factory.stages.commit import Commit
+from factory.storage.store import open_store
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]

@@ -90,7 +90,7 @@ def test_mid_grey_is_written_linear():
 @pytest.mark.parametrize("texture", [0, 64])
 def test_baked_colours_are_shown_as_they_are(texture):
     """A mesh made of Gaussians holds the light of their views: another light on top would darken it."""
-    from factory.meshes import load_mesh, render_turntable
+    from recon.meshes.load import load_mesh, render_turntable
 
     points = np.asarray(trimesh.sample.sample_surface(SHAPES["sphere"], 2000, seed=0)[0])
     made = mesh_of(gaussians_at(points, np.full((2000, 3), 0.5)), MeshConfig(resolution=32, texture=texture))

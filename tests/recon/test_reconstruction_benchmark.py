@@ -7,7 +7,7 @@ import trimesh
 from PIL import Image
 
 from benchmarks.reconstruction import Options, chosen_assets, main
-from factory.truth import judge
+from factory.evaluation.truth import judge
 from recon.config import FitConfig
 from recon.perceptual import load_perceptual
 

@@ -1,0 +1,1 @@
+"""Settings and presets of the line, and their YAML."""

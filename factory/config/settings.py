@@ -1,0 +1,135 @@
+"""Everything a user can set about the line, composed from the settings that each package owns.
+
+Order of precedence: preset, then a YAML file, then flags. The resolved settings are saved beside every
+output; their fingerprint leaves out what changes no result, such as `line`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from eval.config import ClipConfig
+from factory.line.cost import CostConfig
+from factory.line.settings import LineConfig, Pool
+from factory.storage.store import StorageConfig
+from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
+from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
+
+PRESETS = ("pocket", "paper")
+Preset = Literal["pocket", "paper"]
+WITHOUT_EFFECT = ("line", "storage", "cost")
+"""Settings that change no result, and that a run may change half-way."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ViewsConfig:
+    """What is found out about the generated frames before reconstruction."""
+
+    masks: Literal["pocket", "rembg"] = "pocket"
+    """Who cuts the object out of frames without alpha: the embedded network, or IS-Net through rembg."""
+    elevation: float | None = None
+    """Elevation of every turntable in radians, in (-pi/2, pi/2); None asks the elevation estimator (A.1)."""
+    estimator: str = "pocket"
+    """The elevation estimator: 'pocket' (embedded), or a folder that `im3d finetune --target elevation` wrote."""
+    coherence: bool = True
+    """Correct the estimate until the outlines of the frames agree; False keeps A.1's estimate as it is."""
+
+    def __post_init__(self) -> None:
+        if self.elevation is not None and not -1.57 < self.elevation < 1.57:
+            raise ValueError(f"views.elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+
+
+@dataclass(kw_only=True, slots=True)
+class FilesConfig:
+    """What is written for each asset."""
+
+    turntable_frames: int = 48
+    """Frames of the re-rendered turntable, a multiple of the number of views."""
+    turntable_fps: int = 16
+    """Frames a second of the re-rendered turntable."""
+
+    def __post_init__(self) -> None:
+        if self.turntable_frames < 1 or self.turntable_fps < 1:
+            raise ValueError("files.turntable_frames and files.turntable_fps must be at least 1")
+
+
+@dataclass(kw_only=True, slots=True)
+class FactoryConfig:
+    """The whole line, stage by stage."""
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    orbit: OrbitConfig = field(default_factory=OrbitConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    yields: YieldConfig = field(default_factory=YieldConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    files: FilesConfig = field(default_factory=FilesConfig)
+    line: LineConfig = field(default_factory=LineConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+
+    def __post_init__(self) -> None:
+        late = self.late_rounds()
+        if late and self.refine.rounds_at != RefineConfig().rounds_at:
+            raise ValueError(
+                f"refine.rounds_at has {', '.join(map(str, late))}, but the fit ends after fit.iterations = "
+                f"{self.fit.iterations}; give rounds before that, more iterations, or no rounds"
+            )
+
+    def late_rounds(self) -> tuple[int, ...]:
+        """Rounds of refinement that a shorter fit than the default's never comes to."""
+        return self.refine.rounds_at[len(self.refine.within(self.fit.iterations)) :]
+
+
+def preset(name: Preset) -> FactoryConfig:
+    """The settings of a preset.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "pocket":
+        return FactoryConfig(
+            image=ImageConfig(steps=20, guidance_scale=3.0, size=128),
+            video=VideoConfig(steps=2, guidance_scale=1.0, refine_strength=0.3),
+            fit=FitConfig(init="hull"),
+            refine=RefineConfig(mix=0.5),
+        )
+    if name == "paper":
+        stages = ("image", "video", "views", "reconstruct", "score")
+        pools: dict[str, Any] = {stage: Pool(gpus=0.2, cpus=1.0) for stage in stages}
+        return FactoryConfig(
+            image=ImageConfig(model=SDXL, size=512, device="cuda"),
+            video=VideoConfig(model=I2VGEN_XL, device="cuda"),
+            views=ViewsConfig(masks="rembg"),
+            line=LineConfig(**pools),
+        )
+    raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
+
+
+def fingerprint(config: FactoryConfig) -> str:
+    """16 hexadecimal digits over every setting that changes results."""
+    settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def difference(old: FactoryConfig, new: FactoryConfig) -> list[str]:
+    """One line for each setting that differs and changes results, as "fit.iterations: 1200 -> 600"."""
+    before, after = (dict(flat(asdict(config))) for config in (old, new))
+    names = [name for name in before | after if name.split(".")[0] not in WITHOUT_EFFECT]
+    return [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+
+
+def flat(values: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs ("fit.iterations", 1200), below the prefix `where`."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value

@@ -1,0 +1,80 @@
+"""Settings as YAML: written beside every output, and read with errors that name the setting and the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from factory.config.settings import FactoryConfig
+
+
+def to_yaml(config: FactoryConfig) -> str:
+    """The settings as YAML that `from_yaml` reads back."""
+    import yaml
+
+    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+
+
+def from_yaml(text: str, base: FactoryConfig, origin: str) -> FactoryConfig:
+    """`base` with the settings of a YAML document; `origin` names it in errors.
+
+    Raises:
+        ValueError: for unknown keys (with the nearest known one), wrong types and values out of range.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin}: not YAML: {error}") from error
+    return _merged(base, values or {}, origin, "")
+
+
+def read_yaml(path: str | Path, base: FactoryConfig) -> FactoryConfig:
+    """`from_yaml` on a file."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    return from_yaml(text, base, str(path))
+
+
+def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin}: {where.rstrip('.') or 'the document'} must be a mapping, not {values!r}")
+    types = typing.get_type_hints(type(base))
+    changes = {}
+    for key, value in values.items():
+        if key not in types:
+            near = difflib.get_close_matches(str(key), types, 1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"Available: {', '.join(types)}"
+            raise ValueError(f"{origin}: unknown setting {where}{key}; {hint}")
+        current = getattr(base, key)
+        if dataclasses.is_dataclass(current):
+            changes[key] = _merged(current, value, origin, f"{where}{key}.")
+        else:
+            changes[key] = _typed(value, types[key], f"{origin}: {where}{key}")
+    try:
+        return dataclasses.replace(base, **changes)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The YAML value as its annotated type; YAML has lists where Python has tuples."""
+    import typeguard
+
+    value = tuple(value) if isinstance(value, list) else value
+    if isinstance(value, int) and not isinstance(value, bool) and float in (kind, *typing.get_args(kind)):
+        value = float(value)
+    try:
+        if isinstance(value, bool) and bool not in (kind, *typing.get_args(kind)):
+            raise typeguard.TypeCheckError(f"{value} is no number")
+        return typeguard.check_type(value, kind)
+    except typeguard.TypeCheckError as error:
+        raise ValueError(f"{where}: {error}") from error

@@ -1,0 +1,1 @@
+"""How good a run is: scoring line, truth, consistency, ablation, study."""

@@ -1,0 +1,203 @@
+"""The third line: finished assets in, scores out, beside the assets.
+
+assets ── Evaluate ──▶ evaluations/<protocol>-<prompts>/scores/part-*.parquet, or a row in dead_letters/ there
+          read the video, render the model, CLIP, and where wanted fidelity and consistency
+
+Assets stream: a slice of them is in the driver at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from eval import consistency
+from eval.clip import Scorer
+from eval.similarity import VIEW_SETS, Protocol, columns
+from factory.evaluation import fidelity
+from factory.evaluation.consistency import COLUMNS
+from factory.evaluation.foreign_folder import assets_of_folder
+from factory.ledger.ledger import ASSETS, DEAD, Ledger
+from factory.ledger.run_identity import settings_of
+from factory.ledger.schemas import STAGES, chosen
+from factory.line.stage import Row
+from factory.storage.store import Store, open_store
+
+ROWS_AT_ONCE = 16_384
+"""Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
+BYTES_AT_ONCE = 64 << 20
+"""A slice that holds more, for its images, ends early."""
+ROWS_AT_A_TIME = 128
+"""Rows that become columns together."""
+SCORE_LINE = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), False),
+        ("prompt", pa.string()),
+        *[(name, pa.string()) for name in ("frames_path", "model_path", "image_path", "truth_path")],
+        ("image", pa.large_binary()),  # encoded, where no file holds it
+        ("elevation", pa.float64()),
+        ("yield_score", pa.float64()),
+        ("error", pa.string()),  # why it cannot be scored, where that is known before
+        ("attempt", pa.int32()),
+    ]
+)
+SCORE_DEAD_LETTERS = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), False),
+        ("prompt", pa.string()),
+        *[(name, pa.string()) for name in ("error_stage", "error_type", "error_message")],
+        ("attempt", pa.int32()),
+        *[(name, pa.string()) for name in ("host", "run_id")],
+    ]
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Measures:
+    """What is measured beside CLIP."""
+
+    truth: str | None = None
+    """Folder or table of the real objects, or None."""
+    consistency: bool = False
+    """Whether the frames agree with each other and with the fit."""
+
+    def columns(self) -> list[str]:
+        """Their columns in the table of scores."""
+        found = fidelity.columns() if self.truth else []
+        return found + ([*COLUMNS] if self.consistency else [])
+
+    def statement(self) -> dict[str, Any]:
+        """What these columns depend on."""
+        found: dict[str, Any] = {"fidelity": fidelity.STATEMENT} if self.truth else {}
+        return found | ({"consistency": consistency.STATEMENT} if self.consistency else {})
+
+
+def statement_of(protocol: Protocol, scorers: Sequence[Scorer], measures: Measures) -> dict[str, Any]:
+    """Everything that scores depend on, as it is written beside them and hashed.
+
+    Raises:
+        ValueError: when two models have one name.
+    """
+    models = {
+        scorer.name: {"revision": scorer.revision, "preprocessing": repr(scorer.preprocess)} for scorer in scorers
+    }
+    if len(models) < len(scorers):
+        raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
+    statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
+    return statement | ({"measures": measures.statement()} if measures.statement() else {})
+
+
+def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
+    """The table of scores: each column of a CLIP score ends in the name of the model that judged."""
+    fields: list[Any] = [
+        pa.field("prompt_id", pa.string(), False),
+        ("prompt", pa.string()),
+        ("elevation", pa.float64()),
+    ]
+    for model in models:
+        for column in columns(model):
+            fields += [(column, pa.float64()), (f"{column}_views", pa.list_(pa.float64()))]
+        fields += [(f"rank_text_{views}_{model}", pa.int64()) for views in VIEW_SETS]
+    fields += [(column, pa.float64()) for column in measures.columns()]
+    return pa.schema([*fields, ("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())])
+
+
+def assets_of(run: str, prompts: str | None = None, image_root: str | None = None) -> Iterator[Row]:
+    """The assets of an output folder of `im3d generate`, or with `prompts` those of anyone's folder, streamed.
+
+    Raises:
+        ValueError: when a run has none, or a folder or its table of prompts cannot be read.
+    """
+    if prompts:
+        return assets_of_folder(run, prompts, image_root)
+    ledger = Ledger(open_store(run))
+    ledger.publish()
+    if next(ledger.rows(ASSETS, ["prompt_id"]), None) is None:
+        dead = sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
+        raise ValueError(
+            f"{run} holds no assets ({dead} dead letters); give the output of im3d generate, "
+            "or a folder of videos and models with --prompts"
+        )
+    return assets_of_run(ledger)
+
+
+def assets_of_run(ledger: Ledger) -> Iterator[Row]:
+    """The assets of an output folder of `im3d generate`, one after the other."""
+    wanted = ["prompt_id", "prompt", "elevation", "yield_score", "ply.path", "generated.path", "image.path"]
+    for row in ledger.rows(ASSETS, wanted):
+        yield {name: row[name] for name in ("prompt_id", "prompt", "elevation", "yield_score")} | {
+            "frames_path": row["generated"]["path"],
+            "model_path": row["ply"]["path"],
+            "image_path": row["image"]["path"],
+        }
+
+
+def views_of_run(store: Store) -> dict[str, Any]:
+    """What a run says of its own views, as fields of `Protocol`: number, size, field of view, distance."""
+    settings = settings_of(store)
+    found = {name: settings.get(f"orbit.{name}") for name in ("num_views", "fov_degrees", "distance")}
+    found["size"] = settings.get("image.size")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def costs_of_run(ledger: Ledger) -> dict[str, float]:
+    """Means over the run's assets: `minutes`, and the video model's `steps` and `forwards` (guidance doubles these)."""
+    parts = {"minutes": [f"seconds_{stage}" for stage in STAGES[:-1]]}
+    parts |= {kind: [f"{kind}_{part}" for part in ("video", "refine")] for kind in ("steps", "forwards")}
+    sums, count = dict.fromkeys(parts, 0.0), 0
+    for row in ledger.rows(ASSETS, [name for names in parts.values() for name in names]):
+        count += 1
+        for name, names in parts.items():
+            sums[name] += sum(row[part] or 0 for part in names)
+    sums["minutes"] /= 60
+    return {name: total / count for name, total in sums.items()} if count else {}
+
+
+def with_truth(rows: Iterable[Row], paths: Mapping[str, str]) -> Iterator[Row]:
+    """The rows with the path of the real object of each that has one."""
+    return (row | {"truth_path": fidelity.truth_of(row["prompt_id"], paths)} for row in rows)
+
+
+def slices(rows: Iterable[Row], ledger: Ledger, size: int = ROWS_AT_ONCE) -> Iterator[ScoreWork]:
+    """The rows that have no outcome yet, at most `size` and about BYTES_AT_ONCE at a time, as columns."""
+    stream, tables = iter(rows), list[pa.Table]()
+    while read := list(islice(stream, min(size, ROWS_AT_A_TIME))):
+        left = [read[place] for place in ledger.missing([row["prompt_id"] for row in read])]
+        tables.append(pa.Table.from_pylist(left, schema=SCORE_LINE))
+        held = sum(table.num_rows for table in tables)
+        if held + ROWS_AT_A_TIME > size or sum(table.nbytes for table in tables) > BYTES_AT_ONCE:
+            yield from _work(tables)
+            tables = []
+    yield from _work(tables)
+
+
+def _work(tables: Sequence[pa.Table]) -> Iterator[ScoreWork]:
+    joined = pa.concat_tables([SCORE_LINE.empty_table(), *tables]).combine_chunks()
+    if joined.num_rows:
+        yield ScoreWork(assets=joined)
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoreWork:
+    """Assets as `work.Work`: a table of SCORE_LINE."""
+
+    assets: pa.Table
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Of all assets."""
+        return self.assets["prompt_id"].to_pylist()
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        """Rows of SCORE_LINE of the assets at these places."""
+        taken, place = self.assets.take(pa.array(rows, pa.int64())), SCORE_LINE.get_field_index("attempt")
+        return taken.set_column(place, SCORE_LINE.field(place), pa.array([attempt] * len(rows), pa.int32()))
+
+    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        """The dead letter of an asset that ended its worker."""
+        asset = self.assets.slice(row, 1).to_pylist()[0]
+        return chosen(asset | error, SCORE_DEAD_LETTERS), SCORE_DEAD_LETTERS

@@ -1,0 +1,140 @@
+"""Scores as columns: read without their rows, summarised over prompts, compared between runs."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.similarity import VIEW_SETS, columns
+from eval.statistics import compare, prompt_means, summarise
+from factory.ledger.keys import digest
+from factory.ledger.ledger import DEAD, SCORES, Ledger
+from factory.storage.store import Store, open_store
+
+PRECISION_AT = (1, 5, 10)
+NAMED = 1000
+"""Bad assets that a summary names; the others it counts."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Scores:
+    """Columns float64 [N] by name, nan where an asset has none, and a key uint64 [N] of each asset's prompt."""
+
+    prompts: NDArray[np.uint64]
+    values: dict[str, NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def means(self, column: str) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """The prompts [P] that have a score, and the mean of each one's assets."""
+        return prompt_means(self.prompts, self.values[column])
+
+
+def read_scores(ledger: Ledger, names: Sequence[str]) -> Scores:
+    """These columns of the scores that a ledger holds: 8 bytes an asset and column in memory."""
+    prompts, values = array("Q"), [array("d") for _ in names]
+    for row in ledger.rows(SCORES, ["prompt", *names]):
+        prompts.append(int(digest(row["prompt"])[:16], 16))
+        for column, name in zip(values, names, strict=True):
+            column.append(np.nan if row[name] is None else row[name])
+    arrays = {name: np.array(column, np.float64) for name, column in zip(names, values, strict=True)}
+    return Scores(prompts=np.array(prompts, np.uint64), values=arrays)
+
+
+def rank_columns(models: Sequence[str]) -> list[str]:
+    """The columns of ranks."""
+    return [f"rank_text_{views}_{model}" for model in models for views in VIEW_SETS]
+
+
+def mean_columns(models: Sequence[str], measures: Sequence[str]) -> list[str]:
+    """The columns that are summarised by their mean: CLIP by model, then other measures."""
+    return [column for model in models for column in columns(model)] + list(measures)
+
+
+def summaries(scores: Scores, models: Sequence[str], measures: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By column: the summary over prompts; of ranks R-precision at k in per cent, with its interval."""
+    found: dict[str, dict[str, float]] = {}
+    for column in mean_columns(models, measures):
+        _, means = scores.means(column)
+        if len(means):
+            found[column] = asdict(summarise(means))
+    for column in rank_columns(models):
+        if np.isfinite(scores.values[column]).any():
+            found[column.replace("rank", "r_precision")] = _precision(scores.prompts, scores.values[column])
+    return found
+
+
+def _precision(prompts: NDArray[np.uint64], ranks: NDArray[np.float64]) -> dict[str, float]:
+    """R-precision at PRECISION_AT in per cent over prompts, with the interval of each."""
+    found: dict[str, float] = {}
+    for k in PRECISION_AT:
+        _, shares = prompt_means(prompts, np.where(np.isnan(ranks), np.nan, ranks < k))
+        over = summarise(100 * shares)
+        found |= {"count": over.count, f"at_{k}": over.mean, f"at_{k}_low": over.low, f"at_{k}_high": over.high}
+    return found
+
+
+def comparisons(mine: Scores, theirs: Scores, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Paired comparisons by column over the prompts that both runs have scores of, where these are at least 2."""
+    found = {}
+    for column in names:
+        (own, a), (other, b) = mine.means(column), theirs.means(column)
+        shared, here, there = np.intersect1d(own, other, assume_unique=True, return_indices=True)
+        if len(shared) >= 2:
+            left_out = len(own) + len(other) - 2 * len(shared)
+            found[column] = asdict(compare(a[here], b[there])) | {"prompts_left_out": left_out}
+    return found
+
+
+def letters(ledger: Ledger, folder: str = DEAD) -> dict[str, Any]:
+    """The dead letters of a ledger: their `count`, counts `by_type`, and NAMED of them with their reasons."""
+    kinds: Counter[str] = Counter()
+    named: list[dict[str, str]] = []
+    for row in ledger.rows(folder, ["prompt_id", "error_type", "error_message"]):
+        kinds[row["error_type"]] += 1
+        if len(named) < NAMED:
+            named.append(row)
+    return {"count": kinds.total(), "by_type": dict(kinds), "named": named}
+
+
+def same_protocol(other: str, store: Store, parts: Iterable[str] = ("views", "models", "measures")) -> Store:
+    """The evaluation of the folder `other` that was made as the one in `store`; of several, the one of most assets.
+
+    Raises:
+        ValueError: when there is none, saying what differs, or it was never finished.
+    """
+    own, name = json.loads(store.get("protocol.json")), store.root.rstrip("/").rsplit("/", 1)[1].split("-")[0]
+    place = open_store(other)
+    folders = [key.rpartition("/")[0] for key in place.keys("evaluations/") if key.endswith("/protocol.json")]
+    if not folders:
+        raise ValueError(f"{other} has no evaluation; run im3d evaluate --run {other} with the same flags first")
+    alike = [folder for folder in folders if folder.split("/")[1].split("-")[0] == name]
+    if alike:
+        counts = {folder: _scored(place, folder) for folder in alike}
+        most = max(alike, key=counts.__getitem__)
+        if counts[most] < 0:
+            raise ValueError(f"the evaluation {other.rstrip('/')}/{most} is not finished; run its command again first")
+        return open_store(f"{other.rstrip('/')}/{most}")
+    theirs = json.loads(place.get(f"{folders[-1]}/protocol.json"))
+    changes = [
+        f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in parts if own.get(part) != theirs.get(part)
+    ]
+    raise ValueError(
+        f"{other} was evaluated by another protocol ({'; '.join(changes)}): evaluate it with the same flags"
+    )
+
+
+def _scored(place: Store, folder: str) -> int:
+    """The assets that a finished evaluation scored; -1 for one that was never finished."""
+    try:
+        return json.loads(place.get(f"{folder}/summary.json"))["assets"]
+    except KeyError:
+        return -1

@@ -1,0 +1,1 @@
+"""Pages for human raters and their answers."""

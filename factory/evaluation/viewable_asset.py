@@ -1,0 +1,207 @@
+"""An asset's 3D file as a shape that can be looked at: Gaussians or a mesh behind the same three calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.config import Up
+from recon.config import OrbitConfig
+
+if TYPE_CHECKING:
+    from recon.cameras import Cameras
+    from recon.gaussians import Gaussians
+    from recon.meshes.load import Mesh
+
+SOLID = 0.99
+"""Share of the Gaussians that a shape's extent is told by."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Turn:
+    """Cameras of one turn about the object."""
+
+    elevation: float
+    """Radians."""
+    size: int
+    """Pixels a side."""
+    orbit: OrbitConfig = field(default_factory=OrbitConfig)
+    """Number of views, field of view, distance."""
+    start: float = 0.0
+    """Azimuth of the first view in radians."""
+
+    @property
+    def cameras(self) -> Cameras:
+        """As the renderer wants them."""
+        from recon.cameras import turntable
+
+        return turntable(self.elevation, self.size, self.orbit, self.start)
+
+
+class Shape(Protocol):
+    """Something that can be rendered and measured."""
+
+    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage."""
+        ...
+
+    def depths(self, turn: Turn) -> NDArray[np.float32]:
+        """[V,S,S] along the camera's axis in world units, 0 where there is nothing."""
+        ...
+
+    def points(self, count: int) -> NDArray[np.float64]:
+        """At most `count` points [N,3] on the surface that can be seen from outside."""
+        ...
+
+
+_TO_Y_UP: dict[Up, NDArray[np.float32]] = {
+    "y": np.eye(3, dtype=np.float32),
+    "z": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32),
+    "y-down": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32),
+    "z-down": np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32),
+}
+"""Rotations of such a file's world to ours."""
+
+
+@dataclass(slots=True)
+class Splats:
+    """3D Gaussians. `up`: in their own world; the cameras turn with it, so that no spherical harmonics need to."""
+
+    gaussians: Gaussians
+    up: Up = "y"
+
+    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage."""
+        import torch
+
+        from recon.gaussians import render
+
+        with torch.inference_mode():
+            rgba = torch.cat(render(self.gaussians, self._cameras(turn)), -1)
+        return (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+    def depths(self, turn: Turn) -> NDArray[np.float32]:
+        """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
+        from recon.views import render_views
+
+        return render_views(self.gaussians, self._cameras(turn)).depth
+
+    def _cameras(self, turn: Turn) -> Cameras:
+        """Those of the turn, in the Gaussians' world."""
+        import torch
+
+        cameras, pose = turn.cameras, torch.eye(4)
+        pose[:3, :3] = torch.from_numpy(_TO_Y_UP[self.up])
+        return replace(cameras, viewmats=cameras.viewmats @ pose)
+
+    def points(self, count: int) -> NDArray[np.float64]:
+        """On the mesh that `mesh.enabled` makes of them."""
+        from recon.config import MeshConfig
+        from recon.mesh import mesh_of
+        from recon.meshes.visible_surface import outer_points
+
+        mesh = mesh_of(turned_gaussians(self.gaussians, _TO_Y_UP[self.up]), MeshConfig(texture=0))
+        return outer_points(np.asarray(mesh.triangles, np.float32), count)
+
+
+@dataclass(slots=True)
+class Solid:
+    """A textured mesh in its unit sphere. `fine`: 64 samples a pixel instead of 4, for a truth."""
+
+    mesh: Mesh
+    fine: bool = False
+
+    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage; ValueError for cameras that meshes are not rendered by."""
+        from factory.evaluation.truth import true_turntable
+        from recon.meshes.load import render_turntable
+
+        own, orbit = OrbitConfig(), turn.orbit
+        if (orbit.fov_degrees, orbit.distance) != (own.fov_degrees, own.distance):
+            raise ValueError(
+                f"meshes are rendered at {own.fov_degrees} degrees from {own.distance}; leave these as they are"
+            )
+        make = true_turntable if self.fine else render_turntable
+        return make(self.mesh, turn.elevation, turn.size, orbit.num_views, turn.start)
+
+    def depths(self, turn: Turn) -> NDArray[np.float32]:
+        """[V,S,S] of the nearest surface at pixel centres, 0 where there is none."""
+        from recon.meshes.visible_surface import mesh_depth
+
+        return mesh_depth(self.mesh.corners, turn.cameras)
+
+    def points(self, count: int) -> NDArray[np.float64]:
+        """On its outer surface."""
+        from recon.meshes.visible_surface import outer_points
+
+        return outer_points(self.mesh.corners, count)
+
+
+def read_shape(data: bytes, path: str, fine: bool = False, up: Up = "y", normalise: bool = False) -> Shape:
+    """The shape in the bytes of a .ply of Gaussians or of a mesh, or of a .glb, .gltf or .obj.
+
+    Args:
+        path: names the file in errors, and its suffix the format. fine: sample meshes as a truth.
+        up: of PLY and OBJ. normalise: move and scale Gaussians into the unit sphere, as meshes are in any case.
+
+    Raises:
+        ValueError: when it is none, or is broken.
+    """
+    suffix = PurePosixPath(path).suffix.lower().lstrip(".")
+    if suffix != "ply" or has_faces(data):
+        from recon.meshes.load import load_mesh, turned
+
+        mesh = load_mesh(data, suffix)
+        return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
+    from recon.ply import parse_ply
+
+    gaussians = parse_ply(data, path)
+    return Splats(in_unit_sphere(gaussians) if normalise else gaussians, up)
+
+
+def has_faces(data: bytes) -> bool:
+    """Whether a PLY is a mesh, by its header."""
+    return b"\nelement face " in data[: data.find(b"end_header")]
+
+
+def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gaussians:
+    """Centres and axes turned by a rotation [3,3]; colours that depend on the view stay as they are."""
+    import torch
+    from scipy.spatial.transform import Rotation
+
+    quats = gaussians.unit_quats.cpu().numpy()
+    turned = (Rotation.from_matrix(rotation) * Rotation.from_quat(quats, scalar_first=True)).as_quat(scalar_first=True)
+    return replace(
+        gaussians, means=gaussians.means @ torch.from_numpy(rotation).T, quats=torch.from_numpy(turned).float()
+    )
+
+
+def in_unit_sphere(gaussians: Gaussians) -> Gaussians:
+    """Gaussians moved and scaled so that the box about them is centred and they reach to 1 from there.
+
+    The box and the reach are those of SOLID of the centres of what is half opaque or more: stray ones count nothing.
+
+    Raises:
+        ValueError: when none is half opaque, or all lie in one point.
+    """
+    import torch
+
+    centres = gaussians.means[gaussians.alphas >= 0.5]
+    if not len(centres):
+        raise ValueError("no Gaussian is half opaque; there is nothing to bring into the unit sphere")
+    ends = torch.quantile(centres, torch.tensor([(1 - SOLID) / 2, (1 + SOLID) / 2]), dim=0)
+    middle = ends.mean(0)
+    reach = torch.quantile((centres - middle).norm(dim=1), SOLID)
+    if reach <= 0:
+        raise ValueError("all Gaussians lie in one point; there is nothing to bring into the unit sphere")
+    return replace(gaussians, means=(gaussians.means - middle) / reach, scales=gaussians.scales - reach.log())
+
+
+def over_grey(pictures: NDArray[np.uint8], background: float) -> NDArray[np.uint8]:
+    """Pictures over white [...,4] as [...,3] over a grey in [0, 1]."""
+    bare = 1 - pictures[..., 3:].astype(np.float32) / 255
+    return (pictures[..., :3] - 255 * (1 - background) * bare).clip(0, 255).round().astype(np.uint8)

@@ -1,0 +1,1 @@
+"""What is done: commit records, keys, snapshots, lease, schemas, run identity."""

@@ -1,0 +1,115 @@
+"""Compact copies of the id columns of published parts, so that a resume reads a few objects for a million rows.
+
+A snapshot `snapshots/<folder>/<number>.npz` holds sorted keys and the names of the parts they come from. It is
+a cache: parts alone are the truth, and a part that no snapshot names is read itself.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from factory.ledger.keys import Keys, KeySet, packed
+from factory.storage.store import Store
+
+PARTS_PER_SNAPSHOT = 16
+MAX_SNAPSHOTS = 8
+READERS = 8
+
+
+class Snapshots:
+    """The snapshots of one folder of parts.
+
+    Args:
+        store: the output folder.
+        folder: of the parts, as "assets".
+    """
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store, self.folder = store, folder
+        self._names: list[str] = []
+        self._covered: list[str] = []
+        self._fresh: dict[str, Keys] = {}
+
+    def load(self) -> tuple[KeySet, int]:
+        """The keys of every part, and the number of the next part. Snapshots before parts: none vanishes between."""
+        saved = dict(read_each(self.store, list(self.store.keys(f"snapshots/{self.folder}/")), _snapshot))
+        parts = set(part_names(self.store, self.folder))
+        usable = {name: found for name, found in saved.items() if parts.issuperset(found[1])}
+        self._names = sorted(saved)
+        self._covered = sorted({part for _, covered in usable.values() for part in covered})
+        self._fresh = dict(read_each(self.store, sorted(parts.difference(self._covered)), _part))
+        keys = [found[0] for found in usable.values()] + list(self._fresh.values())
+        return KeySet(np.concatenate(keys) if keys else None), 1 + max(map(number_of, parts), default=-1)
+
+    def add(self, part: str, keys: Keys) -> None:
+        """Note a part just published; every PARTS_PER_SNAPSHOT of them make a snapshot."""
+        self._fresh[part] = keys
+
+    def save(self, keys: KeySet) -> None:
+        """Write a snapshot when enough parts are in none; MAX_SNAPSHOTS of them become one.
+
+        Args:
+            keys: of every part, as `load` gives them and `add` adds to them; unpublished ones may be among them only
+                while no merge is due, so that callers save right after publishing.
+        """
+        if len(self._fresh) < PARTS_PER_SNAPSHOT:
+            return
+        merge = len(self._names) >= MAX_SNAPSHOTS
+        covered = self._covered if merge else []
+        bulk = keys.all() if merge else np.concatenate(list(self._fresh.values()))
+        stream = io.BytesIO()
+        np.savez(stream, keys=bulk, parts=np.array([*covered, *self._fresh]))
+        name = f"snapshots/{self.folder}/{1 + max(map(number_of, self._names), default=-1):06d}.npz"
+        self.store.put(name, stream.getvalue())
+        self._covered += self._fresh
+        self._fresh = {}
+        for old in self._names if merge else []:
+            self.store.delete(old)
+        self._names = [name] if merge else [*self._names, name]
+
+    def forget(self) -> None:
+        """Remove the snapshots, before parts are rewritten; call `load` afterwards."""
+        for name in self.store.keys(f"snapshots/{self.folder}/"):
+            self.store.delete(name)
+
+
+def part_names(store: Store, folder: str) -> Iterator[str]:
+    """The published parts of a folder, in order."""
+    return (name for name in store.keys(f"{folder}/") if name.endswith(".parquet"))
+
+
+def number_of(name: str) -> int:
+    """The number in the name of a part or snapshot."""
+    return int(name.rsplit("/", 1)[1].split(".")[0].removeprefix("part-"))
+
+
+def read_each(store: Store, names: list[str], read: Any) -> Iterator[tuple[str, Any]]:
+    """Name and `read(store, name)` of objects, several at a time; one that has gone meanwhile is left out."""
+
+    def attempt(name: str) -> Any:
+        try:
+            return read(store, name)
+        except KeyError:
+            return None
+
+    if not names:
+        return
+    with ThreadPoolExecutor(READERS, "reader") as pool:
+        yield from ((name, found) for name, found in zip(names, pool.map(attempt, names)) if found is not None)
+
+
+def _snapshot(store: Store, name: str) -> tuple[Keys, list[str]]:
+    with np.load(io.BytesIO(store.get(name)), allow_pickle=False) as saved:
+        return saved["keys"], saved["parts"].tolist()
+
+
+def _part(store: Store, name: str) -> Keys:
+    with store.open(name) as stream:
+        file = pq.ParquetFile(stream)
+        return packed(file.read(columns=[file.schema_arrow.names[0]]).column(0).to_pylist())

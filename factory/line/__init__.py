@@ -1,0 +1,1 @@
+"""How stages run on Ray; knows no stage and no prompt."""

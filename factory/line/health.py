@@ -1,0 +1,145 @@
+"""How an actor's process lives and dies: rows that hang or kill it are found, and it is replaced before it is worn.
+
+The board remembers which rows a process had when it died (see `Board.deaths`). When Ray starts them again, they are
+tried in halves, quarters, ... down to single rows, and a row that kills alone becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from factory.line.settings import Pool
+
+MAX_DEATHS = 3
+"""Processes that a row may take along while it is alone."""
+GRACE_SECONDS = 20.0
+"""After the time limit, for the process to say so; then it is ended even where native code holds the interpreter."""
+EXIT_HUNG, EXIT_WORN, EXIT_BROKEN, EXIT_LEFT = 70, 71, 72, 73
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deaths:
+    """What a row has cost one stage so far."""
+
+    count: int = 0
+    """Processes that died with it."""
+    timed_out: bool = False
+    """The last one had run out of time."""
+    host: str | None = None
+    """Where the last one was."""
+
+    def alone(self, batch: int) -> int:
+        """How many of them it died in alone: a batch of 8 is tried as 8, 4, 2 and then 1."""
+        return self.count - (batch.bit_length() - 1)
+
+    def hopeless(self, batch: int) -> bool:
+        """Whether to give the row up; one time limit missed alone is enough."""
+        return self.alone(batch) >= (1 if self.timed_out else MAX_DEATHS)
+
+
+def groups(rows: Sequence[Row], deaths: Sequence[Deaths], limit: int) -> Iterator[list[Row]]:
+    """Rows to try together: all at once, at most `limit`, and halved for every death."""
+    group: list[Row] = []
+    size = 0
+    for row, death in zip(rows, deaths):
+        wanted = max(1, min(limit, len(rows) >> death.count))
+        if group and (wanted != size or len(group) == size):
+            yield group
+            group = []
+        size = wanted
+        group.append(row)
+    if group:
+        yield group
+
+
+def give_up(row: Row, stage: str, death: Deaths) -> None:
+    """Turn a hopeless row into a dead letter."""
+    if death.timed_out:
+        kind, reason = "row_timeout", f"took longer than line.{stage}.row_timeout"
+    else:
+        kind, reason = "worker_killed", "its process died: out of memory, or a crash in native code"
+    message = f"{reason}; {death.count} process{'es' * (death.count > 1)} of stage {stage} died with it"
+    row.update(error_stage=stage, error_type=kind, error_message=message, attempt=death.count, host=death.host)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or a GPU had too little memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
+    )
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Whether CUDA will fail from now on whatever is asked of it in this process."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and not is_out_of_memory(error)
+
+
+def free_memory() -> None:
+    """Give back what nobody needs."""
+    import gc
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def time_limit(seconds: float, expired: Callable[[], None]) -> Iterator[None]:
+    """End this process with the stacks of its threads in the log when the block takes longer, after `expired()`."""
+
+    def end() -> None:
+        expired()
+        faulthandler.dump_traceback(file=_log())
+        os._exit(EXIT_HUNG)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_log())
+    try:
+        yield
+    finally:
+        timer.cancel()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _log() -> Any:
+    """This process's own standard error, which Ray keeps as a log file."""
+    return sys.__stderr__ or sys.stderr
+
+
+class Wear:
+    """Rows and memory of this process since its models were loaded.
+
+    Args:
+        pool: `max_rows` and `max_growth_gb` say how much it may take.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.rows, self.loaded = pool, 0, own_memory()
+
+    def replace_if_worn(self) -> None:
+        """End this process between two batches; Ray starts another and gives it the rows at hand."""
+        pool = self.pool
+        grown = pool.max_growth_gb is not None and own_memory() - self.loaded > pool.max_growth_gb * 2**30
+        if grown or (pool.max_rows is not None and self.rows >= pool.max_rows):
+            os._exit(EXIT_WORN)
+
+
+def own_memory() -> int:
+    """Resident bytes of this process, on Linux without the pages that it shares, as those of Ray's object store."""
+    import psutil
+
+    used = psutil.Process().memory_info()
+    return used.rss - getattr(used, "shared", 0)

@@ -1,0 +1,79 @@
+"""What travels between the stages, and whether Ray's object store holds it: blocks that it cannot hold go to disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import accumulate
+
+from factory.config.settings import FactoryConfig
+from factory.line.settings import Pool
+
+DATA_SHARE = 0.5
+"""Share of the object store that Ray Data fills; tasks need the rest to read and write."""
+LOCAL_STORE_BYTES = 1 << 30
+LOCAL_MEMORY_SHARE = 0.3
+"""Of a machine's memory, at most, for the object store of a Ray of its own."""
+OWN_SIDE = {"pocket": 128}
+"""Pixels a side of models whose size is not set; 1024 for those that are not named."""
+FACE_BYTES = 32
+
+
+def row_bytes(config: FactoryConfig) -> dict[str, int]:
+    """About how many bytes a row has when it leaves each stage, with as many Gaussians as there may be."""
+    side = config.image.size or OWN_SIDE.get(config.image.model, 1024)
+    floats = 14 + 3 * (config.fit.sh_degree + 1) ** 2
+    added = {
+        "image": 4 * side**2,
+        "video": 4 * side**2 * config.orbit.num_views,
+        "views": side**2 * config.orbit.num_views,
+        "reconstruct": 4 * floats * config.fit.densify.max_gaussians
+        + FACE_BYTES * config.mesh.faces * config.mesh.enabled,
+        "score": 4 * side**2 * config.files.turntable_frames,
+    }
+    return dict(zip(added, accumulate(added.values()))) | {"commit": 0}
+
+
+def on_their_way(pools: Mapping[str, Pool], rows_per_block: int, sizes: Mapping[str, int]) -> int:
+    """Bytes of the blocks that busy actors hold: those waiting or in work, and one made by each."""
+    total, taken = 0, 0
+    for name, pool in pools.items():
+        rows, actors = max(rows_per_block, pool.batch), pool.max_actors or pool.actors
+        total += rows * actors * (taken * pool.in_flight + sizes[name])
+        taken = sizes[name]
+    return total
+
+
+def bound(
+    pools: Mapping[str, Pool], rows_per_block: int, sizes: Mapping[str, int], store: float
+) -> tuple[dict[str, Pool], int, str]:
+    """Pools and rows a block whose blocks on their way fit the object store, and a line that explains them.
+
+    Args:
+        pools: by stage, in order. sizes: bytes of a row that leaves each stage.
+        rows_per_block: wanted; halved while the blocks are too large, then actors get one block at a time.
+        store: bytes of the object store.
+    """
+    room = DATA_SHARE * store
+    choices = [(dict(pools), rows_per_block >> halvings) for halvings in range(rows_per_block.bit_length())]
+    choices.append(({name: replace(pool, in_flight=1) for name, pool in pools.items()}, 1))
+    fitting = (choice for choice in choices if on_their_way(*choice, sizes) <= room)
+    chosen, rows = next(fitting, choices[-1])
+    need = on_their_way(chosen, rows, sizes)
+    line = (
+        f"blocks of {rows} rows, up to {need / 1e6:,.0f} MB on their way; the store has {room / 1e6:,.0f} MB for them"
+    )
+    if rows < rows_per_block:
+        line += f" (line.rows_per_block = {rows_per_block} would not fit)"
+    if need > room:
+        line += ": they will be spilled to disk; start Ray with a larger --object-store-memory, or lower max_actors"
+    return chosen, rows, line
+
+
+def local_store_bytes(need: int) -> int:
+    """Size of the object store of a Ray of this machine's own, for so many bytes on their way."""
+    import psutil
+
+    limit = min(LOCAL_MEMORY_SHARE * psutil.virtual_memory().total, 0.8 * shutil.disk_usage("/dev/shm").free)
+    return int(max(LOCAL_STORE_BYTES, min(need / DATA_SHARE, limit)))

@@ -1,0 +1,98 @@
+"""Whether the actors of a line fit on a cluster, and how many the slowest stage may have; said in the log."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from factory.line.settings import Pool
+
+GROWING = "reconstruct"
+"""The stage that takes nine tenths of the time, and whatever the others leave."""
+CPUS_LEFT = 1.0
+"""For reading and for splitting blocks; without it a line whose actors hold every CPU never starts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """What a node of the cluster has, used or not."""
+
+    cpus: float
+    gpus: float = 0.0
+    labels: Mapping[str, str]
+
+    def holds(self, pool: Pool) -> bool:
+        """Whether an actor of the pool may be here, once nothing else is."""
+        wanted = (label.split("=", 1) for label in pool.labels)
+        named = all(_selects(value, self.labels.get(key)) for key, value in wanted)
+        return named and pool.cpus <= self.cpus + 1e-6 and pool.gpus <= self.gpus + 1e-6
+
+
+def refuse_homeless(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
+    """Raises RuntimeError, in one sentence, when no node could hold an actor of a stage: Ray would wait for ever."""
+    nodes = list(nodes)
+    for name, pool in pools.items():
+        if not any(node.holds(pool) for node in nodes):
+            labels = f" and the labels {' '.join(pool.labels)}" if pool.labels else ""
+            raise RuntimeError(
+                f"none of {len(nodes)} nodes has {pool.cpus:g} CPUs, {pool.gpus:g} GPUs{labels} for an actor of stage "
+                f"{name}: mend line.{name}, add nodes, or set line.autoscaling where they come on demand"
+            )
+
+
+def _selects(wanted: str, label: str | None) -> bool:
+    """Whether a node's label is what a selector of Ray's wants: value, !value, in(a,b) or !in(a,b)."""
+    value = wanted.removeprefix("!")
+    listed = value[3:-1].split(",") if value.startswith("in(") and value.endswith(")") else [value]
+    return (label in [name.strip() for name in listed]) != wanted.startswith("!")
+
+
+def place(
+    pools: Mapping[str, Pool], cpus: float, gpus: float, local: bool = False, autoscaling: bool = False
+) -> tuple[dict[str, Pool], list[str]]:
+    """The pools with `max_actors` filled in, and one line of explanation for each.
+
+    Args:
+        pools: by stage.
+        cpus: logical CPUs of the cluster. gpus: its GPUs.
+        local: Ray runs on this machine only: every pool keeps its size.
+        autoscaling: what is missing will come; only what is set grows.
+
+    Raises:
+        RuntimeError: in one sentence, when the smallest pools do not fit.
+    """
+    needed = {kind: sum(pool.actors * getattr(pool, kind) for pool in pools.values()) for kind in ("cpus", "gpus")}
+    if not autoscaling:
+        _refuse("GPU", needed["gpus"], gpus, "gpus")
+        _refuse("CPU", needed["cpus"] + CPUS_LEFT, cpus, "cpus")
+    placed, lines = {}, []
+    for name, pool in pools.items():
+        most = pool.max_actors or pool.actors
+        if name == GROWING and pool.max_actors is None and not local and not autoscaling:
+            most = pool.actors + _room(pool, cpus - CPUS_LEFT - needed["cpus"], gpus - needed["gpus"])
+        placed[name] = dataclasses.replace(pool, max_actors=most)
+        size = f"{pool.actors} actors" if most == pool.actors else f"{pool.actors} to {most} actors"
+        lines.append(
+            f"{name}: {size} of {pool.cpus:g} CPU, {pool.gpus:g} GPU, {pool.threads} threads, batch {pool.batch}, "
+            f"{pool.in_flight} blocks in flight" + (f", on {' '.join(pool.labels)}" if pool.labels else "")
+        )
+    lines.append(
+        f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs; "
+        f"the smallest pools reserve {needed['cpus']:g} and {needed['gpus']:g}"
+    )
+    return placed, lines
+
+
+def _room(pool: Pool, cpus: float, gpus: float) -> int:
+    """How many more actors the rest of the cluster holds."""
+    rooms = [left / wanted for left, wanted in ((cpus, pool.cpus), (gpus, pool.gpus)) if wanted > 0]
+    return max(0, int(min(rooms, default=0) + 1e-6))
+
+
+def _refuse(kind: str, needed: float, there: float, setting: str) -> None:
+    if needed > there + 1e-6:
+        raise RuntimeError(
+            f"the line reserves {needed:g} {kind}s and the cluster has {there:g}: lower line.<stage>.actors or "
+            f"line.<stage>.{setting}, add nodes, or set line.autoscaling where the cluster grows on demand"
+        )

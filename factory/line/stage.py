@@ -1,0 +1,161 @@
+"""What every stage of a line does: load once an actor, take a batch, keep failures as data.
+
+A row that fails keeps its place: `error_stage`, `error_type` and `error_message` are set, later stages
+pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone, and so are those
+of a batch whose process died (see `health`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from factory.config.settings import FactoryConfig, fingerprint
+from factory.ledger.schemas import DEAD_LETTERS, LINE, chosen
+from factory.line.actor_log import Reporter
+from factory.line.health import (
+    EXIT_BROKEN,
+    Wear,
+    free_memory,
+    give_up,
+    groups,
+    is_broken_device,
+    is_out_of_memory,
+    time_limit,
+)
+from factory.line.settings import Pool
+from factory.storage.credentials import scrub
+from factory.storage.store import StorageError
+
+Row = dict[str, Any]
+
+
+class Stage:
+    """One stage. Subclasses load models in `load` and set columns of each row in `process`.
+
+    Args:
+        config: the resolved settings (`FactoryConfig`, or the line's own).
+        threads: how many threads numerical libraries may use.
+        board: where progress is told (`board.Board`, a Ray actor), or None.
+    """
+
+    name: ClassVar[str]
+    pool: ClassVar[Pool] = Pool()
+    """The line gives each stage its own."""
+    together: ClassVar[int] = sys.maxsize
+    """Rows of a batch that are tried together at most."""
+    passing: ClassVar[type[Exception]] = StorageError
+    """Not the row's fault: its block is tried again."""
+    config: Any
+
+    def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
+        self.config, self.reporter = config, Reporter(self.name, board)
+        self.fits = self.together
+        self.given_up: list[Row] = []
+        use_threads(threads)
+        with self.reporter.loading():
+            self.load()
+        self.wear = Wear(self.pool)
+
+    def __del__(self) -> None:
+        """Ray lets go of its actors' objects when it takes a pool apart."""
+        if hasattr(self, "reporter"):
+            self.reporter.gone()
+
+    def load(self) -> None:
+        """Bring models into memory; called once an actor."""
+
+    def process(self, rows: list[Row]) -> None:
+        """Fill in the stage's columns of rows that are alive, in place; may raise for the whole batch."""
+        raise NotImplementedError
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        for group in self.groups([row for row in rows if row["error_stage"] is None]):
+            self._attempt(group)
+        return pa.Table.from_pylist(rows, schema=LINE)
+
+    def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead.
+
+        These are in `given_up` then.
+        """
+        self.wear.replace_if_worn()
+        deaths = self.reporter.deaths(rows)
+        for row, death in zip(rows, deaths):
+            if death.hopeless(min(len(rows), self.together)):
+                give_up(row, self.name, death)
+        self.given_up = [row for row in rows if row["error_stage"] is not None]
+        self._tell("end", self.given_up, 0.0)
+        for group in groups(rows, deaths, self.fits):
+            live = [row for row in group if row["error_stage"] is None]
+            if live:
+                self.reporter.leave_if_drained()
+                started = time.perf_counter()
+                self._tell("start", live, 0.0)
+                with time_limit(self.pool.row_timeout * len(live), lambda live=live: self.reporter.timed_out(live)):
+                    yield live
+                self._tell("end", live, time.perf_counter() - started)
+        self.wear.rows += len(rows)
+
+    def _attempt(self, rows: list[Row], again: bool = True) -> None:
+        started = time.perf_counter()
+        try:
+            self.process(rows)
+        except self.passing:
+            raise
+        except Exception as error:
+            if is_broken_device(error):
+                os._exit(EXIT_BROKEN)
+            if is_out_of_memory(error):
+                self._shrink(len(rows))
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                self._attempt(rows[:middle])
+                self._attempt(rows[middle:])
+                return
+            if again and is_out_of_memory(error):
+                return self._attempt(rows, again=False)
+            fail(rows[0], self.name, error)
+        for row in rows:
+            row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(rows)
+            row["host"] = socket.gethostname()
+
+    def _shrink(self, rows: int) -> None:
+        """Less at a time from now on."""
+        free_memory()
+        if rows > 1 and rows // 2 < self.fits:
+            self.fits = rows // 2
+            self.reporter.shrunk(self.fits)
+
+    def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
+        self.reporter.tell(event, rows, seconds)
+
+
+def use_threads(count: int) -> None:
+    """Bound the threads of this process's numerical libraries; call it before they are imported."""
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "numba" in sys.modules:  # its number is settled once its threads run, and it compares the variable with it
+        numba = sys.modules["numba"]
+        os.environ["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def fail(row: Row, stage: str, error: BaseException) -> None:
+    """Turn a row into a dead letter."""
+    text = scrub(str(error).encode("utf-8", "replace").decode("utf-8"))
+    row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
+
+
+def dead_letter(row: Row, config: FactoryConfig) -> Row:
+    """The dead-letter row of a failed row."""
+    return chosen(row, DEAD_LETTERS) | {"fingerprint": fingerprint(config)}

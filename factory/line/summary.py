@@ -1,0 +1,79 @@
+"""The tables at the end of a run: seconds and network evaluations of its assets, and its dead letters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from factory.ledger.schemas import STAGES
+
+LOG_WIDTH = 120
+_EVALUATED = ("image", "video", "refine")
+_TIMED = STAGES[:-1]
+SUMMARY_COLUMNS = [
+    "prompt_id",
+    "prompt",
+    *[f"seconds_{name}" for name in _TIMED],
+    *[f"{kind}_{part}" for kind in ("steps", "forwards") for part in _EVALUATED],
+]
+MAX_SUMMARY_ROWS = 20
+
+
+def summary_table(rows: list[dict[str, Any]]) -> Any:
+    """Seconds per stage and network evaluations of each asset, at most 20 of them, with the mean of all below.
+
+    Args:
+        rows: SUMMARY_COLUMNS of the assets table, at least one row.
+    """
+    from rich.table import Table
+
+    table = Table(title="Seconds per stage and network evaluations per asset", title_justify="left")
+    table.add_column("asset", overflow="ellipsis", no_wrap=True, max_width=36)
+    for name in (*_TIMED, "total", "steps", "forwards"):
+        table.add_column(name, justify="right")
+    measured = [_measured(row) for row in rows]
+    for row, values in list(zip(rows, measured))[:MAX_SUMMARY_ROWS]:
+        table.add_row(_plain(row["prompt"] or row["prompt_id"]), *_cells(values))
+    if len(rows) > MAX_SUMMARY_ROWS:
+        table.add_row(f"and {len(rows) - MAX_SUMMARY_ROWS} more")
+    table.add_section()
+    table.add_row("mean", *_cells([sum(column) / len(rows) for column in zip(*measured)]))
+    return table
+
+
+def _measured(row: dict[str, Any]) -> list[float]:
+    """Seconds by stage, their sum, sampler steps, forwards."""
+    seconds = [row[f"seconds_{name}"] or 0.0 for name in _TIMED]
+    evaluations = [float(sum(row[f"{kind}_{part}"] or 0 for part in _EVALUATED)) for kind in ("steps", "forwards")]
+    return [*seconds, sum(seconds), *evaluations]
+
+
+def _cells(values: list[float]) -> list[str]:
+    return [f"{value:.1f}" for value in values[:-2]] + [f"{value:.0f}" for value in values[-2:]]
+
+
+def dead_table(rows: list[dict[str, Any]]) -> Any:
+    """The dead letters, at most 20 of them, by stage and reason."""
+    from rich.table import Table
+
+    table = Table(title=f"{len(rows)} dead letters", title_justify="left")
+    for name in ("prompt_id", "stage", "error", "message"):
+        table.add_column(name, overflow="fold")
+    for row in rows[:MAX_SUMMARY_ROWS]:
+        cells = (row["prompt_id"], row["error_stage"], row["error_type"], row["error_message"][:200])
+        table.add_row(*[_plain(cell or "unknown") for cell in cells])
+    return table
+
+
+def _plain(text: str) -> Any:
+    """Text that can neither style the terminal nor send it control codes."""
+    from rich.text import Text
+
+    return Text("".join(c if c.isprintable() else " " for c in text))
+
+
+def make_console() -> Any:
+    """A console as wide as the terminal, or wide enough for the tables where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, LOG_WIDTH))

@@ -1,0 +1,209 @@
+"""The output folder of a run as an `eval.scored_run.ScoredRun`. Nothing is written, so the run may still be going."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eval.measures import is_measure
+from eval.page import address
+from eval.scored_run import Evaluation, Letter, ScoredRun
+from factory.evaluation.foreign_folder import asset_files, store_files
+from factory.ledger.ledger import ASSETS, COMMITS, DEAD, SCORES
+from factory.ledger.run_identity import settings_of
+from factory.ledger.schemas import STAGES
+from factory.line.run_report import newest_report, report_section
+from factory.storage.store import Store, open_store
+
+VIEWERS = "exports/html"
+"""Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
+_NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score")
+_SECONDS = [f"seconds_{stage}" for stage in STAGES[:-1]]
+_STEPS, _FORWARDS = ([f"{kind}_{part}" for part in ("image", "video", "refine")] for kind in ("steps", "forwards"))
+_ASSET = ["prompt_id", "prompt", "ply.path", *_NUMBERS, *_SECONDS, *_STEPS, *_FORWARDS]
+_LETTER = ["prompt_id", "prompt", "error_stage", "error_type", "error_message"]
+
+
+def read_run(root: str, page: str | None = None) -> ScoredRun:
+    """A run's assets, scores, dead letters and figures.
+
+    Args:
+        root: output folder of `im3d generate`, or a folder that `im3d evaluate --prompts` has judged; local or s3://.
+        page: folder that the page will lie in; `root` by default.
+
+    Raises:
+        ValueError: when it holds neither assets nor dead letters, and no evaluation.
+    """
+    store = open_store(root)
+    assets, dead = _rows(store, ASSETS, _ASSET), _rows(store, DEAD, _LETTER)
+    if not len(assets) and not len(dead):
+        return _judged_folder(store, root, page)
+    settings, ids = settings_of(store), _texts(assets, "prompt_id")
+    seconds, calls = ({name: _column(assets, name) for name in names} for names in (_SECONDS, [*_STEPS, *_FORWARDS]))
+    evaluations, scores = _evaluations(store, ids)
+    numbers = {name: _column(assets, name) for name in _NUMBERS} | {
+        "seconds": _sum(seconds.values(), len(ids)),
+        "forwards": _sum([calls[name] for name in _FORWARDS], len(ids)),
+    }
+    numbers["yield_score"] = _first_known([numbers["yield_score"], *_of_gate(scores)])
+    return ScoredRun(
+        label=root.rstrip("/").rsplit("/", 1)[-1],
+        base=_way(store.root, open_store(page or root).root),
+        prompt_ids=ids,
+        prompts=_texts(assets, "prompt"),
+        folders=[path.rpartition("/")[0] for path in _texts(assets, "ply.path")],
+        scores={name: _column(assets, name) for name in assets.column_names if is_measure(name)} | scores,
+        numbers=numbers,
+        calls=calls,
+        stage_seconds={stage: seconds[f"seconds_{stage}"] for stage in STAGES[:-1]},
+        dead=_letters(dead),
+        evaluations=evaluations,
+        viewers=_viewers(store),
+        settings=settings,
+        num_views=math.gcd(int(settings.get("files.turntable_frames", 48)), int(settings.get("orbit.num_views", 16))),
+        last_run=report_section(newest_report(store)),
+    )
+
+
+def _judged_folder(store: Store, root: str, page: str | None) -> ScoredRun:
+    """Anyone's videos and models, as the largest evaluation of them has them; what it could not score is dead."""
+    places = _evaluation_stores(store).values()
+    known = [(_rows(place, SCORES, ["prompt_id", "prompt"]), _rows(place, DEAD, _LETTER)) for place in places]
+    if not any(len(scored) or len(dead) for scored, dead in known):
+        raise ValueError(
+            f"{root} holds neither assets nor dead letters; give the output folder of im3d generate, "
+            "or a folder that im3d evaluate --prompts has judged"
+        )
+    scored, dead = max(known, key=lambda tables: len(tables[0]))
+    ids, none = _texts(scored, "prompt_id"), np.full(len(scored), np.nan)
+    evaluations, scores = _evaluations(store, ids)
+    files = asset_files(store_files(root))
+    return ScoredRun(
+        label=root.rstrip("/").rsplit("/", 1)[-1],
+        base=_way(store.root, open_store(page or root).root),
+        prompt_ids=ids,
+        prompts=_texts(scored, "prompt"),
+        folders=[""] * len(ids),
+        scores=scores,
+        numbers=dict.fromkeys([*_NUMBERS, "seconds", "forwards"], none)
+        | {"yield_score": _first_known([none, *_of_gate(scores)])},
+        calls={},
+        stage_seconds={},
+        dead=_letters(dead),
+        evaluations=evaluations,
+        files=[tuple(files.get(name, {}).get(kind, "") for kind in ("frames_path", "model_path")) for name in ids],
+    )
+
+
+_FIELDS = ("prompt_id", "prompt", "stage", "kind", "message")
+
+
+def _letters(dead: pa.Table) -> list[Letter]:
+    return [Letter(**{field: text or "" for field, text in zip(_FIELDS, row.values())}) for row in dead.to_pylist()]
+
+
+def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:
+    """Rows of one kind, one a prompt, with the wanted columns and every measure; paths as `ply.path`.
+
+    Commits are read before parts, so that a record that moves meanwhile is seen at least once; where both have a
+    prompt, the part's row counts.
+    """
+    none = pa.table({"prompt_id": pa.array([], pa.string())})
+    tables = list(_tables(store, folder, columns))
+    joined = pa.concat_tables([none, *reversed(tables)], promote_options="default")
+    places = pa.table({"id": joined["prompt_id"], "row": pa.array(np.arange(len(joined)))})
+    first = places.group_by("id").aggregate([("row", "min")])["row_min"]
+    return joined.take(pa.array(np.sort(first.to_numpy())))
+
+
+def _tables(store: Store, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Commits, then parts: the wanted columns that each file has, and its measures, without nesting."""
+    for key in (key for place in (COMMITS, folder) for key in store.keys(f"{place}/") if key.endswith(".parquet")):
+        try:
+            file = pq.ParquetFile(io.BytesIO(store.get(key)))
+        except KeyError:
+            continue
+        names = file.schema_arrow.names
+        if ("error_stage" in names) == (folder == DEAD):
+            wanted = [name for name in columns if name.split(".")[0] in names]
+            yield file.read(columns=[*wanted, *filter(is_measure, names)]).flatten()
+
+
+def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], dict[str, NDArray[np.float64]]]:
+    """The evaluations of `im3d evaluate`, and their scores by `column@protocol`, in the order of `ids`.
+
+    Of evaluations by one protocol, which differ by the prompts that ranks are among, the one with the most scores.
+    """
+    places = _evaluation_stores(store)
+    tables = {name: _rows(place, SCORES, ["prompt_id"]) for name, place in places.items()}
+    chosen = {name.partition("-")[0]: name for name in sorted(tables, key=lambda name: len(tables[name]))}
+    found, scores = [], {}
+    for name in sorted(chosen.values()):
+        table, statement = tables[name], json.loads(places[name].get("protocol.json"))
+        evaluation = Evaluation(
+            name=name, statement=statement, scored=len(table), dead=_letters(_rows(places[name], DEAD, _LETTER))
+        )
+        rows = {prompt_id: row for row, prompt_id in enumerate(_texts(table, "prompt_id"))}
+        order = np.array([rows.get(prompt_id, -1) for prompt_id in ids], int)
+        for column in filter(is_measure, table.column_names):
+            scores[f"{column}@{evaluation.protocol}"] = np.append(_column(table, column), np.nan)[order]
+        found.append(evaluation)
+    return found, {column: values for column, values in scores.items() if np.isfinite(values).any()}
+
+
+def _evaluation_stores(store: Store) -> dict[str, Store]:
+    """The folders of evaluations by name."""
+    names = sorted({key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")})
+    return {name: open_store(f"{store.root}/evaluations/{name}") for name in names}
+
+
+def _of_gate(scores: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The yield gate's verdicts of evaluations."""
+    return [values for column, values in scores.items() if column.startswith("yield_probability@")]
+
+
+def _first_known(columns: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """By row, the first value that is known; nan where none is."""
+    found, *others = columns
+    for other in others:
+        found = np.where(np.isnan(found), other, found)
+    return found
+
+
+def _viewers(store: Store) -> set[str]:
+    return {key.rsplit("/", 1)[1].removesuffix(".html") for key in store.keys(f"{VIEWERS}/") if key.endswith(".html")}
+
+
+def _way(root: str, page: str) -> str | None:
+    """The address of a folder from another, both local or in one bucket: "" for the same, None where there is none."""
+    places = [urlsplit(place) for place in (root, page)]
+    if places[0][:2] != places[1][:2]:
+        return None
+    way = posixpath.relpath(places[0].path or "/", places[1].path or "/")
+    return "" if way == "." else f"{address(way)}/"
+
+
+def _texts(table: pa.Table, name: str) -> list[str]:
+    return [text or "" for text in table[name].to_pylist()] if name in table.column_names else [""] * len(table)
+
+
+def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column of numbers as float64 [N]; nan where there is none."""
+    if name not in table.column_names:
+        return np.full(len(table), np.nan)
+    return table[name].cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+
+
+def _sum(columns: Iterable[NDArray[np.float64]], count: int) -> NDArray[np.float64]:
+    """The sum by row of what is known; nan where nothing is."""
+    stacked = np.stack(list(columns)) if count else np.zeros((1, 0))
+    return np.where(np.isnan(stacked).all(0), np.nan, np.nansum(stacked, 0))

@@ -1,0 +1,1 @@
+"""What comes in: prompt tables, rows, pictures, suites."""

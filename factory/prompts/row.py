@@ -1,0 +1,176 @@
+"""One row of a table of prompts, checked: a prompt with its id, seed and picture, or why it is none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.ledger.keys import digest
+from factory.prompts.spool import Spool, Spooled
+from factory.storage.credentials import scrub
+from factory.storage.tables import Raw
+
+MAX_PROMPT_BYTES = 4096
+MAX_IMAGE_BYTES = 32 << 20
+MAX_SEED = 2**63 - 1
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ID_COLUMNS = ("prompt_id", "id")
+COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
+"""What is read of a table; nothing else is looked at."""
+_WHOLE = re.compile(r"\s*\+?[0-9]+\s*", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(kw_only=True, slots=True)
+class Prompt:
+    """One job for the line."""
+
+    prompt_id: str
+    prompt: str
+    seed: int
+    picture: Spooled | None = None
+
+    @property
+    def image(self) -> bytes | None:
+        """The encoded picture (PNG, JPEG, WebP) to start from, read from disk; None without one."""
+        return self.picture.read() if self.picture else None
+
+
+class RowError(ValueError):
+    """A row that cannot be used; `kind` is its error type in the dead letters, `prompt_id` its id where known."""
+
+    def __init__(self, kind: str, message: str, prompt_id: str | None = None) -> None:
+        super().__init__(scrub(message))
+        self.kind = kind
+        self.prompt_id = prompt_id
+
+
+def check_row(raw: Raw, root: str, spool: Spool) -> Prompt:
+    """The row as a Prompt, its picture put into `spool`; image paths are read from below `root` only.
+
+    Raises:
+        RowError: for anything in it that cannot be used.
+    """
+    if raw.error:
+        raise RowError("InvalidUtf8" if "UTF-8" in raw.error else "UnreadableRow", f"row {raw.number}: {raw.error}")
+    image = _image(raw.values.get("image"), root)
+    prompt = _prompt(raw.values.get("prompt"), required=image is None)
+    name, seed = _checked_id(raw.values), _seed(raw.values.get("seed"))
+    if seed is None:
+        source = name or digest(prompt, hashlib.blake2b(image or b"").hexdigest())
+        seed = int(digest("seed", source)[:8], 16) & 0x7FFFFFFF
+    identity = [prompt, str(seed)] + ([hashlib.blake2b(image, digest_size=16).hexdigest()] if image else [])
+    picture = spool.add(image) if image else None
+    return Prompt(prompt_id=name or digest(*identity), prompt=prompt, seed=seed, picture=picture)
+
+
+def _prompt(value: Any, required: bool) -> str:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RowError("InvalidUtf8", f"prompt is not UTF-8: {error.reason} at byte {error.start}") from error
+    if value is not None and not isinstance(value, str):
+        raise RowError("InvalidPrompt", f"prompt is of type {type(value).__name__}; it must be text")
+    prompt = (value or "").strip()
+    try:
+        num_bytes = len(prompt.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise RowError("InvalidUtf8", f"prompt is not UTF-8: {error.reason} at character {error.start}") from error
+    if not prompt and required:
+        raise RowError("EmptyPrompt", "prompt is empty; write what to make, or give an image")
+    if num_bytes > MAX_PROMPT_BYTES:
+        raise RowError("PromptTooLong", f"prompt has {num_bytes} bytes; the limit is {MAX_PROMPT_BYTES}: shorten it")
+    if _CONTROL.search(prompt):
+        raise RowError("InvalidPrompt", "prompt holds control characters; remove them")
+    return prompt
+
+
+def given_id(values: dict[str, Any]) -> Any:
+    """What a row gives as its id, unchecked; None where it gives none."""
+    return next((values[name] for name in _ID_COLUMNS if values.get(name) not in (None, "")), None)
+
+
+def _checked_id(values: dict[str, Any]) -> str | None:
+    value = given_id(values)
+    if value is None:
+        return None
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not ID_PATTERN.fullmatch(text):
+        raise RowError(
+            "InvalidId",
+            f"prompt_id {_short(value)} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ - after a letter or digit",
+        )
+    return text
+
+
+def _seed(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        written = not isinstance(value, str) or _WHOLE.fullmatch(value)
+        seed = int(value) if written and (isinstance(value, (str, int)) or float(value).is_integer()) else None
+    except (TypeError, ValueError, OverflowError):
+        seed = None
+    if seed is None or isinstance(value, bool) or not 0 <= seed <= MAX_SEED:
+        raise RowError("InvalidSeed", f"seed {_short(value)} is no whole number in [0, {MAX_SEED}]")
+    return seed
+
+
+def _image(value: Any, root: str) -> bytes | None:
+    """The encoded bytes of the row's image; a path is read from below `root` only."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if value is None or value in ("", b""):
+        return None
+    if isinstance(value, str):
+        value = _read_image(value, root)
+    if not isinstance(value, bytes):
+        raise RowError("UnreadableImage", f"image is a {type(value).__name__}; give bytes or a path")
+    if len(value) > MAX_IMAGE_BYTES:
+        raise RowError("ImageTooLarge", f"image has {len(value)} bytes; the limit is {MAX_IMAGE_BYTES}: shrink it")
+    return value
+
+
+def _read_image(path: str, root: str) -> bytes:
+    if "://" in path or "://" in root:
+        raise RowError("UnreadableImage", f"image {_short(path)} is an address; put the bytes into the table")
+    try:
+        folder = Path(root).resolve()
+        file = (folder / path).resolve()
+        if not file.is_relative_to(folder):
+            raise RowError("UnreadableImage", f"image {_short(path)} lies outside {root}; see --image-root")
+        if not file.is_file():
+            raise RowError("UnreadableImage", f"image {_short(path)} is no file below {root}")
+        with file.open("rb") as stream:
+            return stream.read(MAX_IMAGE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, RowError):
+            raise
+        raise RowError("UnreadableImage", f"image {_short(path)}: {error}") from error
+
+
+def text_of(value: Any) -> str:
+    """Any value as text; whole numbers of thousands of digits have none in Python."""
+    try:
+        return str(value)
+    except ValueError:
+        return f"a {type(value).__name__}"
+
+
+def clean(text: str, limit: int = 200) -> str:
+    """Printable, bounded text that any table can hold."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= limit else f"{text[:limit]}…{digest(text)[:8]}"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = f"a {type(value).__name__}"
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,1 @@
+"""What happens to a prompt, one file a stage, in order."""

@@ -1,0 +1,56 @@
+"""What is found out about a turntable's frames before reconstruction: masks, and the elevation of the cameras."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.ledger.schemas import pack, unpack
+from factory.line.stage import Row, Stage
+from factory.stages.masker import Masker
+
+if TYPE_CHECKING:
+    from factory.config.settings import ViewsConfig
+    from recon.config import OrbitConfig
+
+
+class ViewFinder:
+    """Masks and elevation of frames as `ViewsConfig` says. Loads the elevation estimator, if one is wanted."""
+
+    def __init__(self, config: ViewsConfig, orbit: OrbitConfig) -> None:
+        from factory.stages.dino_elevation import load_estimator
+
+        self.config, self.orbit, self.masker = config, orbit, Masker(config.masks)
+        self.estimator = load_estimator(config.estimator) if config.elevation is None else None
+
+    def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+        """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4] on white.
+
+        Raises:
+            ValueError: if the frames are no such turntable; where nothing fixes the elevation, of at least four.
+        """
+        from recon.coherence import coherent_elevation
+        from recon.masks import masks_of
+
+        masks = masks_of(frames, self.masker)
+        if self.config.elevation is not None:
+            return masks, self.config.elevation
+        assert self.estimator is not None, "it is loaded wherever nothing fixes the elevation"
+        estimate = self.estimator.estimate(frames)
+        return masks, coherent_elevation(masks, estimate, self.orbit) if self.config.coherence else estimate
+
+
+class FindViews(Stage):
+    """Masks and elevation of the generated frames."""
+
+    name = "views"
+
+    def load(self) -> None:
+        self.finder = ViewFinder(self.config.views, self.config.orbit)
+
+    def process(self, rows: list[Row]) -> None:
+        for row in rows:
+            masks, row["elevation"] = self.finder.find(unpack(row["frames"]))
+            row["masks"] = pack(masks)

@@ -1,0 +1,33 @@
+"""Reference image and prompt to the frames of a turntable (3.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from factory.ledger.schemas import pack, unpack
+from factory.line.stage import Row, Stage
+
+
+class ImageToVideo(Stage):
+    """Reference image and prompt to the frames of a turntable."""
+
+    name = "video"
+
+    def load(self) -> None:
+        from model.video import load_video_model
+
+        self.model = load_video_model(self.config.video)
+
+    def process(self, rows: list[Row]) -> None:
+        images = [unpack(row["image"]) for row in rows]
+        for shape in {image.shape for image in images}:
+            alike = [i for i, image in enumerate(images) if image.shape == shape]
+            videos = self.model.generate(
+                np.stack([images[i] for i in alike]),
+                [rows[i]["prompt"] for i in alike],
+                [rows[i]["seed"] for i in alike],
+            )
+            for i, frames in zip(alike, videos, strict=True):
+                rows[i]["frames"] = pack(frames)
+                rows[i].update(video_revision=self.model.revision, video_license=self.model.license)
+                rows[i].update({f"{kind}_video": count for kind, count in self.model.num_evaluations.items()})

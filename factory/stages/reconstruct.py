@@ -1,0 +1,108 @@
+"""The stage that turns frames into Gaussians. Heavy packages are imported inside the actor only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from factory.ledger.schemas import pack, unpack
+from factory.line.stage import Row, Stage
+from factory.stages.masker import Masker
+
+
+class Reconstruct(Stage):
+    """Frames to Gaussians, with every round of re-denoising inside this one actor."""
+
+    name = "reconstruct"
+
+    def load(self) -> None:
+        from model.video import load_video_model
+
+        wanted = self.config.refine.within(self.config.fit.iterations) or self.config.yields.retries
+        self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
+        self.masker = Masker(self.config.views.masks)
+        if self.config.yields.enabled:
+            from factory.stages.find_views import ViewFinder
+            from recon.yield_gate import load_yield_model
+
+            self.judge, self.finder = load_yield_model(), ViewFinder(self.config.views, self.config.orbit)
+            self.masker = self.finder.masker
+
+    def _choose_turntable(self, row: Row) -> None:
+        """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
+        candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
+        for attempt in range(1, self.config.yields.retries + 2):
+            score, reasons = self._judge(candidate)
+            if row["yield_score"] is None or score < row["yield_score"]:
+                row.update(candidate, yield_score=score, yield_reasons=reasons)
+            if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
+                return
+            model = self.refiner.model if self.refiner else None
+            assert model is not None, "load() brings the model along wherever there are retries"
+            seed = row["seed"] + 7919 * attempt
+            frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
+            for kind, count in model.num_evaluations.items():
+                row[f"{kind}_video"] = (row[f"{kind}_video"] or 0) + count
+            masks, elevation = self.finder.find(frames)
+            candidate = {"frames": pack(frames), "masks": pack(masks), "elevation": elevation}
+
+    def _judge(self, turntable: Row) -> tuple[float, list[str]]:
+        """The probability that it is unusable, and why; certain for what cannot be fitted at all, as blank frames."""
+        from recon.yield_gate import measure
+
+        frames, masks = unpack(turntable["frames"]), unpack(turntable["masks"])
+        try:
+            features = measure(frames, masks, turntable["elevation"], self.config.orbit)
+        except ValueError as error:
+            return 1.0, [str(error)]
+        return self.judge.probability(features), self.judge.reasons(features)
+
+    def process(self, rows: list[Row]) -> None:
+        from factory.stages.asset_files import ply_bytes
+        from recon.mesh import glb_bytes, mesh_of
+        from recon.refine import LoopConfig, Turntable, reconstruct
+
+        loop = LoopConfig(fit=self.config.fit, refine=self.config.refine, orbit=self.config.orbit)
+        for row in rows:
+            if self.refiner:
+                self.refiner.reset()
+            if self.config.yields.enabled:
+                self._choose_turntable(row)
+            given = Turntable(
+                frames=unpack(row["frames"]),
+                masks=unpack(row["masks"]),
+                elevation=row["elevation"],
+                image=unpack(row["image"]),
+                prompt=row["prompt"],
+            )
+            gaussians, history = reconstruct(given, loop, self.refiner, self.masker, row["seed"])
+            row["gaussians"] = ply_bytes(gaussians)
+            row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
+            row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
+            row["losses"] = [
+                {"step": part["iteration"], "name": name, "value": float(value)}
+                for part in history
+                for name, value in part["losses"].items()
+            ]
+            row["device"] = str(gaussians.means.device)
+            row.update(self.refiner.counts if self.refiner else {"steps_refine": 0, "forwards_refine": 0})
+
+
+class CountingRefiner:
+    """The video model as `recon.refine.Refiner`, one video at a time, adding up its network evaluations."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting a new asset."""
+        self.counts = {"steps_refine": 0, "forwards_refine": 0}
+
+    def refine(self, frames: np.ndarray, image: np.ndarray, prompt: str, seed: int) -> np.ndarray:
+        """Frames uint8 [V,H,W,3|4] after noise and denoising, same shape."""
+        refined = self.model.refine(frames[None], image[None], [prompt], [seed])[0]
+        for kind, count in self.model.num_evaluations.items():
+            self.counts[f"{kind}_refine"] += count
+        return refined

@@ -1,0 +1,47 @@
+"""Prompt to reference image, or the image that the row brings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from factory.ledger.schemas import pack
+from factory.line.stage import Row, Stage
+from factory.prompts.pictures import cut_out, frame_object, read_picture
+from factory.stages.masker import Masker
+
+
+class TextToImage(Stage):
+    """Prompt to reference image; a row that brings its own image has it read and cut out instead."""
+
+    name = "image"
+
+    def load(self) -> None:
+        from model.image import load_image_model
+
+        self.model = load_image_model(self.config.image)
+        self.masker = Masker(self.config.views.masks)
+
+    def process(self, rows: list[Row]) -> None:
+        for row in rows:
+            row["from_image"] = row["source_image"] is not None
+            if row["from_image"]:
+                row["image"] = pack(self._given(row["source_image"]))
+        wanted = [row for row in rows if not row["from_image"]]
+        if not wanted:
+            return
+        images = self.model.generate([row["prompt"] for row in wanted], [row["seed"] for row in wanted])
+        for row, image in zip(wanted, images, strict=True):
+            row["image"] = pack(image)
+            row.update(image_revision=self.model.revision, image_license=self.model.license)
+            row.update({f"{kind}_image": count for kind, count in self.model.num_evaluations.items()})
+
+    def _given(self, data: bytes) -> np.ndarray:
+        """A user's picture as uint8 [S,S,4] over white, framed as the video model knows it.
+
+        What is opaque all over is cut out by the masker, at twice the wanted size.
+        """
+        size = self.config.image.size
+        picture = read_picture(data, size and 2 * size)
+        if picture.shape[-1] == 3:
+            picture = cut_out(picture, self.masker(picture[None])[0])
+        return frame_object(picture, size or picture.shape[0])

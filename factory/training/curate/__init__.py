@@ -1,0 +1,1 @@
+"""Which turntables are trained on."""

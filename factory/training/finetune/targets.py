@@ -1,0 +1,140 @@
+"""What `im3d finetune --target` can train, each from what and into what. Heavy imports wait until one is built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from model.config import Drawing
+
+if TYPE_CHECKING:
+    from model.training import Recipe, Setting
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Target:
+    """One kind of model.
+
+    `recipe` is "module:function" of a `Setting` to a `Recipe`.
+    """
+
+    recipe: str
+    drawing: Drawing
+    """What it sees of each turntable, and how many a step."""
+    results: tuple[str, ...]
+    """Weight folders that it writes."""
+    needs: dict[str, str]
+    """Weight folders that it builds on, and the class that each must hold."""
+    captions: bool = True
+    """Whether it learns from the captions."""
+    multiple: int = 16
+    """What the side of the frames is a multiple of, in pixels."""
+    latents: bool = False
+    """Whether it can learn from latents of the pocket autoencoder (`im3d encode`)."""
+
+    def build(self, setting: Setting) -> Recipe:
+        """The networks and the loss; the same initial weights for the same seed."""
+        import torch
+
+        torch.manual_seed(setting.config.seed)
+        module, _, name = self.recipe.partition(":")
+        make: Callable[[Setting], Recipe] = getattr(import_module(module), name)
+        return make(setting)
+
+
+UNNAMED = "network"
+"""The class of a folder whose config.json names none: estimators, judge."""
+_AUTOENCODER = {"autoencoder": "PocketAutoencoder"}
+_TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
+_POCKET, _PAPER = "model.pocket.recipes", "model.latent_training"
+_JUDGES = "factory.training.finetune.estimator_recipes"
+
+TARGETS: dict[str, Target] = {
+    "autoencoder": Target(
+        recipe=f"{_POCKET}:autoencoder", drawing=Drawing(batch=16, views="any"), results=("autoencoder",), needs={},
+        captions=False, multiple=32,
+    ),
+    "image": Target(
+        recipe=f"{_POCKET}:image", drawing=Drawing(batch=16, views="front", one_a_noun=True),
+        results=("image", "text_encoder"), needs=_AUTOENCODER, latents=True, multiple=32,
+    ),
+    "video": Target(
+        recipe=f"{_POCKET}:video", drawing=Drawing(batch=8, views="some", count=4, roll_share=0.25),
+        results=("video",), needs={**_TEXT, "image": "PocketUNet"}, latents=True, multiple=32,
+    ),
+    "temporal": Target(
+        recipe=f"{_POCKET}:temporal", drawing=Drawing(batch=2, roll_share=0.25),
+        results=("video",), needs={**_TEXT, "video": "PocketUNet"}, latents=True, multiple=32,
+    ),
+    "elevation": Target(
+        recipe=f"{_JUDGES}:elevation", drawing=Drawing(batch=16, views="quarters", count=4),
+        results=("elevation",), needs={}, captions=False,
+    ),
+    "elevation-dino": Target(
+        recipe=f"{_JUDGES}:dino_elevation", drawing=Drawing(batch=16, views="quarters", count=4),
+        results=("elevation",), needs={"dino": "Dinov2Model"}, captions=False,
+    ),
+    "mask": Target(
+        recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
+    ),
+    "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=256, views="any"), results=("clip",), needs={}),
+    "i2vgen-xl": Target(
+        recipe=f"{_PAPER}:i2vgen_xl", drawing=Drawing(batch=240), results=("i2vgen-xl-turntable",),
+        needs={"i2vgen-xl": "I2VGenXLPipeline"},
+    ),
+    "svd": Target(
+        recipe=f"{_PAPER}:stable_video", drawing=Drawing(batch=240), results=("svd-turntable",),
+        needs={"svd": "StableVideoDiffusionPipeline"}, captions=False,
+    ),
+}  # fmt: skip
+"""In the order in which the first four build on each other."""
+
+
+def target_of(name: str) -> Target:
+    """A target by its name.
+
+    Raises:
+        ValueError: for an unknown one, with the nearest known.
+    """
+    if name in TARGETS:
+        return TARGETS[name]
+    near = difflib.get_close_matches(name, TARGETS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"Available: {', '.join(TARGETS)}"
+    raise ValueError(f"target {name!r} not found; {hint}")
+
+
+_OWN = {
+    "autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet", "text_encoder": "CLIPTextModel",
+    "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline",
+}  # fmt: skip
+
+
+def needed(target: Target, from_weights: bool) -> dict[str, str]:
+    """The weight folders that a run reads, and the class that each must hold."""
+    own = {folder: _OWN.get(folder, UNNAMED) for folder in target.results}
+    return target.needs | own if from_weights else target.needs
+
+
+def base_of(name: str, from_weights: bool) -> str | None:
+    """The folder of the pocket UNet that a target goes on from; None where it makes its own or has none."""
+    bases = {"image": "image", "video": "video"} if from_weights else {"video": "image"}
+    return (bases | {"temporal": "video"}).get(name)
+
+
+def missing(target: Target, name: str, classes: dict[str, str], from_weights: bool, weights: str) -> str | None:
+    """Why the weight folders, by the class that each holds ("" for none), do not suit a target; None when they do."""
+    for folder, wanted in needed(target, from_weights).items():
+        found = classes.get(folder, "")
+        if not found:
+            first = folder.replace("text_encoder", "image")
+            way = f"train that first with `im3d finetune --target {first}`"
+            if wanted.endswith(("Pipeline", "Dinov2Model")):
+                way = f"save a {wanted} there"
+            return f"target {name} builds on {weights}/{folder}, which is missing; {way}, or name other --weights"
+        if found != wanted:
+            return (f"target {name} builds on a {wanted}, and {weights}/{folder} holds a {found}; "
+                    "give --weights of the right family")  # fmt: skip
+    return None

@@ -1,0 +1,1 @@
+"""Turntables of meshes."""

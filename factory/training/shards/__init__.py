@@ -1,0 +1,1 @@
+"""Sharded turntables: index, columns, order, row groups."""

@@ -1,0 +1,147 @@
+"""Row groups of turntable shards as work of a line: `im3d curate` and `im3d encode` go through them one by one.
+
+    row group ── GroupStage ──▶ its committed result, or a dead letter that says why it cannot be read
+
+A result is that of a file as it was: shards that are written anew are gone through anew, and dead letters every time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory.ledger.keys import digest
+from factory.ledger.ledger import DEAD, Ledger
+from factory.ledger.schemas import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
+from factory.line.one_stage_line import Finish, line_config
+from factory.line.progress import Display
+from factory.line.run import run_line
+from factory.line.settings import Pool
+from factory.line.stage import Row
+from factory.line.step import Step
+from factory.storage.store import StorageConfig, open_store
+from factory.training.shards.draw_order import Shards, noting
+from factory.training.shards.index import COLUMNS, Chunk, Index, bytes_first
+
+if TYPE_CHECKING:
+    from model.pocket.data import Turntable
+
+ROWS_PER_PART = 16
+"""Results that are published together; each speaks of a whole row group."""
+
+
+def named_groups(index: Index) -> dict[str, Chunk]:
+    """The row groups of an index by name: shard, number, and which writing of the file it is."""
+    written = {
+        item.key: digest(str(item.size), str(item.modified))[:8]
+        for item in open_store(index.url, index.storage).objects("renders/")
+    }
+    return {f"{chunk.key}/{chunk.group}/{written.get(chunk.key, '')}": chunk for chunk in index.chunks}
+
+
+@dataclass(kw_only=True, slots=True)
+class GroupWork:
+    """Row groups as `work.Work`."""
+
+    groups: Mapping[str, Chunk]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return list(self.groups)
+
+    def table(self, rows: Sequence[int], attempt: int) -> pa.Table:
+        ids = self.ids
+        return pa.Table.from_pylist([self._row(ids[row]) | {"attempt": attempt} for row in rows], schema=GROUP_LINE)
+
+    def killed(self, row: int, error: Row) -> tuple[Row, pa.Schema]:
+        return chosen(self._row(self.ids[row]) | error, GROUP_DEAD_LETTERS), GROUP_DEAD_LETTERS
+
+    def _row(self, name: str) -> Row:
+        chunk = self.groups[name]
+        return {"group_id": name, "key": chunk.key, "group": chunk.group, "rows": list(chunk.rows)}
+
+
+class GroupStage(Finish):
+    """The stage of such a line; subclasses set `name` and `schema`, and make a row group's result in `make`.
+
+    Args:
+        config: the line's settings.
+        root: the folder of the shards. out: the folder of the results.
+        captions: by asset; they go before those of the shards.
+        storage: how both are reached.
+
+    Attributes:
+        problems: turntables of the row group at hand that cannot be read, and why.
+    """
+
+    dead_letters = GROUP_DEAD_LETTERS
+
+    def __init__(
+        self, config: Any, root: str, out: str, run_id: str, captions: Mapping[str, str], storage: StorageConfig,
+        threads: int = 1, board: Any = None,
+    ) -> None:  # fmt: skip
+        self.root, self.captions, self.storage = open_store(root, storage), captions, storage
+        self.problems: dict[str, str] = {}
+        super().__init__(config, out, run_id, threads, board, storage)
+
+    def turntables(self, row: Row) -> Iterator[tuple[Row, Turntable]]:
+        """The small columns and the turntable of each wanted row.
+
+        Raises:
+            ValueError: when the row group cannot be read.
+        """
+        chunk, self.problems = Chunk(key=row["key"], group=row["group"], rows=tuple(row["rows"]), size=0), {}
+        known = self._columns(chunk)
+        shards = Shards(self.root, self.problems.__setitem__, self.captions)
+        for number in chunk.rows:
+            found = None
+            with self.noting(row, number):
+                found = shards.turntable(chunk, number)
+            if chunk.key in self.problems:
+                raise ValueError(self.problems[chunk.key])
+            if found is not None:
+                yield known[number] | {"number": number}, found
+
+    def _columns(self, chunk: Chunk) -> list[Row]:
+        with bytes_first(self.root, chunk.key), self.root.open(chunk.key) as stream:
+            file = pq.ParquetFile(stream)
+            names = [name for name in ("turntable_id", *COLUMNS) if name in file.schema_arrow.names]
+            return file.read_row_group(chunk.group, names).to_pylist()
+
+    def noting(self, row: Row, number: int) -> Any:
+        """Keeps that a turntable of the row group cannot be read; the others can."""
+        return noting(self.problems.__setitem__, f"{row['key']} row group {row['group']} row {number}")
+
+
+def go_through(
+    groups: Mapping[str, Chunk], stage: type[GroupStage], pool: Pool, address: str, ledger: Ledger, **arguments: Any
+) -> dict[str, str]:
+    """Do the row groups that the ledger has no result of; returns what could not be read, and why.
+
+    Args:
+        arguments: those of the stage beside its output, its run, its threads and its board.
+    """
+    ledger.publish()
+    ledger.revive({row["group_id"] for row in ledger.rows(DEAD, ["group_id"])})
+    work = GroupWork(groups=groups)
+    left = len(ledger.missing(work.ids))
+    if left:
+        print(f"{left} of {len(groups)} row groups to {stage.name}")
+        told = arguments | {"out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
+        run_line(work, [Step(actor=stage, pool=pool, arguments=told)], line_config(pool, address), ledger, Display())
+    ledger.publish()
+    letters = ledger.rows(DEAD, ["group_id", "error_message"])
+    problems = {row["group_id"]: row["error_message"] for row in letters if row["group_id"] in groups}
+    for row in results(ledger, groups, "problems"):
+        problems |= dict(row["problems"])
+    return problems
+
+
+def results(ledger: Ledger, groups: Mapping[str, Chunk], column: str) -> Iterator[Row]:
+    """The ledger's results of these row groups: `group_id` and a column."""
+    return (row for row in ledger.rows(ledger.results, ["group_id", column]) if row["group_id"] in groups)

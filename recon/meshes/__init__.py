@@ -1,0 +1,1 @@
+"""Triangle meshes of files: reading, and what of them is seen."""

@@ -1,0 +1,44 @@
+"""What an actor says in its log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from factory.line import actor_log
+from factory.line.actor_log import JsonFormatter, Reporter
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Reporter, io.StringIO]:
+    """A reporter whose board listens to nothing, and its log."""
+    log, stream = logging.Logger("told", "INFO"), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    log.addHandler(handler)
+    monkeypatch.setattr(actor_log, "_places", lambda: ("actor", "node"))
+    monkeypatch.setattr(actor_log, "json_logger", lambda: log)
+    deaf = SimpleNamespace(record=SimpleNamespace(remote=lambda *_, **__: None))
+    return Reporter("image", deaf), stream
+
+
+def row(prompt_id: str, **error: Any) -> dict[str, Any]:
+    return {"prompt_id": prompt_id, "error_stage": None, "error_type": None, "error_message": None} | error
+
+
+def test_rows_that_end_together_have_a_line_each(told: tuple[Reporter, io.StringIO]) -> None:
+    say, stream = told
+    failed = row("c", error_stage="image", error_type="ValueError", error_message="http://me:hunter2@host")
+    say.tell("end", [row("a"), row("b"), failed, row("d", error_stage="prompts")], 2.0)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["level"], line["prompt_id"]) for line in lines] == [
+        ("failed", "warning", "c"), ("end", "info", "a"), ("end", "info", "b"),
+    ]  # fmt: skip
+    assert all(line["stage"] == "image" and line["host"] and line["time"] for line in lines)
+    assert lines[1]["seconds"] == 0.5
+    assert "hunter2" not in stream.getvalue()

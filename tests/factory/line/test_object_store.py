@@ -1,0 +1,49 @@
+"""Blocks on their way against the object store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from factory.config.settings import preset
+from factory.line.object_store import DATA_SHARE, bound, on_their_way, row_bytes
+from factory.line.run_report import pools_of
+from factory.line.settings import Pool
+from factory.pipeline import steps
+
+SIZES = {"image": 10, "video": 100, "commit": 0}
+POOLS = {name: Pool() for name in SIZES}
+
+
+def test_rows_grow_from_stage_to_stage_until_they_are_committed() -> None:
+    sizes = row_bytes(preset("paper"))
+    assert sizes["video"] - sizes["image"] == 16 * 512 * 512 * 4
+    assert sizes["score"] - sizes["reconstruct"] == 48 * 512 * 512 * 4
+    assert (max(sizes, key=lambda name: sizes[name]), sizes["commit"]) == ("score", 0)
+    chain = steps(preset("paper"), "out", "r")
+    assert {step.actor.name: step.row_bytes for step in chain} == sizes
+
+
+def test_each_actor_holds_what_waits_for_it_and_what_it_makes() -> None:
+    assert on_their_way(POOLS, 1, SIZES) == 10 + (2 * 10 + 100) + 2 * 100
+    assert on_their_way(POOLS, 3, SIZES) == 3 * on_their_way(POOLS, 1, SIZES)
+    many = POOLS | {"video": Pool(max_actors=5, batch=2)}
+    assert on_their_way(many, 1, SIZES) == 10 + 2 * 5 * (2 * 10 + 100) + 2 * 100
+
+
+def test_blocks_shrink_until_they_fit() -> None:
+    need = on_their_way(POOLS, 1, SIZES)
+    pools, rows, line = bound(POOLS, 8, SIZES, 8 * need / DATA_SHARE)
+    assert (pools, rows, "would not fit" in line) == (POOLS, 8, False)
+    _, rows, line = bound(POOLS, 8, SIZES, 5 * need / DATA_SHARE)
+    assert (rows, "line.rows_per_block = 8 would not fit" in line, "spilled" in line) == (4, True, False)
+    pools, rows, line = bound(POOLS, 8, SIZES, 0.9 * need / DATA_SHARE)
+    assert (rows, {pool.in_flight for pool in pools.values()}, "spilled" in line) == (1, {1}, False)
+    assert "they will be spilled to disk" in bound(POOLS, 8, SIZES, 10)[2]
+
+
+def test_presets_fit_the_store_of_one_machine() -> None:
+    for name in ("pocket", "paper"):
+        config = preset(name)
+        pools = pools_of(config) | {"reconstruct": replace(config.line.reconstruct, actors=4)}
+        _, rows, line = bound(pools, config.line.rows_per_block, row_bytes(config), 1 << 30)
+        assert (rows, "spilled" in line) == (config.line.rows_per_block, False), line

@@ -1,0 +1,100 @@
+"""A run's folder as columns: parts and commits alike, each prompt once, what is missing as nan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from factory.config.settings import FactoryConfig, FilesConfig
+from factory.config.yaml import to_yaml
+from factory.ledger.ledger import Ledger, commit, commit_block
+from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.outputs.run_reader import read_run
+from factory.storage.store import LocalStore
+from recon.config import OrbitConfig
+
+
+def put(store: LocalStore, name: str, **values: Any) -> None:
+    schema = assets_schema([column for column in values if column.startswith("clip_")])
+    row = dict.fromkeys(schema.names) | {
+        "prompt_id": name,
+        "prompt": f"a {name}",
+        "ply": {"path": f"files/{name}/a.ply"},
+    }
+    assert commit(store, row | values, schema)
+
+
+def test_published_and_committed_rows_of_two_judges(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    put(store, "one", clip_text_renders_small=20.0, seconds_image=1.0, seconds_video=2.0, seed=7)
+    letter = dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "bad", "prompt": "x", "error_stage": "video"}
+    commit(store, letter, DEAD_LETTERS)
+    Ledger(store).publish()
+    put(store, "two", clip_text_renders_big=30.0)
+    run = read_run(str(tmp_path))
+    assert sorted(run.prompt_ids) == ["one", "two"]
+    rows = [run.prompt_ids.index(name) for name in ("one", "two")]
+    assert [run.folders[row] for row in rows] == ["files/one", "files/two"]
+    np.testing.assert_array_equal(run.scores["clip_text_renders_small"][rows], [20, np.nan])
+    np.testing.assert_array_equal(run.scores["clip_text_renders_big"][rows], [np.nan, 30])
+    np.testing.assert_array_equal(run.numbers["seconds"][rows], [3, np.nan])
+    np.testing.assert_array_equal(run.numbers["seed"][rows], [7, np.nan])
+    assert [(one.prompt_id, one.stage, one.kind) for one in run.dead] == [("bad", "video", "")]
+    assert [run.prompt_ids[row] for row in run.ranked("clip_text_renders_big")] == ["two", "one"]
+
+
+def test_reading_writes_nothing(tmp_path: Path) -> None:
+    put(LocalStore(str(tmp_path)), "one")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert len(read_run(str(tmp_path))) == 1
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_row_of_a_part_counts_more_than_a_late_commit(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    put(store, "one", seed=1)
+    Ledger(store).publish()
+    put(store, "one", seed=2)
+    run = read_run(str(tmp_path))
+    assert run.prompt_ids == ["one"]
+    assert run.numbers["seed"].tolist() == [1]
+
+
+def test_a_dead_letter_that_is_not_published_yet_is_no_asset(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    letter = dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "bad", "prompt": "x", "error_stage": "video"}
+    commit(store, letter, DEAD_LETTERS)
+    put(store, "one")
+    run = read_run(str(tmp_path))
+    assert (run.prompt_ids, [one.prompt_id for one in run.dead]) == (["one"], ["bad"])
+
+
+def test_records_of_many_rows(tmp_path: Path) -> None:
+    store, schema = LocalStore(str(tmp_path)), assets_schema(["clip_text_renders_small"])
+    names = [f"p{number}" for number in range(5)]
+    rows = [dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": name, "ply": {"path": "f/a"}} for name in names]
+    commit_block(store, rows, schema)
+    assert sorted(read_run(str(tmp_path)).prompt_ids) == names
+
+
+def test_the_way_from_page_to_files(tmp_path: Path) -> None:
+    for name in ("a b", "c"):
+        put(LocalStore(str(tmp_path / name)), "one")
+    assert read_run(str(tmp_path / "c")).base == ""
+    assert read_run(str(tmp_path / "a b"), page=str(tmp_path / "c")).base == "../a%20b/"
+    assert read_run(str(tmp_path / "c"), page="s3://bucket/run").base is None
+
+
+def test_settings_are_those_of_the_run(tmp_path: Path) -> None:
+    config = FactoryConfig(orbit=OrbitConfig(num_views=8), files=FilesConfig(turntable_frames=24))
+    store = LocalStore(str(tmp_path))
+    put(store, "one")
+    store.put("config.yaml", to_yaml(config).encode())
+    run = read_run(str(tmp_path))
+    assert (run.num_views, run.settings["fit.iterations"]) == (8, config.fit.iterations)
+    store.put("config.yaml", b"{")
+    with pytest.raises(ValueError, match="no YAML"):
+        read_run(str(tmp_path))
