@@ -271,7 +271,7 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
 
 def documented(program: str) -> list[list[str]]:
     """The arguments of a program wherever a block of code in the documents calls it, unless some are left out (…)."""
-    texts = [(ROOT / name).read_text() for name in ("infra/README.md", "docs/operations.md", "README.md")]
+    texts = [(ROOT / name).read_text() for name in ("infra/README.md", "docs/generate.md", "README.md")]
     blocks = [block for text in texts for block in re.findall(r"```(?:\w*)\n(.*?)```", text, re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     calls = [shlex.split(part, comments=True) for line in lines for part in line.split(";")]
