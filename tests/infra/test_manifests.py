@@ -270,12 +270,14 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def documented(program: str) -> list[list[str]]:
-    """The arguments of a program wherever a block of code in the documents calls it, unless some are left out (…)."""
-    texts = [(ROOT / name).read_text() for name in ("infra/README.md", "docs/generate.md", "README.md")]
+    """The arguments of a program in every call of the documents' blocks of code that stands for itself (no …, no [])."""
+    pages = [ROOT / "README.md", ROOT / "infra/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = [page.read_text() for page in pages]
     blocks = [block for text in texts for block in re.findall(r"```(?:\w*)\n(.*?)```", text, re.DOTALL)]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    calls = [shlex.split(part, comments=True) for line in lines for part in line.split(";")]
-    return [call[1:] for call in calls if call and call[0] == program and "…" not in call]
+    parts = [part for line in lines for part in line.split(";") if part.strip().startswith(f"{program} ")]
+    calls = [shlex.split(part, comments=True) for part in parts]
+    return [call[1:] for call in calls if not any(set("…[") & set(a) for a in call)]
 
 
 @pytest.mark.parametrize("arguments", documented("ray"), ids=" ".join)
@@ -294,7 +296,9 @@ def test_documented_commands_of_ray_exist_with_their_flags(arguments: list[str])
 def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]) -> None:
     name, *flags = arguments
     assert name in JOBS
-    job = getattr(importlib.import_module(f"jobs.{name}"), name.capitalize())
+    job = getattr(
+        importlib.import_module(f"jobs.{name}"), {"export": "ExportJob", "study": "Job"}.get(name, name.capitalize())
+    )
     parse(job, flags) if name == "generate" else tyro.cli(job, args=flags)
 
 
