@@ -164,6 +164,7 @@ class _Grey:
 
 def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
     """A table through the stages into a folder; every id that the folder's ledger then holds, and how it ended."""
+    from factory.config.settings import fingerprint
     from factory.ledger.ledger import ASSETS, DEAD, Ledger
     from factory.ledger.schemas import empty_row
     from factory.line.stage import dead_letter
@@ -179,7 +180,7 @@ def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
         | {"error_stage": "prompts", "error_type": row.error_type, "error_message": row.error_message}
         for row in read.rejected
     ]
-    ledger.bury(dead_letter(row, config) for row in unusable)
+    ledger.bury(dead_letter(row, fingerprint(config)) for row in unusable)
     work = PromptWork(prompts=read.prompts, config=config)
     for start in range(0, len(work.ids), BATCH):
         commit(pictures(work.table(range(start, min(start + BATCH, len(work.ids))), 1)))

@@ -20,7 +20,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from factory.ledger.ledger import ASSETS, COMMITS, DEAD
-from factory.storage.store import Store, Stored
+from factory.storage.interface import Store, Stored
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = {"actor": 0.55, "worker": 0.15, "raylet": 0.12, "driver": 0.18}

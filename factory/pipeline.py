@@ -10,10 +10,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from factory.config.settings import FactoryConfig
-from factory.line.object_store import row_bytes
+from factory.ledger.schemas import STAGES
+from factory.line.settings import Pool
 from factory.line.step import Step
 from factory.stages.commit import Commit
 from factory.stages.find_views import FindViews
@@ -21,6 +23,10 @@ from factory.stages.image_to_video import ImageToVideo
 from factory.stages.reconstruct import Reconstruct
 from factory.stages.score import Score
 from factory.stages.text_to_image import TextToImage
+
+OWN_SIDE = {"pocket": 128}
+"""Pixels a side of models whose size is not set; 1024 for those that are not named."""
+FACE_BYTES = 32
 
 
 def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
@@ -34,3 +40,23 @@ def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
     ]
     end = common | {"out": out, "run_id": run_id}
     return [*chain, Step(actor=Commit, pool=config.line.commit, arguments=end)]
+
+
+def pools_of(config: FactoryConfig) -> dict[str, Pool]:
+    """The pool of each stage."""
+    return {stage: getattr(config.line, stage) for stage in STAGES}
+
+
+def row_bytes(config: FactoryConfig) -> dict[str, int]:
+    """About how many bytes a row has when it leaves each stage, with as many Gaussians as there may be."""
+    side = config.image.size or OWN_SIDE.get(config.image.model, 1024)
+    floats = 14 + 3 * (config.fit.sh_degree + 1) ** 2
+    added = {
+        "image": 4 * side**2,
+        "video": 4 * side**2 * config.orbit.num_views,
+        "views": side**2 * config.orbit.num_views,
+        "reconstruct": 4 * floats * config.fit.densify.max_gaussians
+        + FACE_BYTES * config.mesh.faces * config.mesh.enabled,
+        "score": 4 * side**2 * config.files.turntable_frames,
+    }
+    return dict(zip(added, accumulate(added.values()))) | {"commit": 0}

@@ -53,8 +53,8 @@ def run(job: Ablate) -> int:
     from factory.evaluation.ablation.work import FITS, FitWork
     from factory.ledger.lease import Lease
     from factory.ledger.ledger import DEAD, Ledger
+    from factory.prompts.assets import read_assets
     from factory.storage.store import open_store
-    from factory.training.render.line import read_assets
 
     table = job.assets if job.assets.endswith(TABLE_FORMS) else f"{job.assets.rstrip('/')}/assets.jsonl"
     assets = read_assets(table, split=job.split)

@@ -29,11 +29,12 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
     """
     from factory.ledger.ledger import DEAD
     from factory.line.estimate import choose, estimate
-    from factory.line.ray_session import find_weights
-    from factory.line.run_report import pools_of
     from factory.line.summary import dead_table, make_console
+    from factory.pipeline import pools_of
+    from factory.stages.preflight import find_weights
 
-    chosen, console = choose(table.prompts, count), make_console()
+    prompts = {prompt.prompt_id: prompt for prompt in table.prompts}
+    chosen, console = [prompts[name] for name in choose(list(prompts), count)], make_console()
     find_weights(job.settings)
     with _folder(job) as out:
         print(f"Dry run of {len(chosen)} of {len(table.prompts)} prompts; {job.out} is not touched")
@@ -41,7 +42,7 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
         dead = list(ledger.rows(DEAD))
         if dead:
             console.print(dead_table(dead))
-        found = estimate(sample, len(table.prompts), job.settings, pools_of(job.settings))
+        found = estimate(sample, len(table.prompts), job.settings.cost, pools_of(job.settings))
         ledger.store.put("estimate.json", json.dumps(asdict(found), indent=1).encode())
     console.print(estimate_table(found))
     return 0
@@ -85,7 +86,7 @@ def _seen(ledger: Ledger, tally: Tally, prompts: int, job: Generate) -> Sample:
     from factory.ledger.ledger import ASSETS
     from factory.ledger.schemas import STAGES
     from factory.line.estimate import Sample
-    from factory.line.run_report import pools_of
+    from factory.pipeline import pools_of
 
     parts = [f"forwards_{part}" for part in ("image", "video", "refine")]
     rows = list(ledger.rows(ASSETS, ["ply.path", *parts, *(f"seconds_{stage}" for stage in STAGES[:-1])]))

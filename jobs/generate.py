@@ -69,8 +69,8 @@ def run(job: Generate) -> int:
     from factory.ledger.lease import Lease
     from factory.ledger.ledger import Ledger
     from factory.ledger.run_identity import add_input, is_new
-    from factory.line.ray_session import preflight
     from factory.prompts.table import read_prompts
+    from factory.stages.preflight import preflight
     from factory.storage.store import open_store
 
     job = _with_prompts(job)
@@ -105,18 +105,19 @@ def _with_prompts(job: Generate) -> Generate:
 
 def _placed(job: Generate) -> Generate:
     """The job, with its folder below OUT where --new-run asks for that."""
+    from factory.config.settings import run_settings
     from factory.ledger import run_identity
-    from factory.line.ray_session import find_weights
+    from factory.stages.preflight import find_weights
     from factory.storage.store import open_store
 
     if not job.new_run:
         return job
     if job.accept_changes:
         raise ValueError("--new-run and --accept-changes exclude each other; give one of them")
-    weights = find_weights(job.settings)
-    if not run_identity.changes(open_store(job.out, job.settings.storage), job.settings, weights):
+    weights, settings = find_weights(job.settings), run_settings(job.settings)
+    if not run_identity.changes(open_store(job.out, job.settings.storage), settings, weights):
         return job
-    return replace(job, out=run_identity.folder_of_new_run(job.out, job.settings, weights), new_run=False)
+    return replace(job, out=run_identity.folder_of_new_run(job.out, settings.fingerprint, weights), new_run=False)
 
 
 def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bool) -> None:
@@ -125,14 +126,16 @@ def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bo
     Args:
         needs_weights: rows will be made, so that the weights must be there.
     """
+    from factory.config.settings import run_settings
     from factory.ledger import run_identity
-    from factory.line.ray_session import find_weights
+    from factory.stages.preflight import find_weights
 
+    used = run_settings(job.settings)
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
-    run_identity.refuse_changes(store, job.settings, None, settled)
+    run_identity.refuse_changes(store, used, None, settled)
     weights = find_weights(job.settings) if needs_weights else None
-    run_identity.refuse_changes(store, job.settings, weights, settled)
-    run_identity.write(store, job.settings, weights)
+    run_identity.refuse_changes(store, used, weights, settled)
+    run_identity.write(store, used, weights)
 
 
 def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
@@ -170,6 +173,7 @@ def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
+    from factory.config.settings import fingerprint
     from factory.ledger.schemas import empty_row
     from factory.line.stage import dead_letter
 
@@ -179,7 +183,7 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
         for row in table.rejected
         if row.prompt_id not in ledger
     ]
-    ledger.bury(dead_letter(row, job.settings) for row in rows)
+    ledger.bury(dead_letter(row, fingerprint(job.settings)) for row in rows)
 
 
 def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:

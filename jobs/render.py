@@ -53,8 +53,9 @@ def run(job: Render) -> int:
     from factory.line.one_stage_line import line_config
     from factory.line.progress import Display
     from factory.line.run import run_line
+    from factory.prompts.assets import read_assets
     from factory.storage.store import open_store
-    from factory.training.render.line import RenderWork, read_assets, rows_per_part, steps
+    from factory.training.render.line import RenderWork, rows_per_part, steps
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
     root = job.asset_root or job.assets.rpartition("/")[0] or "."

@@ -13,7 +13,8 @@ import tyro
 from factory.config.settings import PRESETS, FactoryConfig, preset
 from factory.config.yaml import read_yaml
 from factory.storage.credentials import scrub
-from factory.storage.store import StorageError, Store
+from factory.storage.interface import StorageError
+from factory.storage.store import Store
 
 Job = TypeVar("Job")
 

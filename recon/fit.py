@@ -1,31 +1,23 @@
-"""Fit Gaussians to the frames of a turntable by direct optimisation (paper 3.3, A.1)."""
+"""Fit Gaussians to the frames of a turntable by direct optimisation (paper 3.3, A.1): `fit`.
+
+Example:
+    cameras = turntable(elevation=0.3, size=128, orbit=OrbitConfig(num_views=16))
+    result = fit(frames, masks, cameras, FitConfig(iterations=600))  # frames uint8 [16,128,128,3], masks [16,128,128]
+    write_ply("asset.ply", result.gaussians)
+"""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import Parameter
 
-from recon import mcmc
 from recon.cameras import Cameras
 from recon.config import FitConfig
-from recon.densify import accumulate, densify, new_statistics
-from recon.device import device_of
-from recon.gaussians import Gaussians, init_ball
-from recon.hull import init_hull
-from recon.losses import FitLoss, network_of
-from recon.pose import Pose
-from recon.rasterize import rasterize
-from recon.robust import ViewWeights
-from recon.targets import MIN_SIZE, checked_targets, halved
-
-STILL = 0.3
-"""Share of the iterations before the cameras' corrections move: a shape that is hardly there pulls them anywhere."""
+from recon.fitter import Fitter
+from recon.gaussians import Gaussians
+from recon.trial import choose_pose
 
 
 @dataclass(slots=True)
@@ -38,206 +30,6 @@ class FitResult:
     cameras: Cameras
 
 
-class Fitter:
-    """A fit that runs in pieces, so that its targets can be exchanged on the way (3.4).
-
-    Call `set_targets`, then `run` as often as wanted. Equal seeds give equal Gaussians.
-
-    Args:
-        cameras: one a target frame, in their order.
-        config: see `FitConfig`.
-        seed: of the initial points, the order of the views and the densification.
-        pose: corrections of the cameras that are optimised along; `recon.trial.choose_pose` finds whether they pay.
-    """
-
-    def __init__(self, cameras: Cameras, config: FitConfig | None = None, seed: int = 0, pose: Pose | None = None):
-        self.config = config or FitConfig()
-        self.device = device_of(self.config.device)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.size, self.iteration, self.pose = cameras.size, 0, pose
-        self.viewmats, self.Ks = cameras.viewmats.to(self.device), cameras.Ks.to(self.device)
-        self.params: dict[str, Parameter] = {}
-        self.history: list[dict[str, Any]] = []
-        self._sums: dict[str, Tensor] = {}
-        self._steps, self._started = 0, 0.0
-        self._queue: list[int] = []
-        self._losses: dict[int, FitLoss] = {}
-        self._weights = ViewWeights(len(cameras), self.config.robust, self.device)
-
-    def set_targets(self, frames: np.ndarray, masks: np.ndarray | None = None) -> None:
-        """Fit to these views from now on.
-
-        Args:
-            frames: uint8 [V,S,S,3|4] on white, V and S as the cameras.
-            masks: coverage uint8 [V,S,S]; the alpha channel if not given.
-
-        Raises:
-            ValueError: if shapes or dtypes do not match the cameras, the size is under 16 pixels, or no mask
-                holds an object.
-        """
-        rgb, alpha = checked_targets(frames, masks, len(self.viewmats), self.size)
-        rgb, alpha = rgb.to(self.device), alpha.to(self.device)
-        if not self.params:
-            self._start(rgb, alpha)
-        network = network_of(self.config.loss, self.device) if self.config.loss.lpips else None
-        self._losses = {1: FitLoss(self.config.loss, rgb, alpha, network)}
-        if self.config.coarse_iterations > self.iteration and self.size >= 2 * MIN_SIZE and self.size % 2 == 0:
-            self._losses[2] = FitLoss(self.config.loss, *halved(rgb, alpha), network)
-        self._weights.reset()
-
-    def _start(self, rgb: Tensor, alpha: Tensor) -> None:
-        """The first Gaussians and all that is kept of them."""
-        config = self.config
-        common = {"radius": config.init_radius, "sh_degree": config.sh_degree, "generator": self.generator}
-        if config.init == "hull":
-            start = init_hull(rgb, alpha, self.cameras, config.num_points, **common)
-        else:
-            start = init_ball(config.num_points, **common)
-        values = {field.name: getattr(start, field.name).to(self.device) for field in fields(start)}
-        self.params = {name: Parameter(value) for name, value in values.items() if value.numel()}
-        self.optimizer = _optimizer(self.params, config)
-        self.statistics = new_statistics(config.num_points, self.device)
-
-    def run(self, iterations: int) -> list[dict[str, Any]]:
-        """Take `iterations` optimiser steps; returns the records that this call adds to the history.
-
-        Raises:
-            ValueError: if there are no targets yet.
-            FloatingPointError: if a parameter is no longer finite.
-        """
-        if not self._losses:
-            raise ValueError("the fit has no targets; call set_targets(frames, masks) before run")
-        known, self._started = len(self.history), time.perf_counter()
-        for _ in range(iterations):
-            self._step()
-            if self.iteration % self.config.densify.every == 0:
-                self._record(self._densify() if self.iteration < self.config.iterations else {})
-        if self._steps:
-            self._record({})
-        return self.history[known:]
-
-    @property
-    def gaussians(self) -> Gaussians:
-        """The Gaussians as they are now, detached; there are some once the fit has targets."""
-        values = {name: value.detach().clone() for name, value in self.params.items()}
-        values.setdefault("shN", values["sh0"].new_zeros(len(values["means"]), 0, 3))
-        return Gaussians(**values)
-
-    @property
-    def cameras(self) -> Cameras:
-        """The turntable's cameras, at the elevation as it is corrected by now."""
-        viewmats = self.viewmats if self.pose is None else self.pose.viewmats().detach()
-        return Cameras(viewmats=viewmats, Ks=self.Ks, size=self.size)
-
-    @torch.no_grad()
-    def view_losses(self) -> Tensor:
-        """The weighted loss [V] of every target view, at the targets' full size."""
-        if not self._losses:
-            raise ValueError("the fit has no targets; call set_targets(frames, masks) first")
-        found = []
-        for views in torch.arange(len(self.viewmats), device=self.device).split(4):
-            rgb, alpha, _ = self._render(views, self.size)
-            found.append(self._losses[1].total(self._losses[1].terms(rgb, alpha, views)))
-        return torch.cat(found)
-
-    def _step(self) -> None:
-        coarse = self.iteration < self.config.coarse_iterations and 2 in self._losses
-        reduction, count = (2, self.config.coarse_views) if coarse else (1, self.config.views)
-        loss, views = self._losses[reduction], self._next_views(count)
-        self._set_rates()
-        rgb, alpha, meta = self._render(views, self.size // reduction)
-        meta["means2d"].retain_grad()
-        terms = loss.terms(rgb, alpha, views)
-        total = loss.total(terms)
-        target = (self._weights.of(views, total.detach()) * total).mean()
-        if self.config.densify.method == "mcmc":
-            target = target + mcmc.cost(self.params, self.config.densify)
-        target.backward()
-        if self.iteration < self.config.densify.until * self.config.iterations or self.config.densify.prune_hidden:
-            accumulate(self.statistics, meta["means2d"].grad, self.size // reduction)
-        self._advance()
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().mean()
-
-    def _advance(self) -> None:
-        """One step of every optimiser."""
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.pose is not None:
-            self.pose.step(moving=self.iteration >= STILL * self.config.iterations)
-        if self.config.densify.method == "mcmc":
-            rate = next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "means")
-            mcmc.wander(self.params, rate * self.config.densify.noise, self.generator)
-        self.iteration += 1
-        self._steps += 1
-
-    def _render(self, views: Tensor, size: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        p, Ks = self.params, self.Ks[views].clone()
-        Ks[:, :2] *= size / self.size
-        rgb, alpha, meta = rasterize(
-            p["means"],
-            p["quats"],
-            p["scales"].exp(),
-            p["opacities"].sigmoid(),
-            torch.cat([p["sh0"], p["shN"]], 1) if "shN" in p else p["sh0"],
-            self.viewmats[views] if self.pose is None else self.pose.viewmats(views),
-            Ks,
-            size,
-            size,
-            sh_degree=self.config.sh_degree,
-            packed=self.config.packed,
-            backgrounds=torch.ones(len(views), 3, device=self.device),
-        )
-        return rgb if self.pose is None else self.pose.expose(rgb, alpha, views), alpha, meta
-
-    def _next_views(self, wanted: int) -> Tensor:
-        wanted = min(wanted, len(self.viewmats))
-        while len(self._queue) < wanted:
-            self._queue += torch.randperm(len(self.viewmats), generator=self.generator).tolist()
-        views, self._queue = self._queue[:wanted], self._queue[wanted:]
-        return torch.tensor(views, device=self.device)
-
-    def _set_rates(self) -> None:
-        decay = self.config.rates.final ** min(self.iteration / self.config.iterations, 1.0)
-        for group in self.optimizer.param_groups:
-            group["lr"] = decay * getattr(self.config.rates, group["name"])
-
-    def _densify(self) -> dict[str, int]:
-        grow = self.iteration < self.config.densify.until * self.config.iterations
-        settings = self.config.densify
-        if settings.method == "mcmc":
-            counts = mcmc.populate(self.params, self.optimizer, settings, self.generator, grow)
-        else:
-            counts = densify(self.params, self.optimizer, self.statistics, settings, self.generator, grow)
-        self.statistics = new_statistics(len(self.params["means"]), self.device)
-        return counts
-
-    def _record(self, counts: dict[str, int]) -> None:
-        self._check_finite()
-        now = time.perf_counter()
-        self.history.append(
-            {
-                "iteration": self.iteration,
-                "losses": {name: float(value) / self._steps for name, value in self._sums.items()},
-                "num_gaussians": len(self.params["means"]),
-                "seconds": now - self._started,
-                "pruned": 0,
-                "cloned": 0,
-                "split": 0,
-                **counts,
-            }
-        )
-        self._sums, self._steps, self._started = {}, 0, now
-
-    def _check_finite(self) -> None:
-        bad = [name for name, value in self.params.items() if not torch.isfinite(value).all()]
-        if bad:
-            raise FloatingPointError(
-                f"{', '.join(bad)} are not finite after {self.iteration} iterations; nothing was written. "
-                "Lower fit.rates or the weights of fit.loss"
-            )
-
-
 def fit(
     frames: np.ndarray,
     masks: np.ndarray | None,
@@ -246,15 +38,8 @@ def fit(
     seed: int = 0,
 ) -> FitResult:
     """Fit Gaussians to frames uint8 [V,S,S,3|4]; arguments and errors as for `Fitter`."""
-    from recon.trial import choose_pose
-
     config = config or FitConfig()
     fitter = Fitter(cameras, config, seed, choose_pose(frames, masks, cameras, config, seed))
     fitter.set_targets(frames, masks)
     fitter.run(config.iterations)
     return FitResult(fitter.gaussians, fitter.history, fitter.cameras)
-
-
-def _optimizer(params: dict[str, Parameter], config: FitConfig) -> torch.optim.Adam:
-    groups = [{"name": name, "params": [value], "lr": getattr(config.rates, name)} for name, value in params.items()]
-    return torch.optim.Adam(groups, eps=1e-15, fused=True)

@@ -55,7 +55,7 @@ def fit_nerf(
         cameras: one a frame, in their order.
 
     Raises:
-        ValueError: as `recon.fit.Fitter.set_targets`, or if the frames are no whole multiple of `config.size`.
+        ValueError: as `recon.fitter.Fitter.set_targets`, or if the frames are no whole multiple of `config.size`.
         FloatingPointError: if the field is no longer finite.
     """
     config = config or NerfConfig()

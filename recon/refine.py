@@ -11,7 +11,7 @@ import torch
 
 from recon.cameras import Cameras, turntable
 from recon.config import FitConfig, OrbitConfig, RefineConfig
-from recon.fit import Fitter
+from recon.fitter import Fitter
 from recon.gaussians import Gaussians, render
 from recon.masks import Masker, masks_of
 from recon.trial import choose_pose

@@ -8,7 +8,7 @@ import numpy as np
 
 from recon.cameras import Cameras
 from recon.config import FitConfig, PoseConfig
-from recon.fit import Fitter
+from recon.fitter import Fitter
 from recon.pose import Pose
 from recon.targets import MIN_SIZE
 

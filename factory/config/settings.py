@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from eval.config import ClipConfig
+from factory.ledger.run_identity import RunSettings
 from factory.line.cost import CostConfig
 from factory.line.settings import LineConfig, Pool
 from factory.storage.store import StorageConfig
@@ -119,17 +119,16 @@ def fingerprint(config: FactoryConfig) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def difference(old: FactoryConfig, new: FactoryConfig) -> list[str]:
-    """One line for each setting that differs and changes results, as "fit.iterations: 1200 -> 600"."""
-    before, after = (dict(flat(asdict(config))) for config in (old, new))
-    names = [name for name in before | after if name.split(".")[0] not in WITHOUT_EFFECT]
-    return [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+def plain(config: FactoryConfig) -> dict[str, Any]:
+    """The settings as nested values that JSON and YAML know."""
+    return json.loads(json.dumps(asdict(config)))
 
 
-def flat(values: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as pairs ("fit.iterations", 1200), below the prefix `where`."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
+def run_settings(config: FactoryConfig) -> RunSettings:
+    """The settings as the ledger compares and keeps them."""
+    return RunSettings(
+        values=plain(config),
+        defaults=plain(FactoryConfig()),
+        without_effect=WITHOUT_EFFECT,
+        fingerprint=fingerprint(config),
+    )

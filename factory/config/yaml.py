@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import typing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from factory.config.settings import FactoryConfig
+from factory.config.settings import FactoryConfig, plain
 
 
 def to_yaml(config: FactoryConfig) -> str:
     """The settings as YAML that `from_yaml` reads back."""
     import yaml
 
-    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+    return yaml.safe_dump(plain(config), sort_keys=False)
 
 
 def from_yaml(text: str, base: FactoryConfig, origin: str) -> FactoryConfig:

@@ -48,7 +48,7 @@ def truth_paths(uri: str) -> tuple[str, dict[str, str]]:
     Raises:
         ValueError: when there is no such table.
     """
-    from factory.training.render.line import read_assets
+    from factory.prompts.assets import read_assets
 
     table = uri if uri.endswith((".csv", ".jsonl", ".parquet")) else f"{uri.rstrip('/')}/assets.jsonl"
     rows = read_assets(table)

@@ -20,11 +20,11 @@ from eval.clip import Scorer
 from eval.similarity import VIEW_SETS, Protocol, columns
 from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
-from factory.evaluation.foreign_folder import assets_of_folder
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import STAGES, chosen
 from factory.line.stage import Row
+from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.store import Store, open_store
 
 ROWS_AT_ONCE = 16_384

@@ -132,7 +132,7 @@ class Evaluate(Finish):
     def fidelity(self, row: Row, shape: Shape, turn: Turn) -> Row:
         """The asset against the real object."""
         from factory.evaluation.fidelity import compare
-        from factory.training.render.line import read_asset
+        from factory.prompts.assets import read_asset
 
         truth = read_shape(read_asset(row["truth_path"], self.truth_root), row["truth_path"], fine=True)
         return dict(compare(shape, truth, turn, self.network))

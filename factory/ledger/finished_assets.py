@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.ledger.keys import ID_PATTERN
 from factory.ledger.ledger import ASSETS, COMMITS
-from factory.prompts.row import ID_PATTERN
 from factory.storage.store import Store, open_store
 
 Row = dict[str, Any]

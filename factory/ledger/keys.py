@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""What an id may be, so that it is a file name too."""
 MAX_RECENT = 1 << 16
 Keys = NDArray[np.uint64]
 """[N,2]: upper and lower half of each 128-bit key."""

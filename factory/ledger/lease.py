@@ -11,7 +11,7 @@ import time
 import uuid
 from typing import Any
 
-from factory.line.stop_signal import handle_stops, restore
+from factory.ledger.stop_signal import handle_stops, restore
 from factory.storage.store import Store
 
 HEARTBEAT_SECONDS = 10.0

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from factory.config.settings import FactoryConfig, difference, fingerprint, flat
-from factory.config.yaml import from_yaml, to_yaml
 from factory.ledger.keys import digest
 from factory.storage.store import Store
 
@@ -21,46 +20,36 @@ Weights = dict[str, str]
 """Revision by network: a hub commit or sha256."""
 
 
-def weights_of(config: FactoryConfig) -> Weights:
-    """The revisions of every network that the settings use, as this machine has them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """The settings of a run, as the ledger compares and keeps them."""
 
-    Raises:
-        ValueError: for a model that is none.
-        RuntimeError: if weights cannot be had.
-    """
-    import eval
-    import recon
-    from model.weights import SIBLINGS, class_name, locate, revision_of
-
-    found = {}
-    for name, settings in (("image", config.image), ("video", config.video)):
-        folder = locate(settings.model, name, settings.revision)
-        found[name] = revision_of(folder)
-        if class_name(folder).startswith("Pocket"):
-            shared = settings.model == "pocket"
-            found |= {f"{'' if shared else f'{name} '}{part}": revision_of(folder.parent / part) for part in SIBLINGS}
-    if config.views.elevation is None and config.views.estimator != "pocket":
-        found["estimator"] = revision_of(Path(config.views.estimator))
-    found["recon"] = revision_of(Path(recon.__path__[0], "weights"))
-    judge = Path(eval.__path__[0], "weights") if config.clip.model == "pocket" else Path(config.clip.model)
-    found["judge"] = revision_of(judge) if judge.is_dir() else f"{config.clip.model} {config.clip.pretrained}"
-    return found
+    values: dict[str, Any]
+    """Nested, as YAML has them."""
+    defaults: dict[str, Any]
+    """What a setting is where an older folder does not name it."""
+    without_effect: tuple[str, ...]
+    """Sections that change no result."""
+    fingerprint: str
+    """Over all other sections."""
 
 
-def changes(store: Store, config: FactoryConfig, weights: Weights | None = None) -> list[str]:
+def changes(store: Store, settings: RunSettings, weights: Weights | None = None) -> list[str]:
     """One line for each setting, and each network where `weights` is given, that differs from the folder's last run."""
     found = []
-    if before := _text(store, SETTINGS):
-        found += difference(from_yaml(before, FactoryConfig(), f"{store.root}/{SETTINGS}"), config)
+    if before := settings_of(store):
+        before, after = dict(flat(settings.defaults)) | before, dict(flat(settings.values))
+        names = [name for name in before | after if name.split(".")[0] not in settings.without_effect]
+        found += [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
     if weights is not None and (known := _text(store, WEIGHTS)):
         old = json.loads(known)
         found += [f"{n} weights: {old[n]} -> {weights[n]}" for n in weights if n in old and old[n] != weights[n]]
     return found
 
 
-def refuse_changes(store: Store, config: FactoryConfig, weights: Weights | None, settled: int) -> None:
+def refuse_changes(store: Store, settings: RunSettings, weights: Weights | None, settled: int) -> None:
     """Raise ValueError with the difference when outcomes of other settings or weights lie in the folder."""
-    changed = changes(store, config, weights) if settled else []
+    changed = changes(store, settings, weights) if settled else []
     if changed:
         raise ValueError(
             f"{store.root} holds {settled} outcomes made with other settings ({'; '.join(changed)}): set them back, "
@@ -73,10 +62,12 @@ def is_new(store: Store) -> bool:
     return _text(store, SETTINGS) is None
 
 
-def write(store: Store, config: FactoryConfig, weights: Weights | None) -> None:
+def write(store: Store, settings: RunSettings, weights: Weights | None) -> None:
     """Write down what the outcomes from now on are made with."""
-    text = to_yaml(config).encode()
-    store.create(f"configs/{fingerprint(config)}.yaml", text)
+    import yaml
+
+    text = yaml.safe_dump(settings.values, sort_keys=False).encode()
+    store.create(f"configs/{settings.fingerprint}.yaml", text)
     store.put(SETTINGS, text)
     if weights is not None:
         store.put(WEIGHTS, json.dumps(weights, indent=2).encode())
@@ -95,9 +86,9 @@ def add_input(store: Store, source: dict[str, Any]) -> None:
         store.put(INPUTS, json.dumps([*known, source], indent=2).encode())
 
 
-def folder_of_new_run(out: str, config: FactoryConfig, weights: Weights) -> str:
+def folder_of_new_run(out: str, fingerprint: str, weights: Weights) -> str:
     """Where a run with changed settings or weights goes: the same place for the same ones, so that it resumes."""
-    return f"{out.rstrip('/')}/runs/{digest(fingerprint(config), json.dumps(weights, sort_keys=True))[:12]}"
+    return f"{out.rstrip('/')}/runs/{digest(fingerprint, json.dumps(weights, sort_keys=True))[:12]}"
 
 
 def _text(store: Store, key: str) -> str | None:
@@ -122,3 +113,12 @@ def settings_of(store: Store) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{store.root}/{SETTINGS} is no YAML: {error}") from error
     return dict(flat(values)) if isinstance(values, dict) else {}
+
+
+def flat(values: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs ("fit.iterations", 1200), below the prefix `where`."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value

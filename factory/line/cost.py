@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from factory.config.settings import FactoryConfig
     from factory.line.board import StageCount
     from factory.line.settings import Pool
 
@@ -58,21 +57,19 @@ def usage(seconds: float, pool: Pool) -> Usage:
     return Usage(actor_seconds=seconds, cpu_seconds=seconds * pool.cpus, gpu_seconds=seconds * pool.gpus)
 
 
-def row_cost(row: Mapping[str, Any], config: FactoryConfig) -> dict[str, float]:
+def row_cost(row: Mapping[str, Any], pools: Mapping[str, Pool], prices: CostConfig) -> dict[str, float]:
     """The cost columns of an asset, from its `seconds_<stage>` columns: what its stages held while they worked on it.
 
     The commit itself is left out: it ends after the row is written.
     """
-    from factory.ledger.schemas import STAGES
-
     total = Usage()
-    for stage in STAGES[:-1]:
-        total += usage(row.get(f"seconds_{stage}") or 0.0, getattr(config.line, stage))
+    for stage, pool in pools.items():
+        total += usage(row.get(f"seconds_{stage}") or 0.0, pool)
     return {
         "actor_seconds": total.actor_seconds,
         "cpu_seconds": total.cpu_seconds,
         "gpu_seconds": total.gpu_seconds,
-        "cost_dollars": total.dollars(config.cost),
+        "cost_dollars": total.dollars(prices),
     }
 
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.agreement import wilson_interval
-from factory.config.settings import FactoryConfig
 from factory.ledger.keys import digest
-from factory.line.cost import Usage, usage
+from factory.line.cost import CostConfig, Usage, usage
 from factory.line.settings import Pool
-from factory.prompts.row import Prompt
 
 CONFIDENCE = 0.95
 
@@ -79,15 +77,15 @@ class Estimate:
     forwards: Range
 
 
-def choose(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """`count` prompts, or all where there are fewer: by the hash of their ids, so the same each time and in any order.
+def choose(ids: Sequence[str], count: int) -> list[str]:
+    """`count` ids, or all where there are fewer: by their hash, so the same each time and in any order.
 
     Raises:
         ValueError: when fewer than two are asked for or there.
     """
-    if min(count, len(prompts)) < 2:
-        raise ValueError(f"a dry run of {min(count, len(prompts))} prompts tells no spread; give at least 2")
-    return sorted(prompts, key=lambda prompt: digest("dry run", prompt.prompt_id))[:count]
+    if min(count, len(ids)) < 2:
+        raise ValueError(f"a dry run of {min(count, len(ids))} prompts tells no spread; give at least 2")
+    return sorted(ids, key=lambda name: digest("dry run", name))[:count]
 
 
 def total(values: Sequence[float], rows: int) -> Range:
@@ -101,7 +99,7 @@ def total(values: Sequence[float], rows: int) -> Range:
     return Range(low=rows * max(0.0, mean - half), mid=rows * mean, high=rows * (mean + half))
 
 
-def estimate(sample: Sample, rows: int, config: FactoryConfig, pools: Mapping[str, Pool]) -> Estimate:
+def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, Pool]) -> Estimate:
     """The whole table's figures.
 
     Args:
@@ -128,10 +126,10 @@ def estimate(sample: Sample, rows: int, config: FactoryConfig, pools: Mapping[st
         share=share,
         slowest=slowest,
         seconds=seconds,
-        dollars=seconds.times(_held(pools).dollars(config.cost)),
-        model_dollars=_sum([totals[stage].times(usage(1.0, pools[stage]).dollars(config.cost)) for stage in totals]),
+        dollars=seconds.times(_held(pools).dollars(prices)),
+        model_dollars=_sum([totals[stage].times(usage(1.0, pools[stage]).dollars(prices)) for stage in totals]),
         size=size,
-        storage_dollars=size.times(config.cost.storage_gb_month_price / 1e9),
+        storage_dollars=size.times(prices.storage_gb_month_price / 1e9),
         forwards=total(sample.forwards, rows),
     )
 

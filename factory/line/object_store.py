@@ -5,9 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import accumulate
 
-from factory.config.settings import FactoryConfig
 from factory.line.settings import Pool
 
 DATA_SHARE = 0.5
@@ -15,24 +13,6 @@ DATA_SHARE = 0.5
 LOCAL_STORE_BYTES = 1 << 30
 LOCAL_MEMORY_SHARE = 0.3
 """Of a machine's memory, at most, for the object store of a Ray of its own."""
-OWN_SIDE = {"pocket": 128}
-"""Pixels a side of models whose size is not set; 1024 for those that are not named."""
-FACE_BYTES = 32
-
-
-def row_bytes(config: FactoryConfig) -> dict[str, int]:
-    """About how many bytes a row has when it leaves each stage, with as many Gaussians as there may be."""
-    side = config.image.size or OWN_SIDE.get(config.image.model, 1024)
-    floats = 14 + 3 * (config.fit.sh_degree + 1) ** 2
-    added = {
-        "image": 4 * side**2,
-        "video": 4 * side**2 * config.orbit.num_views,
-        "views": side**2 * config.orbit.num_views,
-        "reconstruct": 4 * floats * config.fit.densify.max_gaussians
-        + FACE_BYTES * config.mesh.faces * config.mesh.enabled,
-        "score": 4 * side**2 * config.files.turntable_frames,
-    }
-    return dict(zip(added, accumulate(added.values()))) | {"commit": 0}
 
 
 def on_their_way(pools: Mapping[str, Pool], rows_per_block: int, sizes: Mapping[str, int]) -> int:

@@ -1,4 +1,4 @@
-"""Ray itself: starting or joining it, how its Ray Data treats failures, and whether the weights are there."""
+"""Start or join Ray, and say how its Ray Data treats failures: `start_ray`, `configure_data`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from factory.config.settings import FactoryConfig
-from factory.ledger.run_identity import Weights, weights_of
+from factory.ledger.stop_signal import handler_kept
 from factory.line.object_store import LOCAL_STORE_BYTES
-from factory.line.stop_signal import handler_kept
 
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
@@ -55,39 +53,3 @@ def configure_data() -> None:
     context.max_errored_blocks = -1
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-
-
-def preflight(config: FactoryConfig) -> None:
-    """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
-
-    Raises:
-        RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
-        ValueError: the same of the fit's GPU.
-    """
-    if config.line.address != "local":
-        return
-    from model import weights
-    from recon.device import device_of
-
-    device_of(config.fit.device)
-    for settings, folder in ((config.image, "image"), (config.video, "video")):
-        weights.device_of(settings.device)
-        place = weights.locate(settings.model, folder, settings.revision)
-        if not any(place.rglob("*.safetensors")):
-            raise RuntimeError(
-                f"{place} holds no *.safetensors: the {folder} model {settings.model!r} is not there yet"
-            )
-
-
-def find_weights(config: FactoryConfig) -> Weights:
-    """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of the image stage has them.
-
-    Raises:
-        RuntimeError: if something is missing.
-    """
-    preflight(config)
-    if config.line.address == "local":
-        return weights_of(config)
-    start_ray(config.line.address)
-    pool = config.line.image
-    return ray.get(ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(weights_of).remote(config))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from factory.config.settings import FactoryConfig, fingerprint
-from factory.ledger.schemas import STAGES
-from factory.line.cost import Usage, usage
+from factory.line.cost import CostConfig, Usage, usage
 from factory.line.settings import Pool
 from factory.storage.store import Store
 
@@ -21,29 +20,29 @@ if TYPE_CHECKING:
 FOLDER = "reports"
 
 
-def pools_of(config: FactoryConfig) -> dict[str, Pool]:
-    """The pool of each stage."""
-    return {stage: getattr(config.line, stage) for stage in STAGES}
+def run_report(
+    run_id: str, tally: Tally, pools: Mapping[str, Pool], prices: CostConfig, fingerprint: str
+) -> dict[str, Any]:
+    """The figures of a run as JSON values; seconds and dollars are of its actors from start to end.
 
-
-def run_report(run_id: str, tally: Tally, config: FactoryConfig) -> dict[str, Any]:
-    """The figures of a run as JSON values; seconds and dollars are of its actors from start to end."""
-    pools = pools_of(config)
-    stages = {name: _stage(count, pools[name], config) for name, count in tally.last.stages.items()}
+    Args:
+        pools: of each stage. fingerprint: of the settings.
+    """
+    stages = {name: _stage(count, pools[name], prices) for name, count in tally.last.stages.items()}
     summed = ("actor_seconds", "cpu_seconds", "gpu_seconds", "dollars", "steps", "forwards")
     return {
         "run_id": run_id,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config_fingerprint": fingerprint(config),
+        "config_fingerprint": fingerprint,
         "seconds": round(tally.seconds, 3),
         "rows": {"total": tally.total, "done": tally.done, "failed": tally.failed, "left": tally.left},
-        "prices": asdict(config.cost),
+        "prices": asdict(prices),
         "stages": stages,
         "total": {name: sum(stage[name] for stage in stages.values()) for name in summed},
     }
 
 
-def _stage(count: StageCount, pool: Pool, config: FactoryConfig) -> dict[str, Any]:
+def _stage(count: StageCount, pool: Pool, prices: CostConfig) -> dict[str, Any]:
     held: Usage = usage(sum(count.actor_seconds.values()), pool)
     return {
         "finished": count.finished,
@@ -52,7 +51,7 @@ def _stage(count: StageCount, pool: Pool, config: FactoryConfig) -> dict[str, An
         "model_seconds": count.seconds,
         "busy_share": count.busy_share,
         "by_state": count.actor_seconds,
-        "dollars": held.dollars(config.cost),
+        "dollars": held.dollars(prices),
         "steps": count.steps,
         "forwards": count.forwards,
     } | asdict(held)

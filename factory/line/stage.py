@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.schemas import DEAD_LETTERS, LINE, chosen
 from factory.line.actor_log import Reporter
 from factory.line.health import (
@@ -31,7 +30,7 @@ from factory.line.health import (
 )
 from factory.line.settings import Pool
 from factory.storage.credentials import scrub
-from factory.storage.store import StorageError
+from factory.storage.interface import StorageError
 
 Row = dict[str, Any]
 
@@ -156,6 +155,6 @@ def fail(row: Row, stage: str, error: BaseException) -> None:
     row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
 
 
-def dead_letter(row: Row, config: FactoryConfig) -> Row:
-    """The dead-letter row of a failed row."""
-    return chosen(row, DEAD_LETTERS) | {"fingerprint": fingerprint(config)}
+def dead_letter(row: Row, fingerprint: str) -> Row:
+    """The dead-letter row of a failed row; `fingerprint`: of the settings that it failed with."""
+    return chosen(row, DEAD_LETTERS) | {"fingerprint": fingerprint}

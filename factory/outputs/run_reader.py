@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from eval.measures import is_measure
 from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
-from factory.evaluation.foreign_folder import asset_files, store_files
 from factory.ledger.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import STAGES
 from factory.line.run_report import newest_report, report_section
+from factory.prompts.foreign_folder import asset_files, store_files
 from factory.storage.store import Store, open_store
 
 VIEWERS = "exports/html"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.ledger.keys import digest
+from factory.ledger.keys import ID_PATTERN, digest
 from factory.prompts.spool import Spool, Spooled
 from factory.storage.credentials import scrub
 from factory.storage.tables import Raw
@@ -16,7 +16,6 @@ from factory.storage.tables import Raw
 MAX_PROMPT_BYTES = 4096
 MAX_IMAGE_BYTES = 32 << 20
 MAX_SEED = 2**63 - 1
-ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ID_COLUMNS = ("prompt_id", "id")
 COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
 """What is read of a table; nothing else is looked at."""

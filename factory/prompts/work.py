@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.config.settings import FactoryConfig
+from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.schemas import DEAD_LETTERS, LINE, empty_row
 from factory.line.stage import dead_letter
 from factory.prompts.row import Prompt
@@ -29,7 +29,7 @@ class PromptWork:
         return pa.Table.from_pylist([self._row(row, attempt) for row in rows], schema=LINE)
 
     def killed(self, row: int, error: dict[str, Any]) -> tuple[dict[str, Any], pa.Schema]:
-        return dead_letter(self._row(row, error["attempt"]) | error, self.config), DEAD_LETTERS
+        return dead_letter(self._row(row, error["attempt"]) | error, fingerprint(self.config)), DEAD_LETTERS
 
     def _row(self, row: int, attempt: int) -> dict[str, Any]:
         prompt = self.prompts[row]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.keys import digest
 from factory.ledger.ledger import file_entry
-from factory.ledger.schemas import assets_schema, unpack
+from factory.ledger.schemas import STAGES, assets_schema, unpack
 from factory.line.cost import row_cost
 from factory.storage.store import Store
 
@@ -140,6 +140,7 @@ def write_asset(store: Store, row: Row, config: FactoryConfig) -> tuple[Row, Any
         store.put(f"{folder}/{name}", data)
     scores = dict(row["scores"] or [])
     schema = assets_schema(sorted(scores))
+    pools = {stage: getattr(config.line, stage) for stage in STAGES[:-1]}
     named = {
         "ply": "asset.ply",
         "turntable": "turntable.mp4",
@@ -147,7 +148,9 @@ def write_asset(store: Store, row: Row, config: FactoryConfig) -> tuple[Row, Any
         "transforms": "transforms.json",
         "mesh": "mesh.glb",
     }
-    finished = {name: row.get(name) for name in schema.names} | scores | row_cost(row, config) | {"mesh": None}
+    finished = (
+        {name: row.get(name) for name in schema.names} | scores | row_cost(row, pools, config.cost) | {"mesh": None}
+    )
     finished |= {column: file_entry(f"{folder}/{name}", files[name]) for column, name in named.items() if name in files}
     finished |= {
         "image": {"bytes": files["image.png"], "path": f"{folder}/image.png"},

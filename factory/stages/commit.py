@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.config.settings import FactoryConfig
+from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.ledger import commit_block
 from factory.ledger.schemas import DEAD_LETTERS, OUTCOME
 from factory.line.stage import Row, Stage, dead_letter, fail
@@ -39,7 +39,8 @@ class Commit(Stage):
                 self._write(row, blocks)
         dead = [row for row in rows if row["error_stage"] is not None]
         if dead:
-            blocks[DEAD_LETTERS] = [dead_letter(row | {"run_id": self.run_id}, self.config) for row in dead]
+            made_with = fingerprint(self.config)
+            blocks[DEAD_LETTERS] = [dead_letter(row | {"run_id": self.run_id}, made_with) for row in dead]
         for schema, outcomes in blocks.items():
             commit_block(self.store, outcomes, schema)
         status = [(row["prompt_id"], "done" if row["error_stage"] is None else "failed") for row in rows]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from factory.storage.credentials import scrub
-from factory.storage.store import StorageConfig, StorageError, Stored, checked
+from factory.storage.interface import StorageConfig, StorageError, Stored, checked
 
 Answer = TypeVar("Answer")
 CHUNK = 1 << 16

@@ -14,9 +14,10 @@ import ray
 import trimesh
 from PIL import Image
 
-from factory.training.render.line import RenderWork, drawn, read_assets, rows_per_part
+from factory.prompts.assets import read_assets, split_of
+from factory.training.render.line import RenderWork, drawn, rows_per_part
 from factory.training.render.settings import RenderConfig
-from factory.training.shards.index import read_index, split_of
+from factory.training.shards.index import read_index
 from jobs import render
 from recon.cameras import turntable
 

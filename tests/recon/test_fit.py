@@ -4,7 +4,8 @@ import torch
 
 from recon.cameras import Cameras, OrbitConfig, turntable
 from recon.config import DensifyConfig, FitConfig, LearningRates, LossConfig
-from recon.fit import Fitter, fit
+from recon.fit import fit
+from recon.fitter import Fitter
 from recon.gaussians import render
 
 SIZE = 48

@@ -5,7 +5,7 @@ import torch
 
 from recon.cameras import Cameras, turntable
 from recon.config import FitConfig
-from recon.fit import Fitter
+from recon.fitter import Fitter
 from recon.hull import OUTSIDE, init_hull, look_up
 
 SIZE = 48

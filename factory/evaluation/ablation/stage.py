@@ -111,7 +111,7 @@ class Fit(Finish):
     def targets(self, row: Row) -> Targets:
         """Render, and generate where generated targets are wanted."""
         from factory.evaluation.truth import true_turntable
-        from factory.training.render.line import read_asset
+        from factory.prompts.assets import read_asset
         from recon.meshes.load import load_mesh
 
         if row["error"]:

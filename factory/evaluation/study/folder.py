@@ -16,8 +16,8 @@ from dataclasses import asdict
 
 from eval.assignment import BROKEN, StudyConfig, Task, assign, read_assignment, write_assignment
 from eval.page import script_data, web_file
-from factory.evaluation.foreign_folder import store_files
 from factory.evaluation.study.media import Media, Method
+from factory.prompts.foreign_folder import store_files
 from factory.storage.store import Store, open_store
 
 PAGE_FILES = ("look.css", "study.css", "study.js")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluation.foreign_folder import assets_of_folder
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import ASSETS, COMMITS, Ledger
 from factory.line.stage import Row
+from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.store import Store, open_store
 
 GRID = 8

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import digest
 from factory.ledger.ledger import Ledger
+from factory.prompts.assets import split_of
 from factory.storage.store import StorageConfig, Store, open_store
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
-from factory.training.shards.index import CURATED, Chunk, Index, split_of
+from factory.training.shards.index import CURATED, Chunk, Index
 from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, go_through, named_groups, results
 
 if TYPE_CHECKING:

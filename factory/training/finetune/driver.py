@@ -13,8 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from factory.ledger.lease import Lease
-from factory.line.stop_signal import handler_kept
-from factory.storage.store import StorageConfig, StorageError, open_store, pyarrow_filesystem, read_json
+from factory.ledger.stop_signal import handler_kept
+from factory.storage.interface import StorageError
+from factory.storage.store import StorageConfig, open_store, pyarrow_filesystem, read_json
 from factory.training.finetune.run import CAPTIONS, DAMAGED, QUARANTINE, STOPPED, Quarantine, Run, WorkersConfig
 from factory.training.finetune.targets import base_of, missing, needed, target_of
 from factory.training.finetune.weight_folders import WeightFolder, check_fit, read_folders

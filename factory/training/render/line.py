@@ -21,11 +21,9 @@ from factory.ledger.schemas import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE
 from factory.line.one_stage_line import Finish
 from factory.line.stage import Row
 from factory.line.step import Step
-from factory.prompts.row import ID_PATTERN
-from factory.storage.store import StorageConfig, StorageError, pyarrow_filesystem
-from factory.storage.tables import Raw, read_rows
+from factory.prompts.assets import read_asset, split_of_asset
+from factory.storage.store import StorageConfig
 from factory.training.render.settings import RenderConfig
-from factory.training.shards.index import split_of
 
 if TYPE_CHECKING:
     from factory.training.render.shape_variations import Warp
@@ -35,56 +33,6 @@ _MOST_BENT = np.array([0.5, 0.5, 0.6, 1.2])
 """Lean in x and z, taper, twist in radians for each unit of height."""
 ASSEMBLED, ASSEMBLY = "a thing", "assembly"
 """Caption of an object put together at random, and what its asset's id ends in."""
-_TEXTS = ("caption", "license", "source", "split")
-
-
-def read_assets(
-    uri: str, limit: int | None = None, split: str | None = None, storage: StorageConfig | None = None
-) -> list[Row]:
-    """The assets of a table, checked.
-
-    Args:
-        uri: csv, jsonl or parquet with columns `path` and `caption`, and optionally `id`, `license`, `source`, `split`.
-        limit: only the first assets, > 0.
-        split: only assets of this split, see `shards.split_of`.
-        storage: how s3:// is reached.
-
-    Returns:
-        Rows with the columns of ASSET_LINE but `turntable_id`; an unusable row carries its reason as `error`.
-
-    Raises:
-        ValueError: when the table is missing, empty, without a `path` column, or an id repeats.
-    """
-    rows, seen = [], set()
-    for raw in read_rows(uri, "path", storage):
-        if limit is not None and len(rows) >= limit:
-            break
-        row = _asset(raw)
-        if split is not None and _split(row) != split:
-            continue
-        if row["asset_id"] in seen:
-            raise ValueError(f"{uri}: row {raw.number}: id {row['asset_id']!r} repeats; give each asset its own")
-        seen.add(row["asset_id"])
-        rows.append(row)
-    if not rows:
-        raise ValueError(f"{uri}: no assets" + (f" of split {split!r}" if split else ""))
-    if all(row["path"] is None for row in rows):
-        raise ValueError(f"{uri}: no column 'path' with the meshes' files")
-    return rows
-
-
-def _asset(raw: Raw) -> Row:
-    values = {name: raw.values.get(name) for name in ("id", "path", *_TEXTS)}
-    path = values["path"] if isinstance(values["path"], str) and values["path"] else None
-    given = str(values["id"]) if values["id"] not in (None, "") else None
-    error = raw.error or (f"row {raw.number}: no path" if path is None else None)
-    if given is not None and not ID_PATTERN.fullmatch(given):
-        error = error or f"id {given[:80]!r} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ -"
-        given = None
-    stem = PurePosixPath(path or "").stem
-    name = given or (stem if ID_PATTERN.fullmatch(stem) else digest(str(path), str(raw.number)))
-    texts = {column: None if values[column] is None else str(values[column]) for column in _TEXTS}
-    return {"asset_id": name, "path": path, "error": error} | texts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,7 +47,7 @@ class RenderWork:
     def __post_init__(self) -> None:
         self.by_split = {}
         for asset in self.assets:
-            self.by_split.setdefault(_split(asset), []).append(asset)
+            self.by_split.setdefault(split_of_asset(asset), []).append(asset)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -124,7 +72,7 @@ class RenderWork:
     def _companion(self, turntable_id: str, asset: Row, share: float) -> str | None:
         """Path of another asset of the same split, for the share of turntables that has one."""
         random = _random("companion", turntable_id, self.config.seed)
-        others = self.by_split[_split(asset)]
+        others = self.by_split[split_of_asset(asset)]
         other = others[int(random.integers(len(others)))]
         wanted = random.uniform() < share
         return other["path"] if wanted and other is not asset and not other["error"] else None
@@ -217,11 +165,7 @@ def drawn(turntable_id: str, config: RenderConfig) -> tuple[float, float, Warp, 
 
 def _own_name(row: Row) -> Row:
     """An object put together is an asset of its own: captions and choices of the one it is named after are not its."""
-    return {"asset_id": f"{row['asset_id']}.{ASSEMBLY}", "caption": ASSEMBLED, "split": _split(row)}
-
-
-def _split(asset: Row) -> str:
-    return split_of(asset["asset_id"], asset.get("split"))
+    return {"asset_id": f"{row['asset_id']}.{ASSEMBLY}", "caption": ASSEMBLED, "split": split_of_asset(row)}
 
 
 def _random(purpose: str, turntable_id: str, seed: int) -> np.random.Generator:
@@ -233,27 +177,3 @@ def read_mesh(path: str, root: str, storage: StorageConfig | None = None) -> Mes
     from recon.meshes.load import load_mesh
 
     return load_mesh(read_asset(path, root, storage), PurePosixPath(path).suffix.lower().lstrip("."))
-
-
-def read_asset(path: str, root: str, storage: StorageConfig | None = None) -> bytes:
-    """A mesh's bytes; `path` is relative to `root` and may not leave it.
-
-    Raises:
-        ValueError: when it leaves the folder, is missing or is too large to be a mesh.
-        StorageError: when the storage fails.
-    """
-    from recon.meshes.load import MAX_FILE_BYTES
-
-    parts = PurePosixPath(path).parts
-    if "://" in path or ".." in parts or path.startswith("/") or "\0" in path:
-        raise ValueError(f"path {path[:200]!r} leaves the assets' folder; keep meshes below it or see --asset-root")
-    filesystem, place = pyarrow_filesystem(f"{root.rstrip('/')}/{path}", storage)
-    try:
-        with filesystem.open_input_file(place) as stream:
-            if stream.size() > MAX_FILE_BYTES:
-                raise ValueError(f"asset has {stream.size()} bytes; the limit is {MAX_FILE_BYTES}: decimate it first")
-            return stream.read()
-    except FileNotFoundError as error:
-        raise ValueError(f"no file {path!r} in the assets' folder") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path!r} in the assets' folder: {error}") from error

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.storage.store import StorageError, Store, open_store
+from factory.storage.interface import StorageError
+from factory.storage.store import Store, open_store
 from factory.training.shards.index import SHAPE, Chunk, Index, bytes_first, reason_of
 from model.config import Drawing
 

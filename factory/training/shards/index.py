@@ -5,7 +5,6 @@ A shard that cannot be read is quarantined: named, and left out.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -16,26 +15,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory.ledger.keys import digest
-from factory.storage.store import StorageConfig, StorageError, Store, open_store
+from factory.prompts.assets import split_of
+from factory.storage.interface import StorageError
+from factory.storage.store import StorageConfig, Store, open_store
 from factory.training.shards.columns import compressed_bytes, foreign_column, frame_counts
 
 COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
 CURATED = "curated.parquet"
 ENCODER, SHAPE = b"im3d.encoder", b"im3d.shape"
 """Metadata of shards of latents: which encoder made them, and the shape [V,C,h,w] of a turntable's, as JSON."""
-VALIDATION_PERCENT = 8
 MAX_QUARANTINED = 0.5
 """A larger share of unreadable shards, or of unusable rows, stops a run before it starts."""
 READERS = 16
 Keep = Callable[[Mapping[str, str]], Set[str]]
-
-
-def split_of(asset_id: str, given: str | None = None) -> str:
-    """ "train" or "val": as the table says, else by hash of the asset's id."""
-    if given:
-        return given
-    digest = hashlib.sha256(asset_id.encode()).digest()
-    return "val" if int.from_bytes(digest[:8], "big") % 100 < VALIDATION_PERCENT else "train"
 
 
 class NoTurntables(ValueError):

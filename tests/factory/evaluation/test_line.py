@@ -13,10 +13,10 @@ from eval.similarity import columns
 from factory.config.settings import FactoryConfig
 from factory.config.yaml import to_yaml
 from factory.evaluation import line
-from factory.evaluation.foreign_folder import assets_of_folder
 from factory.evaluation.line import SCORE_DEAD_LETTERS, SCORE_LINE, slices, views_of_run
 from factory.evaluation.score_tables import Scores, summaries
 from factory.ledger.ledger import SCORES, Ledger, commit
+from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.store import LocalStore
 from model.config import ImageConfig
 from recon.config import OrbitConfig

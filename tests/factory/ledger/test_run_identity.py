@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from factory.config.settings import FactoryConfig, fingerprint, preset
+from factory.config.settings import FactoryConfig, fingerprint, preset, run_settings
 from factory.config.yaml import read_yaml
 from factory.ledger import run_identity
 from factory.ledger.ledger import Ledger, commit
 from factory.ledger.schemas import DEAD_LETTERS
+from factory.stages.preflight import weights_of
 from factory.storage.store import LocalStore
 from jobs import generate
 from jobs.generate import Generate
@@ -29,29 +30,29 @@ def changed() -> FactoryConfig:
 
 def test_difference_is_shown_and_refused(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    run_identity.write(store, preset("pocket"), WEIGHTS)
-    run_identity.refuse_changes(store, preset("pocket"), WEIGHTS, 5)
-    run_identity.refuse_changes(store, changed(), WEIGHTS, 0)
+    run_identity.write(store, run_settings(preset("pocket")), WEIGHTS)
+    run_identity.refuse_changes(store, run_settings(preset("pocket")), WEIGHTS, 5)
+    run_identity.refuse_changes(store, run_settings(changed()), WEIGHTS, 0)
     with pytest.raises(ValueError, match=r"5 outcomes .*fit\.iterations: 1200 -> 600.*--new-run.*--accept-changes"):
-        run_identity.refuse_changes(store, changed(), None, 5)
+        run_identity.refuse_changes(store, run_settings(changed()), None, 5)
     with pytest.raises(ValueError, match="video weights: sha256:2 -> sha256:3"):
-        run_identity.refuse_changes(store, preset("pocket"), WEIGHTS | {"video": "sha256:3"}, 5)
+        run_identity.refuse_changes(store, run_settings(preset("pocket")), WEIGHTS | {"video": "sha256:3"}, 5)
 
 
 def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     config = preset("pocket")
-    run_identity.write(store, config, WEIGHTS)
+    run_identity.write(store, run_settings(config), WEIGHTS)
     other = dataclasses.replace(config, line=dataclasses.replace(config.line, rows_per_block=9))
-    run_identity.refuse_changes(store, other, WEIGHTS, 5)
-    run_identity.write(store, changed(), None)
+    run_identity.refuse_changes(store, run_settings(other), WEIGHTS, 5)
+    run_identity.write(store, run_settings(changed()), None)
     kept = {path.stem: read_yaml(path, FactoryConfig()) for path in (tmp_path / "configs").iterdir()}
     assert {name: fingerprint(value) for name, value in kept.items()} == {name: name for name in kept}
     assert len(kept) == 2
 
 
 def test_weights_of_the_embedded_models_are_named_by_content() -> None:
-    weights = run_identity.weights_of(preset("pocket"))
+    weights = weights_of(preset("pocket"))
     assert set(weights) == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
     assert all(revision.startswith("sha256:") for revision in weights.values())
     assert len(set(weights.values())) == 6
@@ -60,7 +61,7 @@ def test_weights_of_the_embedded_models_are_named_by_content() -> None:
 @pytest.fixture(autouse=True)
 def quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs find these weights, without hashing real ones each time."""
-    monkeypatch.setattr("factory.line.ray_session.find_weights", lambda config: WEIGHTS)
+    monkeypatch.setattr("factory.stages.preflight.find_weights", lambda config: WEIGHTS)
 
 
 def dead_folder(folder: Path) -> list[str]:
@@ -70,7 +71,7 @@ def dead_folder(folder: Path) -> list[str]:
     known = {"prompt_id": "x", "prompt": "x", "error_stage": "image", "error_type": "E"}
     commit(store, dict.fromkeys(DEAD_LETTERS.names) | known, DEAD_LETTERS)
     Ledger(store).publish()
-    run_identity.write(store, preset("pocket"), WEIGHTS)
+    run_identity.write(store, run_settings(preset("pocket")), WEIGHTS)
     return ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "out")]
 
 
@@ -120,8 +121,8 @@ def test_accepted_changes_are_written_down(tmp_path: Path, monkeypatch: pytest.M
 def test_what_lies_beside_a_pocket_generator_belongs_to_it(tiny_pocket) -> None:
     config = preset("pocket")
     config = dataclasses.replace(config, image=dataclasses.replace(config.image, model=str(tiny_pocket / "image")))
-    before = run_identity.weights_of(config)
+    before = weights_of(config)
     path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0")
-    after = run_identity.weights_of(config)
+    after = weights_of(config)
     assert {name for name in after if after[name] != before[name]} == {"image autoencoder"}

@@ -11,9 +11,10 @@ from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.schemas import STAGES
 from factory.line.board import Board
 from factory.line.cost import CostConfig, row_cost, run_dollars
-from factory.line.run_report import newest_report, pools_of, report_section, report_table, run_report, save_report
+from factory.line.run_report import newest_report, report_section, report_table, run_report, save_report
 from factory.line.settings import LineConfig, Pool
 from factory.line.tally import Tally
+from factory.pipeline import pools_of
 from factory.storage.store import LocalStore
 
 
@@ -28,7 +29,7 @@ def config() -> FactoryConfig:
 
 def test_an_asset_pays_for_what_its_stages_held(config: FactoryConfig) -> None:
     row = {"seconds_image": 4.0, "seconds_video": 10.0, "seconds_views": 1.0, "seconds_reconstruct": 20.0}
-    cost = row_cost(row | {"seconds_score": None}, config)
+    cost = row_cost(row | {"seconds_score": None}, pools_of(config), config.cost)
     assert cost["actor_seconds"] == 35
     assert cost["gpu_seconds"] == 4 * 0.25 + 10 * 0.5 + 20
     assert cost["cpu_seconds"] == 4 + 10 + 1 + 40
@@ -48,7 +49,7 @@ def test_a_run_pays_for_loading_and_idling_too(config: FactoryConfig, monkeypatc
     assert run_dollars(stages, pools_of(config), config.cost) == pytest.approx(100 * 0.001 + 200 * 0.0001)
     tally = Tally(total=1, done=1, read=board.read)
     tally.look()
-    report = run_report("r1", tally, config)
+    report = run_report("r1", tally, pools_of(config), config.cost, "f")
     stage = report["stages"]["reconstruct"]
     assert stage["by_state"] == {"loading": 10, "idle": 20, "busy": 70}
     assert (stage["gpu_seconds"], stage["busy_share"], stage["steps"]) == (100, pytest.approx(70 / 90), 20)
@@ -65,7 +66,8 @@ def test_reports_are_saved_in_order_printed_and_shown(config: FactoryConfig, tmp
     tally.look()
     assert newest_report(store) is None
     for run_id in ("1", "2"):
-        save_report(store, run_report(run_id, tally, config) | {"finished": f"2026-01-0{run_id}T00:00:00+00:00"})
+        report = run_report(run_id, tally, pools_of(config), config.cost, "f")
+        save_report(store, report | {"finished": f"2026-01-0{run_id}T00:00:00+00:00"})
     newest = newest_report(store)
     assert newest is not None
     assert newest["run_id"] == "2"

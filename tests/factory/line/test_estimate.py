@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from factory.config.settings import FactoryConfig
 from factory.line.cost import CostConfig
 from factory.line.estimate import Range, Sample, choose, estimate, total
-from factory.line.settings import LineConfig, Pool
-from factory.prompts.row import Prompt
+from factory.line.settings import Pool
 
 POOLS = {"image": Pool(gpus=0.25, cpus=1), "reconstruct": Pool(actors=2, gpus=0.5, cpus=1), "commit": Pool(cpus=1)}
-
-
-def config(**prices: float) -> FactoryConfig:
-    return FactoryConfig(line=LineConfig(), cost=CostConfig(**prices))
 
 
 def sample(**changes) -> Sample:
@@ -48,17 +42,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
 
 
 def test_the_run_waits_for_the_stage_that_is_slowest_by_actor() -> None:
-    found = estimate(sample(), 1000, config(), POOLS)
+    found = estimate(sample(), 1000, CostConfig(), POOLS)
     assert found.slowest == "reconstruct"
     assert found.seconds.mid == 1000 * 50 / 2 + 30 + 2 + 1
     assert found.seconds.low == found.seconds.high == found.seconds.mid  # the sampled rows were all alike
     many = dict(POOLS, reconstruct=Pool(actors=50, gpus=0.5, cpus=1))
-    assert estimate(sample(), 1000, config(), many).slowest == "image"
+    assert estimate(sample(), 1000, CostConfig(), many).slowest == "image"
 
 
 def test_cost_is_of_all_actors_from_start_to_end() -> None:
     prices = {"gpu_hour_price": 3.6, "cpu_hour_price": 0.36, "storage_gb_month_price": 0.02}
-    found = estimate(sample(), 1000, config(**prices), POOLS)
+    found = estimate(sample(), 1000, CostConfig(**prices), POOLS)
     second = (0.25 + 2 * 0.5) * 0.001 + 4 * 0.0001
     assert found.dollars.mid == pytest.approx(found.seconds.mid * second)
     image, reconstruct, commit = 2000 * (0.25 * 0.001 + 0.0001), 50_000 * (0.5 * 0.001 + 0.0001), 1000 * 0.0001
@@ -70,29 +64,29 @@ def test_cost_is_of_all_actors_from_start_to_end() -> None:
 
 def test_yield_bears_on_storage() -> None:
     half = sample(prompts=8)
-    found = estimate(half, 1000, config(), POOLS)
+    found = estimate(half, 1000, CostConfig(), POOLS)
     assert found.share.mid == 0.5
     assert found.share.low < 0.25 < 0.75 < found.share.high
     assert found.size.mid == 500e6
     assert found.size.low == pytest.approx(1e9 * found.share.low)
-    everything = estimate(sample(prompts=4, sizes=[1e6] * 2), 4, config(), POOLS)
+    everything = estimate(sample(prompts=4, sizes=[1e6] * 2), 4, CostConfig(), POOLS)
     assert everything.share == Range(low=0.5, mid=0.5, high=0.5)
 
 
 def test_too_little_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of 4 sampled prompts made an asset"):
-        estimate(sample(sizes=[1.0]), 10, config(), POOLS)
-    prompts = [Prompt(prompt_id=f"p{k}", prompt="x", seed=0) for k in range(5)]
+        estimate(sample(sizes=[1.0]), 10, CostConfig(), POOLS)
+    ids = [f"p{k}" for k in range(5)]
     with pytest.raises(ValueError, match="a dry run of 1 prompts tells no spread"):
-        choose(prompts, 1)
+        choose(ids, 1)
     with pytest.raises(ValueError, match="at least 2"):
-        choose(prompts[:1], 3)
+        choose(ids[:1], 3)
 
 
 def test_the_sample_is_the_same_in_any_order_and_spread_over_the_table() -> None:
-    prompts = [Prompt(prompt_id=f"p{k:04d}", prompt="x", seed=0) for k in range(2000)]
-    chosen = choose(prompts, 400)
-    assert choose(prompts[::-1], 400) == chosen
-    assert len(choose(prompts[:3], 10)) == 3
-    halves = sum(int(prompt.prompt_id[1:]) < 1000 for prompt in chosen)
+    ids = [f"p{k:04d}" for k in range(2000)]
+    chosen = choose(ids, 400)
+    assert choose(ids[::-1], 400) == chosen
+    assert len(choose(ids[:3], 10)) == 3
+    halves = sum(int(name[1:]) < 1000 for name in chosen)
     assert 150 < halves < 250

@@ -120,10 +120,10 @@ def test_process_ends_when_something_is_wrong_with_it_or_its_node(
     program = f"""
 import mmap
 import pyarrow as pa
-from factory import nodes
+from factory.line import nodes
 from factory.config import FactoryConfig, Pool
-from factory.schema import LINE, empty_row
-from factory.stage import Stage
+from factory.ledger.schemas import LINE, empty_row
+from factory.line.stage import Stage
 class Odd(Stage):
     name = "image"
     pool = Pool({pool})

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from factory.config.settings import preset
-from factory.line.object_store import DATA_SHARE, bound, on_their_way, row_bytes
-from factory.line.run_report import pools_of
+from factory.line.object_store import DATA_SHARE, bound, on_their_way
 from factory.line.settings import Pool
-from factory.pipeline import steps
+from factory.pipeline import pools_of, row_bytes, steps
 
 SIZES = {"image": 10, "video": 100, "commit": 0}
 POOLS = {name: Pool() for name in SIZES}

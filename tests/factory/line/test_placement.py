@@ -7,8 +7,8 @@ import pytest
 from factory.config.settings import preset
 from factory.ledger.schemas import STAGES
 from factory.line.placement import Node, place, refuse_homeless
-from factory.line.run_report import pools_of
 from factory.line.settings import LineConfig, Pool
+from factory.pipeline import pools_of
 
 
 def paper() -> dict[str, Pool]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory.prompts.row import ID_PATTERN, MAX_PROMPT_BYTES
+from factory.ledger.keys import ID_PATTERN
+from factory.prompts.row import MAX_PROMPT_BYTES
 from factory.prompts.table import _name_apart, read_prompts
 from factory.storage import tables
 

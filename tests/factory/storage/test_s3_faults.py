@@ -12,8 +12,9 @@ import pytest
 
 from benchmarks.faults import KINDS, FaultProxy, Faults, fault_proxy, read_counts
 from benchmarks.s3_server import CREDENTIALS
+from factory.storage.interface import StorageError
 from factory.storage.s3 import S3Store
-from factory.storage.store import StorageConfig, StorageError, open_store
+from factory.storage.store import StorageConfig, open_store
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(200)]
 

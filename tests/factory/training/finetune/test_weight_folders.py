@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from factory.storage.store import LocalStore, StorageConfig, StorageError, open_store, read_json
+from factory.storage.interface import StorageError
+from factory.storage.store import LocalStore, StorageConfig, open_store, read_json
 from factory.training.finetune.driver import prepare
 from factory.training.finetune.run import WorkersConfig
 from factory.training.finetune.weight_folders import read_folders

@@ -6,8 +6,9 @@ from itertools import islice
 
 import pytest
 
+from factory.prompts.assets import split_of
 from factory.training.shards.draw_order import WINDOW_BYTES, Order, Reader, plain_batches
-from factory.training.shards.index import Chunk, Index, read_index, split_of
+from factory.training.shards.index import Chunk, Index, read_index
 from model.config import Drawing
 
 
