@@ -121,7 +121,8 @@ def test_process_ends_when_something_is_wrong_with_it_or_its_node(
 import mmap
 import pyarrow as pa
 from factory.line import nodes
-from factory.config import FactoryConfig, Pool
+from factory.config.settings import FactoryConfig
+from factory.line.settings import Pool
 from factory.ledger.schemas import LINE, empty_row
 from factory.line.stage import Stage
 class Odd(Stage):
