@@ -13,12 +13,17 @@ I2VGEN_XL = "ali-vilab/i2vgen-xl"
 STABLE_VIDEO = "stabilityai/stable-video-diffusion-img2vid"
 
 
-def _check_sampling(owner: str, model: str, steps: int, guidance_scale: float) -> None:
+Offload = Literal["none", "parts", "layers"]
+Storage = Literal["same", "float8"]
+Direction = Literal["auto", "ccw", "cw"]
+
+
+def _check_sampling(owner: str, model: str, steps: int, guidance_scale: float | None) -> None:
     if not model:
         raise ValueError(f"{owner}.model is empty; give 'pocket', a folder, an s3:// address or a hub id")
     if not 1 <= steps <= 1000:
         raise ValueError(f"{owner}.steps is {steps}; it must lie in [1, 1000]")
-    if not 0 <= guidance_scale <= 50:
+    if guidance_scale is not None and not 0 <= guidance_scale <= 50:
         raise ValueError(f"{owner}.guidance_scale is {guidance_scale}; it must lie in [0, 50]")
 
 
@@ -53,32 +58,78 @@ class ImageConfig:
 
 @dataclass(kw_only=True, slots=True)
 class VideoConfig:
-    """Image and text to a turntable of 16 frames, and its refinement from partial noise."""
+    """Image and text to a turntable, and its refinement from partial noise."""
 
     model: str = "pocket"
-    """'pocket', a folder (ours or diffusers'), an s3:// address, or a hub id of I2VGen-XL or Stable Video Diffusion."""
+    """'pocket', a folder (ours or diffusers'), an s3:// address, or a hub id of I2VGen-XL, Stable Video Diffusion,
+    SV3D, Wan image-to-video or Droplet3D."""
     revision: str | None = None
     """Branch, tag or commit for a hub id; the commit that was used is recorded with every asset."""
     steps: int = 20
     """Sampler steps from pure noise, in [1, 1000]."""
-    guidance_scale: float = 3.0
-    """Classifier-free guidance, in [0, 50]; up to 1 means none, which halves the forwards."""
+    guidance_scale: float | None = None
+    """Classifier-free guidance, in [0, 50]; up to 1 means none, which halves the forwards. None takes the family's own:
+    3 for pocket, I2VGen-XL and Stable Video Diffusion, 2.5 for SV3D, 5 for Wan, 6 for Droplet3D."""
     refine_steps: int = 10
     """Sampler steps of one refinement (3.4, A.1: 10)."""
     refine_strength: float | None = None
     """Share of the noise schedule that a refinement runs through, in (0, 1]: 1 forgets the render. None takes the
-    family's own, about as much noise as signal: 0.5 for pocket and I2VGen-XL, 0.29 for Stable Video Diffusion."""
+    family's own, about as much noise as signal: 0.5 for pocket, I2VGen-XL and Droplet3D, 0.29 for Stable Video
+    Diffusion and SV3D, 1 / (flow_shift + 1) for Wan."""
     device: Device = "auto"
     """'auto' takes CUDA where there is any."""
     dtype: Precision = "auto"
-    """'auto' is float16 on CUDA and float32 on the CPU."""
+    """'auto' is float32 on the CPU; on CUDA bfloat16 for Wan and Droplet3D, float16 for the others."""
+    lora: str | None = None
+    """LoRA merged into the weights when they are loaded: a folder, a .safetensors file, an s3:// address, or
+    'hub-id:file'. Of Wan 2.2 A14B's two networks both get it, or each its own of two joined by a comma."""
+    lora_scale: float = 1.0
+    """Strength of the LoRA, in [-10, 10]."""
+    template: str | None = None
+    """Text around the prompt, with {prompt} in it, as for a LoRA's trigger words; None takes the family's own."""
+    negative_prompt: str | None = None
+    """What guidance moves away from; None takes the family's own."""
+    frames: int | None = None
+    """Frames of the video, >= 4, for Wan and Droplet3D 4k + 1; None takes the family's own."""
+    size: int | None = None
+    """Side in pixels that the frames are made at, in [8, 4096]; None takes the family's own, else the image's."""
+    flow_shift: float | None = None
+    """Shift of Wan's noise levels towards noise, in (0, 100]; None takes the checkpoint's."""
+    elevation: float | None = None
+    """Elevation of the image's view in degrees, in (-90, 90): SV3D_p takes it, all others estimate it."""
+    direction: Direction = "auto"
+    """How the camera goes round, seen from above, where the family does not fix it; 'auto': to be estimated."""
+    background: Literal["white", "black", "grey"] | None = None
+    """What the generated frames show behind the object, where the family does not fix it."""
+    closes: bool = True
+    """Whether the last frame repeats the first view, where the family does not fix it."""
+    offload: Offload = "none"
+    """What waits in main memory for its turn: nothing, all 'parts' but the one at work, or the network's 'layers' too.
+    Slower, for cards with less memory."""
+    storage: Storage = "same"
+    """'float8' keeps the network's weights in 8 bits and computes in `dtype`: half the memory, some quality."""
+    decode_chunk: int | None = None
+    """Frames that the decoder takes at a time, >= 1; None: 8 for Stable Video Diffusion, else 1."""
 
     def __post_init__(self) -> None:
         _check_sampling("video", self.model, self.steps, self.guidance_scale)
         if not 1 <= self.refine_steps <= 1000:
             raise ValueError(f"video.refine_steps is {self.refine_steps}; it must lie in [1, 1000]")
-        if self.refine_strength is not None and not 0 < self.refine_strength <= 1:
-            raise ValueError(f"video.refine_strength is {self.refine_strength}; it must lie in (0, 1]")
+        ranges = {"refine_strength": "(0, 1]", "flow_shift": "(0, 100]", "elevation": "(-90, 90)",
+                  "lora_scale": "[-10, 10]", "frames": "[4, 1000]", "size": "[8, 4096]",
+                  "decode_chunk": "[1, 1000]"}  # fmt: skip
+        for name, interval in ranges.items():
+            value = getattr(self, name)
+            if value is not None and not _within(value, interval):
+                raise ValueError(f"video.{name} is {value}; it must lie in {interval}")
+        if self.template is not None and "{prompt}" not in self.template:
+            raise ValueError(f"video.template is {self.template!r}; it must contain {{prompt}}")
+
+
+def _within(value: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    return above and (value < high if interval[-1] == ")" else value <= high)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def counted(network: nn.Module, num_samples: int, steps: int) -> Iterator[dict[str, int]]:
-    """Count the forwards of `network` while the block runs.
+def counted(
+    networks: nn.Module | Sequence[nn.Module], num_samples: int, steps: int
+) -> Iterator[dict[str, int]]:  # fmt: skip
+    """Count the forwards of a network, or of several that share the work, while the block runs.
 
     Yields a dict that is filled when the block ends: "steps" as given, and "forwards", the rows that
-    went through `network` per sample; with classifier-free guidance that is twice the steps.
+    went through them per sample; with classifier-free guidance that is twice the steps.
     """
     rows = 0
 
@@ -24,9 +26,11 @@ def counted(network: nn.Module, num_samples: int, steps: int) -> Iterator[dict[s
         rows += inputs.shape[0] if isinstance(inputs, Tensor) else num_samples
 
     evaluations: dict[str, int] = {}
-    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    several = [networks] if isinstance(networks, nn.Module) else networks
+    handles = [network.register_forward_pre_hook(count, with_kwargs=True) for network in several]
     try:
         yield evaluations
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         evaluations.update(steps=steps, forwards=rows // num_samples)

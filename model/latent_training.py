@@ -34,10 +34,8 @@ class LatentVideoLoss(nn.Module):
 
     def __init__(self, model: Any, config: TrainConfig) -> None:
         super().__init__()
-        self.unet, self.config = model.unet, config
-        self.frozen = nn.ModuleDict(
-            {n: m for n, m in model.modules.items() if isinstance(m, nn.Module) and n != "unet"}
-        )
+        self.unet, self.config = model.network, config
+        self.frozen = nn.ModuleDict({name: part for name, part in model.parts.networks.items() if name != "unet"})
         self.families = [model]  # in a list: it is no module, and holds these modules
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Terms]:
@@ -45,7 +43,7 @@ class LatentVideoLoss(nn.Module):
         pixels = batch.frames[..., :3].permute(0, 1, 4, 2, 3).float() / 127.5 - 1
         model = self.families[0]
         with torch.no_grad():
-            latents = torch.stack([model._encode(video) for video in pixels]) * model.vae.config.scaling_factor
+            latents = torch.stack([model.encode(video) for video in pixels])
             kept = (torch.rand(len(batch), generator=generator) >= self.config.text_dropout).to(pixels.device)
             seeds = torch.randint(1 << 31, (len(batch),), generator=generator).tolist()
             predict = self.denoiser(pixels[:, 0], batch.captions, kept, seeds)
@@ -58,7 +56,7 @@ class LatentVideoLoss(nn.Module):
 
     @abstractmethod
     def error(self, predict: Any, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Terms]:
-        """The loss of the network's prediction on noised latents [B,16,C,h,w]."""
+        """The loss of the network's prediction on noised latents [B,F,C,h,w]."""
 
 
 class I2VGenXLLoss(LatentVideoLoss):
@@ -66,7 +64,7 @@ class I2VGenXLLoss(LatentVideoLoss):
 
     def __init__(self, model: I2VGenXLVideoModel, config: TrainConfig) -> None:
         super().__init__(model, config)
-        self.schedule = DDPMScheduler.from_config(model.modules["scheduler"])
+        self.schedule = DDPMScheduler.from_config(model.files["scheduler"])
 
     def denoiser(self, images: Tensor, captions: Sequence[str], kept: Tensor, seeds: Sequence[int]) -> Any:
         """See `LatentVideoLoss.denoiser`."""
@@ -125,14 +123,15 @@ def _recipe(setting: Setting, name: str, family: Family, kind: Any, loss: type[L
     made = f"{name}-turntable"
     base = setting.weights / (made if setting.config.from_weights else name)
     model = kind.load(base, VideoConfig(model=str(base), device="cpu", dtype="float32", guidance_scale=1.0))
-    freeze_spatial(model.unet, family)
+    unet = model.network
+    freeze_spatial(unet, family)
 
     def save(folder: Path) -> None:
         shutil.copytree(base, folder / made, ignore=WITHOUT_UNET)
-        half = type(model.unet).from_config(model.unet.config)
-        half.load_state_dict(model.unet.state_dict())
+        half = type(unet).from_config(unet.config)
+        half.load_state_dict(unet.state_dict())
         half.half().save_pretrained(folder / made / "unet", max_shard_size="100GB")
 
-    unet = model.unet.train()
+    unet.train()
     blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     return Recipe(loss=loss(model, setting.config), save=save, blocks=blocks)

@@ -1,15 +1,20 @@
-"""Image and text to a turntable of 16 frames, and its refinement from partial noise (3.1, 3.4)."""
+"""Image and text to a turntable, and its refinement from partial noise (3.1, 3.4)."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
+from model import weights
 from model.config import VideoConfig
+from model.families import describe, view_plan
+from model.views import ViewPlan
 
-__all__ = ["VideoConfig", "VideoModel", "load_video_model"]
+__all__ = ["VideoConfig", "VideoModel", "ViewPlan", "load_video_model", "view_plan"]
 
 
 class VideoModel(Protocol):
@@ -22,8 +27,14 @@ class VideoModel(Protocol):
     num_evaluations: dict[str, int]
     """Of the last call, per sample: sampler "steps", and network "forwards" with guidance counted twice."""
 
+    @property
+    def views(self) -> ViewPlan:
+        """The cameras of the frames."""
+        ...
+
     def generate(self, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        """Frames uint8 [B,16,H,W,3|4] from images uint8 [B,H,W,3|4]; frame 0 shows the image's view.
+        """Frames uint8 [B,F,S,S,3|4] from images uint8 [B,H,H,3|4]: as many as `views` has, of its size, which is the
+        images' where it gives none; frame 0 shows the image's view.
 
         Raises:
             ValueError: if the columns differ in length or the image size does not suit the model.
@@ -33,10 +44,12 @@ class VideoModel(Protocol):
     def refine(
         self, frames: np.ndarray, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]
     ) -> np.ndarray:
-        """Noise `frames` uint8 [B,16,H,W,3|4] part of the way and denoise them again; same size.
+        """Noise every native frame, uint8 [B,F,S,S,3|4], part of the way and denoise them again.
+
+        The answer has the size of `views`, or the frames' where it gives none; the images may have another.
 
         Raises:
-            ValueError: as `generate`.
+            ValueError: as `generate`, and if there are not as many frames as `views` has.
         """
         ...
 
@@ -45,26 +58,15 @@ def load_video_model(spec: str | VideoConfig) -> VideoModel:
     """Load "pocket", a folder, an s3:// address or a hub id; a `VideoConfig` brings the sampler's settings along.
 
     Raises:
-        ValueError: if the spec names no turntable model, or one whose weights are not safetensors.
+        ValueError: if the spec names no turntable model, one whose weights are not safetensors, or settings that its
+            family has no use for.
         RuntimeError: in one sentence, if the GPU or the weights that the spec needs are missing.
     """
-    from model import weights
-
     config = VideoConfig(model=spec) if isinstance(spec, str) else spec
     weights.device_of(config.device)
+    family, _ = describe(config)
     folder = weights.locate(config.model, "video", config.revision)
-    name = weights.class_name(folder)
-    if config.model == "pocket" or name.startswith("Pocket"):
-        from model.pocket.video import PocketVideoModel
-
-        return PocketVideoModel.load(folder, config)
-    if name == "I2VGenXLPipeline":
-        from model.i2vgen_xl import I2VGenXLVideoModel
-
-        return I2VGenXLVideoModel.load(folder, config)
-    if name == "StableVideoDiffusionPipeline":
-        from model.stable_video import StableVideoModel
-
-        return StableVideoModel.load(folder, config)
-    raise ValueError(f"{config.model} is a {name or 'folder without model_index.json'}; a turntable model is one of "
-                     "Pocket*, I2VGenXLPipeline, StableVideoDiffusionPipeline")  # fmt: skip
+    module, name = family.adapter.split(":")
+    adapter: Any = getattr(importlib.import_module(module), name)
+    scale = family.guidance if config.guidance_scale is None else config.guidance_scale
+    return adapter.load(folder, replace(config, guidance_scale=scale))

@@ -1,25 +1,33 @@
-"""Where a generator's weights lie, which ones they are, and under which licence."""
+"""Where a generator's weights lie, under which licence, and how they are loaded."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from model.config import Device, Precision
+from model.digests import CACHE
+from model.digests import revision_of as revision_of
+from model.views import VIEWS_FILE
+
+if TYPE_CHECKING:
+    import torch
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 SIBLINGS = ("autoencoder", "text_encoder")
 """The folders beside a pocket generator's own that it needs."""
-_CACHE = Path(os.environ.get("IM3D_CACHE") or Path.home() / ".cache" / "im3d-factory")
+_CACHE = CACHE
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""What a pipeline's component folders hold; never code, never pickles."""
+
+Reader = Callable[[str], dict[str, Any]]
+"""A model folder's json file by its name, as "unet/config.json"; empty where it is missing."""
 
 
 def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
@@ -56,13 +64,64 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
-        return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
+        try:
+            return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
+        except ValueError:  # an index that names a pipeline class of its own
+            return _snapshot(hub_id, revision)
     except Exception as error:
         raise RuntimeError(
             f"the weights of {hub_id} are no local folder, not in the hub cache and not downloadable "
             f"({type(error).__name__}): run `hf download {hub_id}` where there is network and set HF_HOME to that "
             "cache, or give the path of a copy"
         ) from error
+
+
+def _snapshot(hub_id: str, revision: str | None) -> Path:
+    """The component folders that the repository's index names, without its code."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    index = json.loads(Path(hf_hub_download(hub_id, "model_index.json", revision=revision)).read_text())
+    parts = [name for name, value in index.items() if isinstance(value, list)]
+    patterns = ["model_index.json", "README.md", VIEWS_FILE, *(f"{part}/{kind}" for part in parts for kind in _FILES)]
+    return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+
+
+def reader(spec: str, pocket_folder: str, revision: str | None = None) -> Reader:
+    """Reads the json files of a model that need not be here yet; arguments and errors as `locate`."""
+    if "://" not in spec and (spec == "pocket" or Path(spec).expanduser().is_dir() or not _HUB_ID.fullmatch(spec)):
+        folder = locate(spec, pocket_folder, revision)
+        return lambda name: json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    fetch = _remote_text if "://" in spec else _hub_text
+    return lambda name: json.loads(fetch(spec, name, revision) or "{}")
+
+
+def _remote_text(address: str, name: str, revision: str | None) -> str | None:
+    from pyarrow import fs
+
+    try:
+        source, path = fs.FileSystem.from_uri(address.rstrip("/"))
+        with source.open_input_stream(f"{path}/{name}") as stream:
+            return stream.read().decode()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
+
+
+def _hub_text(hub_id: str, name: str, revision: str | None) -> str | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(hub_id, name, revision=revision)).read_text()
+    except LocalEntryNotFoundError:
+        file = _downloaded(hub_id, revision) / name
+        return file.read_text() if file.is_file() else None
+    except EntryNotFoundError:
+        return None
+    except Exception as error:
+        raise RuntimeError(f"cannot read {name} of {hub_id} from the hub ({type(error).__name__}): check the name, "
+                           "accept its licence if it is gated, or give the path of a copy") from error  # fmt: skip
 
 
 def _copied(address: str) -> Path:
@@ -119,25 +178,6 @@ def class_name(folder: Path) -> str:
     return ""
 
 
-def revision_of(folder: Path) -> str:
-    """The hub commit of a snapshot, else the sha256 over all safetensors of `folder`.
-
-    Raises:
-        ValueError: if there are none, as in a folder of pickled checkpoints.
-    """
-    if folder.parent.name == "snapshots":
-        return folder.name
-    files = sorted(folder.rglob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{folder} has no *.safetensors; pickled weights are not read: convert them to safetensors")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def license_of(folder: Path) -> str:
     """The licence that the model card (README.md) states in its front matter, else "unknown"."""
     card = folder / "README.md"
@@ -153,6 +193,8 @@ def device_of(device: Device) -> torch.device:
     Raises:
         RuntimeError: if CUDA is asked for and there is none.
     """
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             "this model is set to run on CUDA and no CUDA GPU is visible: run it on a machine with an NVIDIA GPU, "
@@ -161,28 +203,10 @@ def device_of(device: Device) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def dtype_of(dtype: Precision, device: torch.device) -> torch.dtype:
-    """The torch dtype that a setting means on `device`."""
+def dtype_of(dtype: Precision, device: torch.device, half: Precision = "float16") -> torch.dtype:
+    """The torch dtype that a setting means on `device`; `half` is what "auto" means on CUDA."""
+    import torch
+
     if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        dtype = half if device.type == "cuda" else "float32"
     return getattr(torch, dtype)
-
-
-def load_parts(folder: Path, parts: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """The networks in the subfolders of a pipeline's folder, for inference; an autoencoder that asks for it in float32.
-
-    Args:
-        parts: subfolder to the class (of diffusers or transformers) that reads it.
-
-    Raises:
-        ValueError: if one is missing or not in safetensors.
-    """
-    modules = {}
-    for name, part in parts.items():
-        upcast = read_json(folder / name / "config.json").get("force_upcast", False)
-        try:
-            module = part.from_pretrained(folder / name, dtype=torch.float32 if upcast else dtype, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / name} has no {part.__name__} in safetensors: {error}") from error
-        modules[name] = module.to(device).requires_grad_(False).eval()
-    return modules

@@ -20,6 +20,7 @@ from model.pocket.load import load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
+from model.views import ViewPlan, uniform_views
 
 NUM_FRAMES = 16
 REFINE_STRENGTH = 0.5
@@ -41,6 +42,11 @@ class PocketVideoModel:
     def load(cls, folder: Path, config: VideoConfig) -> PocketVideoModel:
         """Load `folder` (the UNet) and its siblings `text_encoder` and `autoencoder`."""
         return cls(**load_networks(folder), config=config, num_evaluations={})
+
+    @property
+    def views(self) -> ViewPlan:
+        """16 even steps."""
+        return uniform_views(NUM_FRAMES)
 
     @torch.inference_mode()
     def generate(self, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -97,7 +103,7 @@ class PocketVideoModel:
                 image[part],
             )  # fmt: skip
 
-        scale = self.config.guidance_scale
+        scale = self.config.guidance_scale or 1.0
         return sampling.guided(predict, scale) if scale > 1 else predict
 
     def _decode(self, latents: Tensor, images: np.ndarray) -> np.ndarray:

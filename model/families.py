@@ -1,0 +1,163 @@
+"""The families of turntable models: which one a folder holds, its own settings, and its views. Nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from model import weights
+from model.config import VideoConfig
+from model.views import VIEWS_FILE, ViewPlan, distance_of, latent_views, told_views, uniform_views
+from model.weights import Reader
+
+PAPER_VIEWS = 16
+"""Frames of a turntable in the paper (3.1), of pocket and of fine-tuned I2VGen-XL and Stable Video Diffusion."""
+SV3D_VIEWS, SV3D_FOV, SV3D_SIZE = 21, 33.8, 576
+SV3D_CIRCLE = 0.89
+"""Radius of the object's circle in the picture, as `factory` frames it."""
+SETTINGS = ("lora", "lora_scale", "template", "negative_prompt", "frames", "size", "flow_shift", "elevation",
+            "direction", "background", "closes", "offload", "storage", "decode_chunk")  # fmt: skip
+"""Settings that only some families have a use for."""
+
+
+@dataclass(kw_only=True, frozen=True, slots=True)
+class Family:
+    """What a family of turntable models is, apart from its networks."""
+
+    name: str
+    adapter: str
+    """"module:class" of its `VideoModel`."""
+    uses: frozenset[str]
+    """Those of `SETTINGS` that it honours."""
+    plan: Callable[[VideoConfig, Reader], ViewPlan]
+    """Its views, given the settings and the folder's json files."""
+    guidance: float
+    """Guidance scale where none is set."""
+    strength: float | None
+    """Share of the schedule of a refinement where none is set: about as much noise as signal; None: by flow shift."""
+    half: Literal["float16", "bfloat16"] = "float16"
+    """Its precision on CUDA where none is set."""
+    template: str = "{prompt}"
+    negative_prompt: str = ""
+
+    def check(self, config: VideoConfig) -> None:
+        """Raise ValueError for a setting that this family would silently ignore."""
+        defaults = {field.name: field.default for field in dataclasses.fields(VideoConfig)}
+        for name in SETTINGS:
+            value, default = getattr(config, name), defaults[name]
+            if name not in self.uses and value != default:
+                able = ", ".join(family.name for family in FAMILIES.values() if name in family.uses)
+                raise ValueError(f"video.{name} is {value!r} and {config.model} is of family {self.name}, which has "
+                                 f"no use for it: leave it at {default!r}, or take a model of {able}")  # fmt: skip
+
+
+def _pocket(config: VideoConfig, read: Reader) -> ViewPlan:
+    return uniform_views(PAPER_VIEWS)
+
+
+def _uniform(config: VideoConfig, read: Reader) -> ViewPlan:
+    return uniform_views(config.frames or PAPER_VIEWS, size=config.size)
+
+
+def _sv3d(config: VideoConfig, read: Reader) -> ViewPlan:
+    posed = read("unet/config.json").get("projection_class_embeddings_input_dim", 256) > 256
+    if posed and config.elevation is None:
+        raise ValueError("video.elevation is not set and SV3D_p takes the image's elevation: give it in degrees, "
+                         "as 10, or take SV3D_u, which needs none")  # fmt: skip
+    if not posed and config.elevation is not None:
+        raise ValueError(f"video.elevation is {config.elevation} and SV3D_u takes none: leave it unset, "
+                         "or take SV3D_p")  # fmt: skip
+    return uniform_views(
+        SV3D_VIEWS, fov_degrees=SV3D_FOV, distance=distance_of(SV3D_FOV, SV3D_CIRCLE), size=config.size or SV3D_SIZE,
+        elevation=math.radians(config.elevation) if config.elevation is not None else None,
+    )  # fmt: skip
+
+
+def _check_latent_frames(config: VideoConfig) -> None:
+    if config.frames is not None and config.frames % 4 != 1:
+        near = config.frames // 4 * 4 + 1
+        raise ValueError(f"video.frames is {config.frames}; this family's latents hold 4 frames each after the first: "
+                         f"give 4k + 1, as {near}")  # fmt: skip
+
+
+def _wan(config: VideoConfig, read: Reader) -> ViewPlan:
+    _check_latent_frames(config)
+    native = 121 if read("model_index.json").get("expand_timesteps") else 81
+    return latent_views(
+        config.frames or native, closes=config.closes, clockwise=config.direction == "cw", size=config.size,
+        background=config.background or "white", exact=False,
+    )  # fmt: skip
+
+
+def _droplet3d(config: VideoConfig, read: Reader) -> ViewPlan:
+    _check_latent_frames(config)
+    return latent_views(
+        config.frames or 85, closes=config.closes, clockwise=config.direction == "cw", size=config.size or 512,
+        background=config.background or "black", exact=config.direction != "auto",
+    )  # fmt: skip
+
+
+_ON_GPU = {"size", "offload", "storage"}
+_TURNED = {"frames", "direction", "background", "closes", "lora", "lora_scale", "template", "negative_prompt"}
+_ALL = (
+    Family(name="pocket", adapter="model.pocket.video:PocketVideoModel", uses=frozenset(), plan=_pocket,
+           guidance=3.0, strength=0.5),
+    Family(name="i2vgen-xl", adapter="model.i2vgen_xl:I2VGenXLVideoModel", plan=_uniform, guidance=3.0, strength=0.5,
+           uses=frozenset(_ON_GPU | {"frames", "decode_chunk", "template", "negative_prompt"})),
+    Family(name="svd", adapter="model.stable_video:StableVideoModel", plan=_uniform, guidance=3.0, strength=0.29,
+           uses=frozenset(_ON_GPU | {"frames", "decode_chunk"})),
+    Family(name="sv3d", adapter="model.sv3d:SV3DModel", plan=_sv3d, guidance=2.5, strength=0.29,
+           uses=frozenset(_ON_GPU | {"elevation", "decode_chunk"})),
+    Family(name="wan", adapter="model.wan:WanVideoModel", plan=_wan, guidance=5.0, strength=None, half="bfloat16",
+           uses=frozenset(_ON_GPU | _TURNED | {"flow_shift"})),
+    Family(name="droplet3d", adapter="model.droplet3d:Droplet3DModel", plan=_droplet3d, guidance=6.0, strength=0.5,
+           uses=frozenset(_ON_GPU | _TURNED), half="bfloat16",
+           negative_prompt="The video is low quality, blurry, distortion.",
+           template="{prompt} The video is of high quality, and the view is very clear. The camera completes a full "
+                    "360-degree rotation around the object."),
+)  # fmt: skip
+FAMILIES = {family.name: family for family in _ALL}
+_CLASSES = {
+    "I2VGenXLPipeline": "i2vgen-xl",
+    "StableVideoDiffusionPipeline": "svd",
+    "StableVideo3DDiffusionPipeline": "sv3d",
+    "WanImageToVideoPipeline": "wan",
+}
+_PREFIXES = {"Pocket": "pocket", "Droplet3D": "droplet3d"}
+
+
+def family_of(spec: str, read: Reader) -> Family:
+    """The family whose pipeline class the folder's index names.
+
+    Raises:
+        ValueError: if it is no turntable model's.
+    """
+    name = (read("config.json") or read("model_index.json")).get("_class_name", "")
+    found = _CLASSES.get(name) or next((kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)), None)
+    if found is None:
+        known = ", ".join([*(f"{prefix}*" for prefix in _PREFIXES), *_CLASSES])
+        raise ValueError(
+            f"{spec} is a {name or 'folder without model_index.json'}; a turntable model is one of {known}"
+        )
+    return FAMILIES[found]
+
+
+def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
+    """Family and views of the configured model, from its json files alone: no weights are read or fetched.
+
+    Raises:
+        ValueError: if the model is no turntable model, or a setting is not for its family.
+        RuntimeError: if its files cannot be had.
+    """
+    read = weights.reader(config.model, "video", config.revision)
+    family = family_of(config.model, read)
+    family.check(config)
+    return family, told_views(family.plan(config, read), read(VIEWS_FILE))
+
+
+def view_plan(config: VideoConfig) -> ViewPlan:
+    """The views of the configured model; see `describe`."""
+    return describe(config)[1]

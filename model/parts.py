@@ -1,0 +1,77 @@
+"""The networks of a pipeline's folder, and on which device each waits or works."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.config import Offload, Storage
+from model.weights import read_json
+
+
+def load_parts(
+    folder: Path, classes: Mapping[str, Any], dtype: torch.dtype, float32: Collection[str] = ()
+) -> dict[str, nn.Module]:
+    """The networks in the subfolders of a pipeline's folder, for inference, in main memory.
+
+    Args:
+        classes: subfolder to the class (of diffusers or transformers) that reads it.
+        float32: subfolders that are read in float32 whatever `dtype` is.
+
+    Raises:
+        ValueError: if one is missing or not in safetensors.
+    """
+    modules = {}
+    for name, kind in classes.items():
+        read_json(folder / name / "config.json")
+        wanted = torch.float32 if name in float32 else dtype
+        try:
+            module = kind.from_pretrained(folder / name, dtype=wanted, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder / name} has no {kind.__name__} in safetensors: {error}") from error
+        modules[name] = module.requires_grad_(False).eval()
+    return modules
+
+
+class Parts:
+    """Networks by name; with offloading, one at a time lies on the device.
+
+    Args:
+        networks: in main memory.
+        sampled: those that a sampler calls again and again, whose layers `offload` and `storage` mean.
+        device: where they work.
+        compute: precision that the sampled ones compute in.
+    """
+
+    def __init__(
+        self, networks: dict[str, nn.Module], sampled: Collection[str], device: torch.device, compute: torch.dtype,
+        offload: Offload = "none", storage: Storage = "same",
+    ) -> None:  # fmt: skip
+        self.networks, self.device, self.offload = networks, device, offload
+        self.streamed = set(sampled) if offload == "layers" else set()
+        self._at_work: str | None = None
+        for name in sampled:
+            network: Any = networks[name]
+            if storage == "float8":
+                network.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=compute)
+            if name in self.streamed:
+                network.enable_group_offload(
+                    onload_device=device, offload_type="leaf_level", use_stream=device.type == "cuda"
+                )
+        if offload == "none":
+            for network in networks.values():
+                network.to(device)
+
+    def use(self, name: str) -> Any:
+        """The network, on the device; another one that lay there goes back to main memory."""
+        if self.offload != "none" and name != self._at_work:
+            if self._at_work is not None and self._at_work not in self.streamed:
+                self.networks[self._at_work].to("cpu")
+            if name not in self.streamed:
+                self.networks[name].to(self.device)
+            self._at_work = name
+        return self.networks[name]
