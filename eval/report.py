@@ -77,12 +77,12 @@ def _overview(run: ScoredRun) -> str:
 
 
 def _failures(run: ScoredRun, by: str | None) -> str:
-    """Dead letters by stage and reason, then what words the failed prompts have."""
-    counted = Counter((letter.stage, letter.kind) for letter in run.dead)
-    examples = {(letter.stage, letter.kind): letter.message for letter in reversed(run.dead)}
-    rows = [(stage, kind, examples[stage, kind][:120], f"{count:,}") for (stage, kind), count in counted.most_common()]
+    """Dead letters by stage, reason and the line of code that raised it; then what words the failed prompts have."""
+    causes = [(letter.stage, letter.kind, letter.place) for letter in run.dead]
+    examples = {cause: letter.message for cause, letter in zip(reversed(causes), reversed(run.dead))}
+    rows = [(*cause, examples[cause][:120], f"{count:,}") for cause, count in Counter(causes).most_common()]
     stages = (
-        table("Dead letters", ("stage", "reason", "for example", "rows"), rows, 3)
+        table("Dead letters", ("stage", "reason", "place", "for example", "rows"), rows, 4)
         if rows
         else "<p>No dead letters.</p>"
     )

@@ -49,6 +49,7 @@ def data_files(run: ScoredRun, by: str | None) -> Iterator[tuple[str, str]]:
     for number, letters in enumerate(_slices(dead)):
         shard: dict[str, Any] = {name: [getattr(one, name) for one in letters] for name in ("prompt", "stage", "kind")}
         shard["id"] = [one.prompt_id for one in letters]
+        shard["place"] = [one.place for one in letters]
         shard["message"] = [_cut(one.message) for one in letters]
         yield f"failed-{number:04d}.js", script_data(f"globalThis.FAILED[{number}]", shard)
 

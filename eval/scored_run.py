@@ -28,6 +28,8 @@ class Letter:
     stage: str
     kind: str
     message: str
+    place: str = ""
+    """File and line that raised it; "" where none did, as in a process that was killed."""
 
 
 @dataclass(kw_only=True, slots=True)

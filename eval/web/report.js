@@ -5,7 +5,7 @@ const PAGE_ROWS = 24;
 const element = (id) => document.getElementById(id);
 const contents = globalThis.CONTENTS;
 globalThis.ASSETS = []; // by shard: { id, prompt, folder, viewer: [...], values: [[...] by column] }
-globalThis.FAILED = []; // by shard: { id, prompt, stage, kind, message: [...] }
+globalThis.FAILED = []; // by shard: { id, prompt, stage, kind, place, message: [...] }
 
 const kinds = {
   assets: { shards: globalThis.ASSETS, count: contents.assets, files: "assets" },
@@ -177,7 +177,7 @@ function card(asset, position) {
 function letter(failed) {
   return make("li", {}, make("div", { className: "card letter" },
     make("span", { className: "prompt" }, failed.prompt || "(no prompt)"), make("span", { className: "small soft" }, failed.id),
-    make("span", { className: "small" }, `${failed.stage}: ${failed.kind}`), make("span", { className: "small soft" }, failed.message)));
+    make("span", { className: "small" }, `${failed.stage}: ${failed.kind}${failed.place && `, ${failed.place}`}`), make("span", { className: "small soft" }, failed.message)));
 }
 
 async function open(position) {

@@ -22,7 +22,7 @@ from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.run_identity import settings_of
-from factory.ledger.schemas import STAGES, chosen
+from factory.ledger.schemas import ERROR, STAGES, chosen
 from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.store import Store, open_store
@@ -49,7 +49,7 @@ SCORE_DEAD_LETTERS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), False),
         ("prompt", pa.string()),
-        *[(name, pa.string()) for name in ("error_stage", "error_type", "error_message")],
+        *ERROR,
         ("attempt", pa.int32()),
         *[(name, pa.string()) for name in ("host", "run_id")],
     ]

@@ -23,7 +23,8 @@ FILE = pa.struct([("path", pa.string()), ("sha256", pa.string()), ("size", pa.in
 _LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
 
 _IDENTITY = [pa.field("prompt_id", pa.string(), False), pa.field("prompt", pa.string(), False), ("seed", pa.int64())]
-_ERROR = [("error_stage", pa.string()), ("error_type", pa.string()), ("error_message", pa.string())]
+ERROR = [(f"error_{what}", pa.string()) for what in ("stage", "type", "message", "trace")]
+"""Of every dead letter; the trace is the end of it, empty where no Python code raised. Older tables have no traces."""
 _ATTEMPT = [("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())]
 
 _MADE = [
@@ -51,14 +52,14 @@ LINE = pa.schema(
         ("renders", pa.large_binary()),  # [T,H,W,4], one turn; A is coverage
         *_MADE,
         ("scores", pa.map_(pa.string(), pa.float64())),
-        *_ERROR,
+        *ERROR,
         *_ATTEMPT,
     ]
 )
 
 OUTCOME = pa.schema([("prompt_id", pa.string()), ("status", pa.string())])
 
-DEAD_LETTERS = pa.schema([*_IDENTITY, *_ERROR, *_ATTEMPT, ("fingerprint", pa.string())])
+DEAD_LETTERS = pa.schema([*_IDENTITY, *ERROR, *_ATTEMPT, ("fingerprint", pa.string())])
 
 
 ASSET_LINE = pa.schema(
@@ -85,7 +86,7 @@ RENDERS = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": {"frames": [{"_type": "Image"}]}}})},
 )
 
-RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
+RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 GROUP_LINE = pa.schema(
     [
@@ -109,7 +110,7 @@ VERDICTS = pa.schema([*_READ, ("verdicts", pa.list_(_VERDICT)), ("pictures", pa.
 """Row groups judged: their assets, and a PNG of the first view of each."""
 CAPTIONS = pa.schema([*_READ, ("captions", pa.map_(pa.string(), pa.string()))])
 ENCODED = pa.schema([*_READ, ("path", pa.string()), ("turntables", pa.int32()), ("seconds_encode", pa.float64())])
-GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *_ERROR, ("host", pa.string()), ("run_id", pa.string())])
+GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 
 def assets_schema(score_columns: list[str]) -> pa.Schema:

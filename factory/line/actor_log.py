@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from factory.line.failure import Failure
 from factory.line.health import EXIT_LEFT, Deaths
 from factory.storage.credentials import scrub
 
@@ -90,6 +91,12 @@ class Reporter:
         note = {"event": event, "stage": self.stage, "host": self.host} | fields
         self._send("note", notes=[note])
         return note
+
+    def try_failed(self, rows: Sequence[dict[str, Any]], failure: Failure) -> None:
+        """Write the trace of a failed try of rows into the log, whatever becomes of them in other tries."""
+        known = {"stage": self.stage, "prompt_ids": [next(iter(row.values())) for row in rows]}
+        known |= {"error_type": failure.kind, "exception": failure.trace}
+        self.log.error("try_failed", extra={"fields": known})
 
     def shrunk(self, batch: int) -> None:
         """Tell that memory was too short for a batch, and how many rows are tried from now on."""

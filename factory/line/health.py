@@ -71,19 +71,6 @@ def give_up(row: Row, stage: str, death: Deaths) -> None:
     row.update(error_stage=stage, error_type=kind, error_message=message, attempt=death.count, host=death.host)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the host or a GPU had too little memory."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
-    )
-
-
-def is_broken_device(error: BaseException) -> bool:
-    """Whether CUDA will fail from now on whatever is asked of it in this process."""
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and not is_out_of_memory(error)
-
-
 def free_memory() -> None:
     """Give back what nobody needs."""
     import gc

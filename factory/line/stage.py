@@ -1,8 +1,8 @@
 """What every stage of a line does: load once an actor, take a batch, keep failures as data.
 
-A row that fails keeps its place: `error_stage`, `error_type` and `error_message` are set, later stages
-pass it on, and the last one writes its dead letter. When a batch fails, its halves are tried alone, and so are those
-of a batch whose process died (see `health`).
+A row that fails keeps its place: `error_stage`, `error_type`, `error_message` and `error_trace` are set, later stages
+pass it on, and the last one writes its dead letter. A batch that was too large for the memory is halved, and so is one
+whose process died (see `health`); when a batch fails otherwise, its rows are tried one by one, once each.
 """
 
 from __future__ import annotations
@@ -18,18 +18,9 @@ import pyarrow as pa
 
 from factory.ledger.schemas import DEAD_LETTERS, LINE, chosen
 from factory.line.actor_log import Reporter
-from factory.line.health import (
-    EXIT_BROKEN,
-    Wear,
-    free_memory,
-    give_up,
-    groups,
-    is_broken_device,
-    is_out_of_memory,
-    time_limit,
-)
+from factory.line.failure import Failure
+from factory.line.health import EXIT_BROKEN, Wear, free_memory, give_up, groups, time_limit
 from factory.line.settings import Pool
-from factory.storage.credentials import scrub
 from factory.storage.interface import StorageError
 
 Row = dict[str, Any]
@@ -103,35 +94,57 @@ class Stage:
                 self._tell("end", live, time.perf_counter() - started)
         self.wear.rows += len(rows)
 
-    def _attempt(self, rows: list[Row], again: bool = True) -> None:
-        started = time.perf_counter()
+    def _attempt(self, rows: list[Row]) -> None:
+        """Process rows; those that fail alone become dead letters."""
+        waiting = [(rows, True)]
+        while waiting:
+            group, again = waiting.pop(0)
+            started = time.perf_counter()
+            failure = self._try(group)
+            if failure and (retries := self._retries(group, failure, again)):
+                waiting = retries + waiting
+                continue
+            if failure:
+                failure.mark(group[0], self.name)
+            for row in group:
+                row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(group)
+                row["host"] = socket.gethostname()
+
+    def _try(self, rows: list[Row]) -> Failure | None:
+        """Process rows together; where that fails they are as before, and nothing of the try is alive any more."""
+        before = [dict(row) for row in rows]
         try:
             self.process(rows)
         except self.passing:
             raise
-        except Exception as error:
-            if is_broken_device(error):
-                os._exit(EXIT_BROKEN)
-            if is_out_of_memory(error):
-                self._shrink(len(rows))
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                self._attempt(rows[:middle])
-                self._attempt(rows[middle:])
-                return
-            if again and is_out_of_memory(error):
-                return self._attempt(rows, again=False)
-            fail(rows[0], self.name, error)
-        for row in rows:
-            row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(rows)
-            row["host"] = socket.gethostname()
+        except (Exception, SystemExit) as error:  # SystemExit would end an actor for good, and its pool with it
+            failure = Failure.of(error)
+        else:
+            return None
+        self.reporter.try_failed(rows, failure)
+        if failure.broken_device:
+            os._exit(EXIT_BROKEN)
+        for row, known in zip(rows, before, strict=True):
+            row.clear()
+            row.update(known)
+        return failure
 
-    def _shrink(self, rows: int) -> None:
-        """Less at a time from now on."""
+    def _retries(self, rows: list[Row], failure: Failure, again: bool) -> list[tuple[list[Row], bool]]:
+        """Groups to try in place of rows that failed, and whether a row that is too large alone may have another try.
+
+        A batch that was too large is halved, and a single row that was too large is tried once more in the memory that
+        is free then. After any other error each row of a batch is tried by itself; a single row is not tried again.
+        """
+        if not failure.too_large:
+            return [([row], True) for row in rows] if len(rows) > 1 else []
         free_memory()
-        if rows > 1 and rows // 2 < self.fits:
-            self.fits = rows // 2
-            self.reporter.shrunk(self.fits)
+        if len(rows) == 1:
+            return [(rows, False)] if again else []
+        middle = len(rows) // 2
+        if middle < self.fits:
+            self.fits = middle
+            self.reporter.shrunk(middle)
+        return [(rows[:middle], True), (rows[middle:], True)]
 
     def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
         self.reporter.tell(event, rows, seconds)
@@ -147,12 +160,6 @@ def use_threads(count: int) -> None:
         numba = sys.modules["numba"]
         os.environ["NUMBA_NUM_THREADS"] = str(numba.config.NUMBA_NUM_THREADS)
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-
-
-def fail(row: Row, stage: str, error: BaseException) -> None:
-    """Turn a row into a dead letter."""
-    text = scrub(str(error).encode("utf-8", "replace").decode("utf-8"))
-    row.update(error_stage=stage, error_type=type(error).__name__, error_message=text[:2000])
 
 
 def dead_letter(row: Row, fingerprint: str) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from factory.ledger.schemas import STAGES
+from factory.line.failure import place_of
 
 LOG_WIDTH = 120
 _EVALUATED = ("image", "video", "refine")
@@ -56,11 +57,11 @@ def dead_table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{len(rows)} dead letters", title_justify="left")
-    for name in ("prompt_id", "stage", "error", "message"):
+    for name in ("prompt_id", "stage", "error", "message", "place"):
         table.add_column(name, overflow="fold")
     for row in rows[:MAX_SUMMARY_ROWS]:
-        cells = (row["prompt_id"], row["error_stage"], row["error_type"], row["error_message"][:200])
-        table.add_row(*[_plain(cell or "unknown") for cell in cells])
+        cells = [row[name] or "unknown" for name in ("prompt_id", "error_stage", "error_type", "error_message")]
+        table.add_row(*[_plain(cell[:200]) for cell in (*cells, place_of(row.get("error_trace")))])
     return table
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from factory.ledger.finished_assets import read, table
 from factory.ledger.ledger import file_entry
-from factory.ledger.schemas import FILE, chosen
+from factory.ledger.schemas import ERROR, FILE, chosen
 from factory.line.one_stage_line import Finish
 from factory.line.stage import Row
 from factory.line.step import Step
@@ -37,7 +37,8 @@ EXPORTED = pa.schema(
 EXPORT_DEAD_LETTERS = pa.schema(
     [
         pa.field("prompt_id", pa.string(), False),
-        *[(name, pa.string()) for name in ("prompt", "error_stage", "error_type", "error_message")],
+        ("prompt", pa.string()),
+        *ERROR,
         ("attempt", pa.int32()),
         *[(name, pa.string()) for name in ("host", "run_id")],
     ]

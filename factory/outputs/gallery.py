@@ -9,6 +9,7 @@ from urllib.parse import quote
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import STAGES
+from factory.line.failure import place_of
 from factory.storage.store import Store
 
 MAX_CARDS = 500
@@ -142,8 +143,9 @@ def _dead_section(dead: list[dict[str, Any]]) -> str:
     if not dead:
         return ""
     names = ("prompt_id", "prompt", "error_stage", "error_type", "error_message")
-    head = "".join(f"<th>{name.replace('error_', '').replace('_', ' ')}</th>" for name in names)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(str(row[name] or ''))}</td>" for name in names) + "</tr>\n" for row in dead
-    )
+    head = "".join(f"<th>{name.replace('error_', '').replace('_', ' ')}</th>" for name in (*names, "place"))
+    rows = ""
+    for row in dead:
+        cells = [*(str(row[name] or "") for name in names), place_of(row.get("error_trace"))]
+        rows += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>\n"
     return f"<h2>Dead letters</h2>\n<table><tr>{head}</tr>\n{rows}</table>\n"

@@ -19,7 +19,8 @@ from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
 from factory.ledger.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
-from factory.ledger.schemas import STAGES
+from factory.ledger.schemas import ERROR, STAGES
+from factory.line.failure import place_of
 from factory.line.run_report import newest_report, report_section
 from factory.prompts.foreign_folder import asset_files, store_files
 from factory.storage.store import Store, open_store
@@ -30,7 +31,7 @@ _NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score
 _SECONDS = [f"seconds_{stage}" for stage in STAGES[:-1]]
 _STEPS, _FORWARDS = ([f"{kind}_{part}" for part in ("image", "video", "refine")] for kind in ("steps", "forwards"))
 _ASSET = ["prompt_id", "prompt", "ply.path", *_NUMBERS, *_SECONDS, *_STEPS, *_FORWARDS]
-_LETTER = ["prompt_id", "prompt", "error_stage", "error_type", "error_message"]
+_LETTER = ["prompt_id", "prompt", *(name for name, _ in ERROR)]
 
 
 def read_run(root: str, page: str | None = None) -> ScoredRun:
@@ -104,11 +105,19 @@ def _judged_folder(store: Store, root: str, page: str | None) -> ScoredRun:
     )
 
 
-_FIELDS = ("prompt_id", "prompt", "stage", "kind", "message")
-
-
 def _letters(dead: pa.Table) -> list[Letter]:
-    return [Letter(**{field: text or "" for field, text in zip(_FIELDS, row.values())}) for row in dead.to_pylist()]
+    """The dead letters of a table; one of an older version has no traces."""
+    return [
+        Letter(
+            prompt_id=row["prompt_id"],
+            prompt=row["prompt"] or "",
+            stage=row["error_stage"] or "",
+            kind=row["error_type"] or "",
+            message=row["error_message"] or "",
+            place=place_of(row.get("error_trace")),
+        )
+        for row in dead.to_pylist()
+    ]
 
 
 def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:

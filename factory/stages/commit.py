@@ -10,7 +10,8 @@ import pyarrow as pa
 from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.ledger import commit_block
 from factory.ledger.schemas import DEAD_LETTERS, OUTCOME
-from factory.line.stage import Row, Stage, dead_letter, fail
+from factory.line.failure import Failure
+from factory.line.stage import Row, Stage, dead_letter
 
 
 class Commit(Stage):
@@ -59,4 +60,6 @@ class Commit(Stage):
         except OSError:
             raise  # the storage, not the row: the block is tried again
         except Exception as error:
-            fail(row, self.name, error)
+            failure = Failure.of(error)
+            self.reporter.try_failed([row], failure)
+            failure.mark(row, self.name)

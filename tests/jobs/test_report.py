@@ -53,7 +53,9 @@ def write_run(root: Path, scores: list[float], config: FactoryConfig | None = No
         commit(store, row, SCHEMA)
     letter = dict.fromkeys(DEAD_LETTERS.names) | {"prompt": HOSTILE, "error_message": HOSTILE}
     for name, stage in (("../<b>", "video"), ("d2", "video"), ("d3", "prompts")):
-        commit(store, letter | {"prompt_id": name, "error_stage": stage, "error_type": "ValueError"}, DEAD_LETTERS)
+        known = {"prompt_id": name, "error_stage": stage, "error_type": "ValueError"}
+        trace = 'File "/job/my_stages/hull.py", line 41, in process' if stage == "video" else None
+        commit(store, letter | known | {"error_trace": trace}, DEAD_LETTERS)
     Ledger(store).publish()
     return root
 
@@ -106,8 +108,8 @@ def test_figures_and_sheets(browser: Any, pair: tuple[Path, Path]) -> None:
     page.locator(".sheet-row").last.scroll_into_view_if_needed()
     page.wait_for_function("() => [...document.querySelectorAll('.sheet-row img')].at(-1).naturalWidth === 16")
     assert tables(page, "Dead letters") == [
-        ["video", "ValueError", HOSTILE, "2"],
-        ["prompts", "ValueError", HOSTILE, "1"],
+        ["video", "ValueError", "my_stages/hull.py:41", HOSTILE, "2"],
+        ["prompts", "ValueError", "", HOSTILE, "1"],
     ]
     moving, still = tables(page, "Prompts with verbs of motion, and without")
     assert moving[:4] == ["with a verb of motion", "6", "6", "100.0%"]
@@ -274,7 +276,7 @@ def test_a_folder_of_another_method_that_was_evaluated(browser: Any, tmp_path: P
     assert report.main(["--run", str(root)]) == 0
     page = open_page(browser, root / "report.html")
     assert cards(page) == [HOSTILE, "a cup", "a box"]
-    assert tables(page, "Dead letters") == [["evaluate", "ValueError", HOSTILE, "1"]]
+    assert tables(page, "Dead letters") == [["evaluate", "ValueError", "", HOSTILE, "1"]]
     page.click("#cards li:nth-child(2) button")
     page.wait_for_function("() => document.querySelector('#asset video').videoWidth === 32")
     page.keyboard.press("ArrowRight")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from factory.ledger.schemas import IMAGE, chosen
+from factory.ledger.schemas import ERROR, IMAGE, chosen
 from factory.line.stage import Row
 
 FITS, STAGE = "fits", "fit"
@@ -21,7 +21,8 @@ FIT_LINE = pa.schema(
 FIT_DEAD_LETTERS = pa.schema(
     [
         *FIT_LINE,
-        *[(name, pa.string()) for name in ("error_stage", "error_type", "error_message", "host", "run_id")],
+        *ERROR,
+        *[(name, pa.string()) for name in ("host", "run_id")],
     ]
 )
 

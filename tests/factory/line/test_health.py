@@ -1,4 +1,4 @@
-"""Rows that kill or hang: halves down to one, time limits, replacement of worn processes, short memory."""
+"""Rows that kill or hang: halves down to one, time limits, replacement of worn processes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.config.settings import FactoryConfig
-from factory.ledger.schemas import LINE, empty_row
+from factory.ledger.schemas import empty_row
 from factory.line.health import EXIT_BROKEN, EXIT_HUNG, EXIT_LEFT, EXIT_WORN, MAX_DEATHS, Deaths, give_up, groups
 from factory.line.settings import Pool
-from factory.line.stage import Row, Stage
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -75,34 +73,6 @@ def test_one_missed_time_limit_alone_is_enough_but_not_in_company() -> None:
     assert not Deaths(count=1).hopeless(1)
 
 
-class Greedy(Stage):
-    """Memory for two rows; a row called huge never fits."""
-
-    name = "image"
-
-    def load(self) -> None:
-        self.tried: list[int] = []
-
-    def process(self, rows: list[Row]) -> None:
-        self.tried.append(len(rows))
-        if len(rows) > 2 or rows[0]["prompt"] == "huge":
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-
-def test_short_memory_shrinks_the_batch_and_goes_on() -> None:
-    import pyarrow as pa
-
-    stage = Greedy(FactoryConfig())
-    texts = ["x"] * 8
-    for texts in (["x"] * 8, ["x"] * 4, ["huge", "x"]):
-        table = pa.Table.from_pylist([empty_row(prompt_id=str(k), prompt=t) for k, t in enumerate(texts)], schema=LINE)
-        rows = stage(table).to_pylist()
-    assert stage.tried == [8, 4, 2, 2, 4, 2, 2, 2, 2, 2, 1, 1, 1]
-    assert stage.fits == 1
-    assert [row["error_stage"] for row in rows] == ["image", None]
-    assert "out of memory" in rows[0]["error_message"]
-
-
 @pytest.mark.parametrize(
     ("pool", "body", "code", "batches"),
     [
@@ -120,10 +90,10 @@ def test_process_ends_when_something_is_wrong_with_it_or_its_node(
     program = f"""
 import mmap
 import pyarrow as pa
-from factory.line import nodes
 from factory.config.settings import FactoryConfig
-from factory.line.settings import Pool
 from factory.ledger.schemas import LINE, empty_row
+from factory.line import nodes
+from factory.line.settings import Pool
 from factory.line.stage import Stage
 class Odd(Stage):
     name = "image"

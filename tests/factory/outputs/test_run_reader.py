@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from factory.config.settings import FactoryConfig, FilesConfig
 from factory.config.yaml import to_yaml
-from factory.ledger.ledger import Ledger, commit, commit_block
+from factory.ledger.ledger import DEAD, Ledger, commit, commit_block
 from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.outputs.gallery import write_gallery
 from factory.outputs.run_reader import read_run
 from factory.storage.store import LocalStore
 from recon.config import OrbitConfig
@@ -98,3 +100,25 @@ def test_settings_are_those_of_the_run(tmp_path: Path) -> None:
     store.put("config.yaml", b"{")
     with pytest.raises(ValueError, match="no YAML"):
         read_run(str(tmp_path))
+
+
+TRACE = 'Traceback (most recent call last):\n  File "/job/my_stages/hull.py", line 41, in process\n    1 / 0\n'
+
+
+def test_dead_letters_of_versions_with_and_without_traces(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    old = pa.schema([field for field in DEAD_LETTERS if field.name != "error_trace"])
+    known = {"prompt": "x", "error_stage": "video", "error_trace": TRACE}
+    for publish, letters in enumerate(([("old", old)], [("older", old), ("new", DEAD_LETTERS)])):
+        for name, schema in letters:
+            row = dict.fromkeys(DEAD_LETTERS.names) | known | {"prompt_id": name}
+            commit(store, {column: row[column] for column in schema.names}, schema)
+        Ledger(store).publish()
+        run = read_run(str(tmp_path))
+        assert len(run.dead) == 1 + 2 * publish
+    assert {one.prompt_id: one.place for one in run.dead} == {"old": "", "older": "", "new": "my_stages/hull.py:41"}
+    write_gallery(store, Ledger(store), FactoryConfig())
+    assert "<td>my_stages/hull.py:41</td>" in (tmp_path / "index.html").read_text()
+    ledger = Ledger(store)
+    assert ledger.revive({"older", "new"}) == 2
+    assert [row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id", "error_trace"])] == ["old"]

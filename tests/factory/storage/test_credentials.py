@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from factory.line.stage import fail
+from factory.line.failure import Failure
 from factory.storage import credentials
 from factory.storage.credentials import HIDDEN, scrub
 from factory.storage.store import StorageConfig, open_store
@@ -111,7 +111,7 @@ def test_other_text_stays(text: str) -> None:
 
 def test_rows_and_messages_are_scrubbed(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"error_stage": None}
-    fail(row, "image", OSError(SIGNED))
+    Failure.of(OSError(SIGNED)).mark(row, "image")
     assert "0123456789abcdef" not in str(row)
 
     def broken() -> int:
