@@ -38,8 +38,13 @@ class Scorer:
         self.device = next(model.parameters()).device
 
     @classmethod
-    def load(cls, config: ClipConfig | str | Path | tuple[str, str]) -> Scorer:
+    def load(
+        cls, config: ClipConfig | str | Path | tuple[str, str], device: torch.device | str | None = None
+    ) -> Scorer:
         """Load "pocket", a folder, or an open_clip architecture with the name of its weights.
+
+        Args:
+            device: where it judges; without, on a GPU where there is one.
 
         Raises:
             ValueError: if the folder is incomplete or open_clip knows no such model.
@@ -48,7 +53,7 @@ class Scorer:
         if isinstance(config, tuple):
             config = ClipConfig(model=config[0], pretrained=config[1])
         config = config if isinstance(config, ClipConfig) else ClipConfig(model=str(config))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if config.model == "pocket":
             return _from_folder(POCKET_WEIGHTS, "pocket", device)
         folder = Path(config.model).expanduser()
@@ -77,6 +82,12 @@ class Scorer:
         place = {text: index for index, text in enumerate(unique)}
         embedded = functional.normalize(torch.cat(rows), dim=-1).cpu()
         return embedded[[place[text] for text in texts]]
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts [B] are longer than the model reads: their ends are left out of their embeddings."""
+        length = self.tokenizer([""]).shape[1]
+        tokens = self.tokenizer([*texts, ""], context_length=2 * length)
+        return [bool((row[length:] != tokens[-1, length:]).any()) for row in tokens[:-1]]
 
     def text_similarity(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         """100 x cosine [B] of each picture with its own prompt, in [-100, 100].
@@ -125,11 +136,27 @@ def _check_names(config: ClipConfig, available: list[str]) -> None:
     if config.model not in available:
         raise ValueError(f"CLIP model {config.model!r} not found; give 'pocket', a folder, or an open_clip "
                          "architecture such as ViT-B-32-quickgelu")  # fmt: skip
-    if config.pretrained == "openai" and f"{config.model}-quickgelu" in available:
-        raise ValueError(f"OpenAI's weights were trained with QuickGELU, which {config.model} does not use; "
-                         f"take {config.model}-quickgelu")  # fmt: skip
+    if _wants_quickgelu(config) and not _has_quickgelu(config.model):
+        other = f"{config.model}-quickgelu"
+        way = f"take {other}" if other in available else "give an architecture that does"
+        raise ValueError(f"the weights {config.pretrained!r} were trained with QuickGELU, which {config.model} does "
+                         f"not use; {way}")  # fmt: skip
     if Path(config.pretrained).suffix in (".bin", ".ckpt", ".pkl", ".pt", ".pth"):
         raise ValueError(f"{config.pretrained} is pickled; convert the weights to safetensors first")
+
+
+def _wants_quickgelu(config: ClipConfig) -> bool:
+    """Whether open_clip marks these weights as trained with QuickGELU; OpenAI's are, for any architecture."""
+    import open_clip
+
+    marked = open_clip.get_pretrained_cfg(config.model, config.pretrained).get("quick_gelu", False)
+    return marked or config.pretrained == "openai"
+
+
+def _has_quickgelu(model: str) -> bool:
+    import open_clip
+
+    return bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False))
 
 
 def _from_open_clip(config: ClipConfig, device: torch.device) -> Scorer:

@@ -102,13 +102,13 @@ class Tokenizer:
         vocabulary = Vocabulary.from_file(str(folder / "tokenizer.json"))
         special = [(name, vocabulary.token_to_id(name)) for name in (START, END)]
         vocabulary.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=special)
-        vocabulary.enable_truncation(context_length)
-        vocabulary.enable_padding(pad_id=vocabulary.token_to_id(PADDING), pad_token=PADDING, length=context_length)
         self.vocabulary, self.context_length = vocabulary, context_length
 
-    def __call__(self, texts: str | list[str]) -> Tensor:
-        """Token ids int64 [B,context_length]."""
-        batch = [texts] if isinstance(texts, str) else texts
+    def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
+        """Token ids int64 [B,context_length], the model's own length if none is given."""
+        batch, length = [texts] if isinstance(texts, str) else texts, context_length or self.context_length
+        self.vocabulary.enable_truncation(length)
+        self.vocabulary.enable_padding(pad_id=self.vocabulary.token_to_id(PADDING), pad_token=PADDING, length=length)
         return torch.tensor([encoding.ids for encoding in self.vocabulary.encode_batch(batch)])
 
 

@@ -190,7 +190,7 @@ def test_an_open_clip_architecture_by_name(folder: Path, tmp_path: Path) -> None
     assert scores == pytest.approx((100 * functional.cosine_similarity(seen, read)).numpy(), abs=1e-4)
     gelu = Scorer.load(("im3d-tiny", str(weights))).text_similarity(images, texts)
     assert np.abs(gelu - scores).max() > 0.01  # the activation matters, so names must not be mixed
-    with pytest.raises(ValueError, match=r"trained with QuickGELU.*take im3d-tiny-quickgelu"):
+    with pytest.raises(ValueError, match=r"'openai' were trained with QuickGELU.*take im3d-tiny-quickgelu"):
         Scorer.load(("im3d-tiny", "openai"))
 
 
@@ -252,6 +252,37 @@ def test_tokens_are_lower_case_cut_and_ended(folder: Path) -> None:
 def test_unusable_models_are_named(spec: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Scorer.load(spec)
+
+
+def test_every_tag_that_open_clip_marks_wants_quickgelu() -> None:
+    from open_clip.pretrained import _PRETRAINED
+
+    marked = [(model, tag) for model, tags in _PRETRAINED.items() for tag, known in tags.items()
+              if known.get("quick_gelu") and not model.endswith("-quickgelu")]  # fmt: skip
+    assert {tag for _, tag in marked} > {"openai", "dfn5b", "metaclip_fullcc", "laion400m_e32"}
+    for model, tag in marked:
+        with pytest.raises(ValueError, match=rf"{tag}' were trained with QuickGELU.*take {model}-quickgelu"):
+            Scorer.load((model, tag))
+
+
+def test_a_prompt_that_is_cut_is_told(folder: Path) -> None:
+    import open_clip
+
+    scorer = Scorer.load(folder)
+    room = scorer.tokenizer.context_length - 2
+    texts = ["red " * room, "red " * (room + 1), "red " * 500, "", "a red car"]
+    assert scorer.cut(texts) == [False, True, True, False, False]
+    assert scorer.cut([]) == []
+    scorer.tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    assert scorer.cut(["cat " * 75, "cat " * 76, "cat " * 999, ""]) == [False, True, True, False]
+
+
+def test_a_score_is_the_same_alone_and_in_a_batch_of_33(folder: Path) -> None:
+    for name in (folder, "pocket"):
+        scorer, images = Scorer.load(name), pictures(33)
+        together = scorer.text_similarity(images, CAPTIONS[:3] * 11)
+        alone = [scorer.text_similarity([images[k]], [CAPTIONS[k % 3]])[0] for k in range(33)]
+        assert together == pytest.approx(alone, abs=1e-3)
 
 
 def test_unusable_input_is_named(folder: Path, tmp_path: Path) -> None:
