@@ -58,7 +58,7 @@ class Fitter:
         """Fit to these views from now on.
 
         Args:
-            frames: uint8 [V,S,S,3|4] on white, V and S as the cameras.
+            frames: uint8 [V,S,S,3|4], V and S as the cameras; RGBA on white, RGB on any background.
             masks: coverage uint8 [V,S,S]; the alpha channel if not given.
 
         Raises:

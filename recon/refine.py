@@ -14,6 +14,7 @@ from recon.config import FitConfig, OrbitConfig, RefineConfig
 from recon.fitter import Fitter
 from recon.gaussians import Gaussians, render
 from recon.masks import Masker, masks_of
+from recon.over_white import over_white
 from recon.trial import choose_pose
 
 
@@ -21,7 +22,10 @@ class Refiner(Protocol):
     """A generator that noises a turntable part of the way and denoises it again."""
 
     def refine(self, frames: np.ndarray, image: np.ndarray, prompt: str, seed: int) -> np.ndarray:
-        """Frames uint8 [V,H,W,3|4] on white to refined frames of the same shape; `image` is the reference view."""
+        """Frames uint8 [V,H,W,3|4] on white to refined frames of the same shape; `image` is the reference view.
+
+        RGBA frames must come back on white; opaque ones may have any background, which their masks take away.
+        """
         ...
 
 
@@ -30,7 +34,7 @@ class Turntable:
     """A generated turntable: what a reconstruction starts from."""
 
     frames: np.ndarray
-    """uint8 [V,S,S,3|4] on white, at uniform azimuths."""
+    """uint8 [V,S,S,3|4] at uniform azimuths; RGBA on white, RGB on any background."""
     elevation: float
     """Of the cameras, radians."""
     masks: np.ndarray | None = None
@@ -75,8 +79,9 @@ def reconstruct(
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
     """
     config = config or LoopConfig()
-    frames = given.frames
-    current = (frames, masks_of(frames, masker) if given.masks is None else given.masks)
+    masks = masks_of(given.frames, masker) if given.masks is None else given.masks
+    frames = over_white(given.frames, masks)
+    current = (frames, masks)
     fitter = _fitter(*current, given.elevation, config, seed)
     history: list[dict[str, Any]] = []
     for number, at in enumerate(config.refine.within(config.fit.iterations), start=1):
@@ -113,7 +118,7 @@ def views_of(gaussians: Gaussians, cameras: Cameras, channels: int) -> np.ndarra
 def mixed_targets(
     before: tuple[np.ndarray, np.ndarray], refined: np.ndarray, masker: Masker | None, mix: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The next targets, frames and masks, from those `before` and `refined` frames uint8 [V,S,S,3|4].
+    """The next targets, frames on white and masks, from those `before` and `refined` frames uint8 [V,S,S,3|4].
 
     Raises:
         ValueError: if the refined frames have another shape.
@@ -123,7 +128,8 @@ def mixed_targets(
         raise ValueError(
             f"the refiner returned frames {list(refined.shape)} for {list(frames.shape)}; it must keep the shape"
         )
-    pairs = ((refined, frames), (masks_of(refined, masker), masks))
+    found = masks_of(refined, masker)
+    pairs = ((over_white(refined, found), frames), (found, masks))
     mixed = [np.rint(mix * new + (1 - mix) * old.astype(np.float32)).astype(np.uint8) for new, old in pairs]
     return mixed[0], mixed[1]
 

@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon.masks import masks_of
+from recon.over_white import over_white
 
 MIN_SIZE = 16
 
 
 def checked_targets(frames: np.ndarray, masks: np.ndarray | None, views: int, size: int) -> tuple[Tensor, Tensor]:
-    """Targets in [0,1]: rgb [V,S,S,3] over white and masks [V,S,S].
+    """Targets in [0,1]: rgb [V,S,S,3] and masks [V,S,S]; opaque frames are put on white by their masks.
 
     Raises:
         ValueError: if shapes or dtypes are not those of `views` frames of `size` pixels, the size is under 16, or
@@ -33,6 +34,7 @@ def checked_targets(frames: np.ndarray, masks: np.ndarray | None, views: int, si
         raise ValueError(
             "no mask holds an object (no pixel covered by half); the frames are empty or the masker failed"
         )
+    frames = over_white(frames, masks)
     return torch.from_numpy(frames[..., :3].astype(np.float32) / 255), torch.from_numpy(masks.astype(np.float32) / 255)
 
 
