@@ -31,9 +31,9 @@ class CaptionerConfig:
 
 
 class Captioner:
-    """Pictures uint8 [S,S,3] to captions, greedily."""
+    """Pictures uint8 [S,S,3] to captions, greedily, on the device "cpu" or "cuda"."""
 
-    def __init__(self, config: CaptionerConfig) -> None:
+    def __init__(self, config: CaptionerConfig, device: str = "cpu") -> None:
         import torch
 
         from model.weights import revision_of
@@ -54,7 +54,7 @@ class Captioner:
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0][:160]
             raise ValueError(f"captioner.model {folder} is no image-to-text model: {reason}") from error
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(device)
         self.model, self.max_tokens = model.eval().to(self.device), config.max_tokens
         self.name, self.revision = folder.name, revision_of(folder)
 

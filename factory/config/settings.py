@@ -83,6 +83,10 @@ class FactoryConfig:
                 f"{self.fit.iterations}; give rounds before that, more iterations, or no rounds"
             )
 
+    def refines(self) -> bool:
+        """Whether the reconstructing stage needs the video model, for rounds of refinement or other turntables."""
+        return bool(self.refine.within(self.fit.iterations) or self.yields.retries)
+
     def late_rounds(self) -> tuple[int, ...]:
         """Rounds of refinement that a shorter fit than the default's never comes to."""
         return self.refine.rounds_at[len(self.refine.within(self.fit.iterations)) :]

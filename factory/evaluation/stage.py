@@ -57,7 +57,7 @@ class Evaluate(Finish):
     def load(self) -> None:
         from eval.clip import Scorer
 
-        self.scorers = [Scorer.load(model) for model in self.clip]
+        self.scorers = [Scorer.load(model, self.device()) for model in self.clip]
         self.schema = scores_schema([scorer.name for scorer in self.scorers], self.measures)
         if self.measures.columns():
             from recon.perceptual import load_perceptual

@@ -77,7 +77,7 @@ def free_memory() -> None:
 
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_available():
+    if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
@@ -125,8 +125,14 @@ class Wear:
 
 
 def own_memory() -> int:
-    """Resident bytes of this process, on Linux without the pages that it shares, as those of Ray's object store."""
+    """Bytes of this process on the host and on its GPUs.
+
+    On the host resident ones, on Linux without the pages that it shares, as those of Ray's object store; on a GPU those
+    that torch has reserved, its cache included, since no other process can have them.
+    """
     import psutil
 
     used = psutil.Process().memory_info()
-    return used.rss - getattr(used, "shared", 0)
+    cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
+    reserved = sum(map(cuda.memory_reserved, range(cuda.device_count()))) if cuda and cuda.is_initialized() else 0
+    return used.rss - getattr(used, "shared", 0) + reserved

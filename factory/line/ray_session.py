@@ -11,28 +11,33 @@ import ray
 from ray.data import DataContext
 
 from factory.ledger.stop_signal import handler_kept
+from factory.line.cpus import available_cpus
 from factory.line.object_store import LOCAL_STORE_BYTES
 
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
+_SLOW = ("timed out", "may not have started", "failed to start gcs", "failed to connect to gcs")
 
 
 def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
     """Start Ray on this machine ("local") or join a cluster; nothing when a session is already open.
 
     A local Ray counts at least 8 logical CPUs: `Pool.threads` bounds the real ones, and reading needs some of its own.
+    Tried three times where Ray's own processes come up too slowly; nothing else gets better by trying.
+
+    Raises:
+        RuntimeError: in one sentence, when it cannot be started or no cluster is there.
     """
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: any other program would starve the workers
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
-        cpus = max(8, os.cpu_count() or 1)
+        cpus = max(8, available_cpus())
         common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
-    for attempt in range(START_ATTEMPTS):
+    for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with handler_kept(signal.SIGTERM):
                 ray.init(address, **common)
@@ -43,8 +48,13 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
             ) from error
         except Exception as error:
             ray.shutdown()
-            if attempt == START_ATTEMPTS - 1:
+            if attempt == START_ATTEMPTS or not _was_slow(error):
                 raise RuntimeError(f"Ray did not start: {error}") from error
+
+
+def _was_slow(error: Exception) -> bool:
+    """Whether Ray's own processes did not come up in time; Ray says so in words only, mostly of a bare Exception."""
+    return isinstance(error, TimeoutError) or any(words in str(error).lower() for words in _SLOW)
 
 
 def configure_data() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
+
+from factory.line.cpus import available_cpus
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +32,8 @@ class Pool:
     max_rows: int | None = None
     """A process is replaced after so many rows, >= 1."""
     max_growth_gb: float | None = None
-    """A process is replaced when it has grown by so many GiB since its models were loaded, > 0; pages of Ray's object
-    store do not count."""
+    """A process is replaced when it has grown by so many GiB since its models were loaded, on the host and on GPUs
+    together, > 0; pages of Ray's object store do not count."""
 
     def __post_init__(self) -> None:
         if min(self.actors, self.threads, self.batch, self.in_flight) < 1 or self.cpus < 0 or self.gpus < 0:
@@ -63,7 +64,7 @@ class LineConfig:
     image: Pool = field(default_factory=Pool)
     video: Pool = field(default_factory=Pool)
     views: Pool = field(default_factory=Pool)
-    reconstruct: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1)))
+    reconstruct: Pool = field(default_factory=lambda: Pool(actors=available_cpus()))
     score: Pool = field(default_factory=Pool)
     commit: Pool = field(default_factory=Pool)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from factory.ledger.schemas import DEAD_LETTERS, LINE, chosen
 from factory.line.actor_log import Reporter
+from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
 from factory.line.health import EXIT_BROKEN, Wear, free_memory, give_up, groups, time_limit
 from factory.line.settings import Pool
@@ -42,6 +43,8 @@ class Stage:
     """Rows of a batch that are tried together at most."""
     passing: ClassVar[type[Exception]] = StorageError
     """Not the row's fault: its block is tried again."""
+    own_process: ClassVar[bool] = True
+    """Whether nothing else runs in its process, so that the stage may end it; not with `--runner inprocess`."""
     config: Any
 
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
@@ -49,6 +52,8 @@ class Stage:
         self.fits = self.together
         self.given_up: list[Row] = []
         use_threads(threads)
+        if self.own_process:
+            hide_gpus(self.pool)
         with self.reporter.loading():
             self.load()
         self.wear = Wear(self.pool)
@@ -60,6 +65,10 @@ class Stage:
 
     def load(self) -> None:
         """Bring models into memory; called once an actor."""
+
+    def device(self, wanted: str = "auto") -> str:
+        """Where a model of this stage runs, "cpu" or "cuda"; `wanted`: what the settings say."""
+        return device_for(wanted, self.pool, self.name)
 
     def process(self, rows: list[Row]) -> None:
         """Fill in the stage's columns of rows that are alive, in place; may raise for the whole batch."""
@@ -119,6 +128,8 @@ class Stage:
             raise
         except (Exception, SystemExit) as error:  # SystemExit would end an actor for good, and its pool with it
             failure = Failure.of(error)
+            if failure.broken_device and not self.own_process:
+                raise
         else:
             return None
         self.reporter.try_failed(rows, failure)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from factory.line.cpus import available_cpus
 from factory.line.settings import Pool
 from recon.config import MeshConfig
 
@@ -35,7 +35,7 @@ class ExportConfig:
     """How a mesh is made for glb where the run has none."""
     splat_transform: str = "splat-transform"
     """The program of the npm package @playcanvas/splat-transform, by name or path."""
-    pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1)))
+    pool: Pool = field(default_factory=lambda: Pool(actors=available_cpus()))
     """The exporting actors."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""

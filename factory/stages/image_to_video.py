@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from factory.ledger.schemas import pack, unpack
@@ -16,7 +18,8 @@ class ImageToVideo(Stage):
     def load(self) -> None:
         from model.video import load_video_model
 
-        self.model = load_video_model(self.config.video)
+        config = self.config.video
+        self.model = load_video_model(replace(config, device=self.device(config.device)))
 
     def process(self, rows: list[Row]) -> None:
         images = [unpack(row["image"]) for row in rows]

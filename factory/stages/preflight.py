@@ -6,6 +6,7 @@ from pathlib import Path
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.run_identity import Weights
+from factory.line.device import device_for
 
 
 def preflight(config: FactoryConfig) -> None:
@@ -13,8 +14,14 @@ def preflight(config: FactoryConfig) -> None:
 
     Raises:
         RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
-        ValueError: the same of the fit's GPU.
+        ValueError: the same of the fit's GPU, and of models on CUDA in a stage whose pool reserves no GPU.
     """
+    pools = config.line
+    device_for(config.image.device, pools.image, "image")
+    device_for(config.video.device, pools.video, "video")
+    device_for(config.fit.device, pools.reconstruct, "reconstruct")
+    if config.refines():
+        device_for(config.video.device, pools.reconstruct, "reconstruct")
     if config.line.address != "local":
         return
     from model import weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ class Reconstruct(Stage):
     def load(self) -> None:
         from model.video import load_video_model
 
-        wanted = self.config.refine.within(self.config.fit.iterations) or self.config.yields.retries
-        self.refiner = CountingRefiner(load_video_model(self.config.video)) if wanted else None
+        self.refiner = None
+        if self.config.refines():
+            video = replace(self.config.video, device=self.device(self.config.video.device))
+            self.refiner = CountingRefiner(load_video_model(video))
         self.masker = Masker(self.config.views.masks)
         if self.config.yields.enabled:
             from factory.stages.find_views import ViewFinder
@@ -63,7 +66,8 @@ class Reconstruct(Stage):
         from recon.mesh import glb_bytes, mesh_of
         from recon.refine import LoopConfig, Turntable, reconstruct
 
-        loop = LoopConfig(fit=self.config.fit, refine=self.config.refine, orbit=self.config.orbit)
+        fit = replace(self.config.fit, device=self.device(self.config.fit.device))
+        loop = LoopConfig(fit=fit, refine=self.config.refine, orbit=self.config.orbit)
         for row in rows:
             if self.refiner:
                 self.refiner.reset()

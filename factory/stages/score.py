@@ -16,7 +16,7 @@ class Score(Stage):
     def load(self) -> None:
         from eval.clip import Scorer
 
-        self.scorer = Scorer.load(self.config.clip)
+        self.scorer = Scorer.load(self.config.clip, self.device())
 
     def process(self, rows: list[Row]) -> None:
         from factory.stages.asset_files import render_turn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from factory.ledger.schemas import pack
@@ -18,7 +20,8 @@ class TextToImage(Stage):
     def load(self) -> None:
         from model.image import load_image_model
 
-        self.model = load_image_model(self.config.image)
+        config = self.config.image
+        self.model = load_image_model(replace(config, device=self.device(config.device)))
         self.masker = Masker(self.config.views.masks)
 
     def process(self, rows: list[Row]) -> None:

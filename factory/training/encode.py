@@ -75,8 +75,6 @@ class EncodeGroup(GroupStage):
     name, schema = "encode", ENCODED
 
     def load(self) -> None:
-        import torch
-
         from model.pocket.autoencoder import PocketAutoencoder
         from model.pocket.recipes import load_frozen
 
@@ -84,7 +82,7 @@ class EncodeGroup(GroupStage):
             weights = fetch(self.config.weights, ["autoencoder"], Path(scratch), self.storage)
             self.model = load_frozen(PocketAutoencoder, weights / "autoencoder")
             self.encoder = fingerprint(open_store(str(weights)))
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device())
 
     def make(self, row: Row) -> Row:
         """Where the latents lie, and of how many turntables; nothing is done where they lie there already."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from eval.config import ClipConfig
 from factory.config.settings import preset
+from factory.line.cpus import available_cpus
 from factory.line.settings import Pool
 from model.config import VideoConfig
 from recon.config import FitConfig, PoseConfig
@@ -139,7 +139,7 @@ class AblationConfig:
     nerf: NerfConfig = field(default_factory=NerfConfig)
     video: VideoConfig = field(default_factory=lambda: preset("pocket").video)
     clip: ClipConfig = field(default_factory=ClipConfig)
-    pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1)))
+    pool: Pool = field(default_factory=lambda: Pool(actors=available_cpus()))
     """The fitting actors."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""

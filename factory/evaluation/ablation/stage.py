@@ -76,11 +76,12 @@ class Fit(Finish):
         from recon.perceptual import load_perceptual
 
         config = self.config
-        self.scorer, self.perceptual = Scorer.load(config.clip), load_perceptual("pocket")
+        self.scorer, self.perceptual = Scorer.load(config.clip, self.device()), load_perceptual("pocket")
         self.schema, self.refiner = fits_schema(self.scorer.name), None
         self.finder = ViewFinder(ViewsConfig(), OrbitConfig())
         if config.targets == "generated" or any(config.plan(name).rounds for name in config.chosen()):
-            self.refiner = CountingRefiner(load_video_model(config.video))
+            video = replace(config.video, device=self.device(config.video.device))
+            self.refiner = CountingRefiner(load_video_model(video))
         warm_up()
 
     def make(self, row: Row) -> Row:
@@ -153,9 +154,10 @@ class Fit(Finish):
         if self.refiner:
             self.refiner.reset()
         given = Turntable(frames=frames, masks=masks, elevation=targets.told, image=targets.image, prompt=caption or "")
-        loop = LoopConfig(fit=plan.fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
+        fit = replace(plan.fit, device=self.device(plan.fit.device))
+        loop = LoopConfig(fit=fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()
-        with PeakMemory(device_of(plan.fit.device)) as memory:
+        with PeakMemory(device_of(fit.device)) as memory:
             gaussians, _ = reconstruct(given, loop, self.refiner, self.finder.masker, config.seed)
         costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
         costs["forwards"] = self.refiner.counts["forwards_refine"] if self.refiner else 0

@@ -28,7 +28,7 @@ class CaptionGroup(GroupStage):
     def load(self) -> None:
         from model.captioner import Captioner
 
-        self.captioner = Captioner(self.config)
+        self.captioner = Captioner(self.config, self.device())
 
     def make(self, row: Row) -> Row:
         """`captions` by asset; of those without one, unless all are replaced."""
@@ -60,7 +60,7 @@ class JudgeGroup(GroupStage):
         from eval.clip import Scorer
 
         clip, self.views = self.config
-        self.scorer = Scorer.load(clip)
+        self.scorer = Scorer.load(clip, self.device())
 
     def make(self, row: Row) -> Row:
         """`verdicts`, one an asset: the sum of its views' scores and how many they are; and `pictures` by asset."""

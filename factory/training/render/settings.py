@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from factory.line.cpus import available_cpus
 from factory.line.settings import Pool
 
 
@@ -36,7 +36,7 @@ class RenderConfig:
     id alone."""
     num_views: int = 16
     """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
-    pool: Pool = field(default_factory=lambda: Pool(actors=max(1, os.cpu_count() or 1), batch=4))
+    pool: Pool = field(default_factory=lambda: Pool(actors=available_cpus(), batch=4))
     """The rendering actors."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""

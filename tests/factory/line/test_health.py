@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from factory.ledger.schemas import empty_row
-from factory.line.health import EXIT_BROKEN, EXIT_HUNG, EXIT_LEFT, EXIT_WORN, MAX_DEATHS, Deaths, give_up, groups
+from factory.line.health import (
+    EXIT_BROKEN,
+    EXIT_HUNG,
+    EXIT_LEFT,
+    EXIT_WORN,
+    MAX_DEATHS,
+    Deaths,
+    Wear,
+    give_up,
+    groups,
+    own_memory,
+)
 from factory.line.settings import Pool
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -110,6 +123,23 @@ for n in range(3):
     assert (done.returncode, done.stdout.count("batch")) == (code, batches), done.stderr
     if code == EXIT_HUNG:
         assert "in process" in done.stderr
+
+
+def test_growth_on_gpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved = {0: 0, 1: 1 << 30}
+    cuda = SimpleNamespace(is_initialized=lambda: True, device_count=lambda: 2, memory_reserved=reserved.__getitem__)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    wear = Wear(Pool(max_growth_gb=2.0))
+    reserved[0] = 1 << 30
+    wear.replace_if_worn()
+    assert not ended
+    reserved[1] = 3 << 30
+    wear.replace_if_worn()
+    assert ended == [EXIT_WORN]
+    cuda.is_initialized = lambda: False  # asking a CUDA that was never used would start it
+    assert own_memory() < 3 << 30
 
 
 @pytest.mark.parametrize(
