@@ -270,7 +270,7 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def documented(program: str) -> list[list[str]]:
-    """The arguments of a program in every call of the documents' blocks of code that stands for itself (no …, no [])."""
+    """The arguments of a program in every complete call (without … or []) in the documents' blocks of code."""
     pages = [ROOT / "README.md", ROOT / "infra/README.md", *sorted((ROOT / "docs").glob("*.md"))]
     texts = [page.read_text() for page in pages]
     blocks = [block for text in texts for block in re.findall(r"```(?:\w*)\n(.*?)```", text, re.DOTALL)]
