@@ -13,7 +13,7 @@ PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults lint bench pocket
+.PHONY: help venv demo test slow faults lint bench pocket
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -30,8 +30,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo
 	$(BIN)/python -m jobs.generate --preset pocket --prompts examples/prompts.jsonl --limit $(LIMIT) --out $(DEMO)
 
-test: venv ## Run the tests but those of faults, two files at a time
-	$(BIN)/python -m pytest -m "not faults" -n 2 --dist loadfile --no-loadscope-reorder
+test: venv ## Run the tests but slow ones and those of faults, two files at a time
+	$(BIN)/python -m pytest -m "not faults and not slow" -n 2 --dist loadfile --no-loadscope-reorder --durations=40
+
+slow: venv ## Run the tests with a browser, of 100,000 rows and of `ray job submit`
+	$(BIN)/python -m pytest -m "slow and not faults" --durations=10
 
 faults: venv ## Run the tests that kill processes, lose nodes and break storage, each file in a process of its own
 	@for file in $(FAULTS); do $(BIN)/python -m pytest $$file || exit 1; done

@@ -35,7 +35,7 @@ ENVIRONMENT = os.environ | {
     "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",  # jobs begin with `python`, as in the images
 }
 ENVIRONMENT.pop("RAY_ADDRESS", None)
-pytestmark = pytest.mark.timeout(1000)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1000)]
 
 
 def free_ports(count: int) -> list[int]:
