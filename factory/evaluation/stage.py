@@ -16,6 +16,7 @@ from factory.line.one_stage_line import Finish
 from factory.line.settings import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
+from factory.prompts.assets import beside, read_asset
 from factory.storage.store import open_store
 from recon.config import OrbitConfig
 
@@ -115,7 +116,11 @@ class Evaluate(Finish):
     def shape(self, row: Row) -> Shape | None:
         """The model, or None where there is only a video."""
         path = row["model_path"]
-        return read_shape(self.read(path), path, up=self.config.up, normalise=self.config.normalise) if path else None
+        if not path:
+            return None
+        config = self.config
+        opener = beside(path, self.read)
+        return read_shape(self.read(path), path, up=config.up, normalise=config.normalise, opener=opener)
 
     def reference(self, row: Row) -> NDArray[np.uint8] | None:
         """The image prompt uint8 [H,W,3] over the protocol's background, or None."""
@@ -132,9 +137,9 @@ class Evaluate(Finish):
     def fidelity(self, row: Row, shape: Shape, turn: Turn) -> Row:
         """The asset against the real object."""
         from factory.evaluation.fidelity import compare
-        from factory.prompts.assets import read_asset
 
-        truth = read_shape(read_asset(row["truth_path"], self.truth_root), row["truth_path"], fine=True)
+        path, read = row["truth_path"], lambda name: read_asset(name, self.truth_root)
+        truth = read_shape(read(path), path, fine=True, opener=beside(path, read))
         return dict(compare(shape, truth, turn, self.network))
 
     def read(self, path: str) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from recon.meshes.load import Mesh
+    from recon.meshes.mesh import Mesh
 
 SUBPIXELS = 4
 """Sides of a pixel are cut so often before the renderer's own supersampling, so that a half-covered pixel is known as

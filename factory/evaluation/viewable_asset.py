@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,7 @@ from recon.config import OrbitConfig
 if TYPE_CHECKING:
     from recon.cameras import Cameras
     from recon.gaussians import Gaussians
-    from recon.meshes.load import Mesh
+    from recon.meshes.mesh import Mesh
 
 SOLID = 0.99
 """Share of the Gaussians that a shape's extent is told by."""
@@ -116,9 +117,9 @@ class Solid:
     fine: bool = False
 
     def pictures(self, turn: Turn) -> NDArray[np.uint8]:
-        """[V,S,S,4]: colour over white, and coverage; ValueError for cameras that meshes are not rendered by."""
+        """[V,S,S,4]: colour over white, and coverage; ValueError for cameras of no turntable or an empty turn."""
         from factory.evaluation.truth import true_turntable
-        from recon.meshes.load import render_turntable
+        from recon.meshes.load import check_drawn, render_turntable
 
         own, orbit = OrbitConfig(), turn.orbit
         if (orbit.fov_degrees, orbit.distance) != (own.fov_degrees, own.distance):
@@ -126,7 +127,9 @@ class Solid:
                 f"meshes are rendered at {own.fov_degrees} degrees from {own.distance}; leave these as they are"
             )
         make = true_turntable if self.fine else render_turntable
-        return make(self.mesh, turn.elevation, turn.size, orbit.num_views, turn.start)
+        views = make(self.mesh, turn.elevation, turn.size, orbit.num_views, turn.start)
+        check_drawn(views)
+        return views
 
     def depths(self, turn: Turn) -> NDArray[np.float32]:
         """[V,S,S] of the nearest surface at pixel centres, 0 where there is none."""
@@ -141,21 +144,30 @@ class Solid:
         return outer_points(self.mesh.corners, count)
 
 
-def read_shape(data: bytes, path: str, fine: bool = False, up: Up = "y", normalise: bool = False) -> Shape:
+def read_shape(
+    data: bytes,
+    path: str,
+    fine: bool = False,
+    up: Up = "y",
+    normalise: bool = False,
+    opener: Callable[[str], bytes] | None = None,
+) -> Shape:
     """The shape in the bytes of a .ply of Gaussians or of a mesh, or of a .glb, .gltf or .obj.
 
     Args:
         path: names the file in errors, and its suffix the format. fine: sample meshes as a truth.
         up: of PLY and OBJ. normalise: move and scale Gaussians into the unit sphere, as meshes are in any case.
+        opener: reads the files that a mesh names beside itself, see `load_mesh`.
 
     Raises:
         ValueError: when it is none, or is broken.
     """
     suffix = PurePosixPath(path).suffix.lower().lstrip(".")
     if suffix != "ply" or has_faces(data):
-        from recon.meshes.load import load_mesh, turned
+        from recon.meshes.load import load_mesh
+        from recon.meshes.mesh import turned
 
-        mesh = load_mesh(data, suffix)
+        mesh = load_mesh(data, suffix, opener=opener)
         return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
     from recon.ply import parse_ply
 

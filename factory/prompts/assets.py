@@ -1,15 +1,19 @@
-"""Read a table of assets and the bytes of their meshes: `read_assets`, `read_asset`."""
+"""Read a table of assets and their meshes: `read_assets`, `read_asset`, `read_mesh`."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import ID_PATTERN, digest
 from factory.storage.interface import StorageConfig, StorageError
 from factory.storage.store import pyarrow_filesystem
 from factory.storage.tables import Raw, read_rows
+
+if TYPE_CHECKING:
+    from recon.meshes.mesh import Mesh
 
 Row = dict[str, Any]
 
@@ -101,3 +105,16 @@ def read_asset(path: str, root: str, storage: StorageConfig | None = None) -> by
         raise ValueError(f"no file {path!r} in the assets' folder") from error
     except OSError as error:
         raise StorageError(f"cannot read {path!r} in the assets' folder: {error}") from error
+
+
+def beside(path: str, read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Reads files by their names relative to the folder of the file at `path`, as `load_mesh` wants its `opener`."""
+    return lambda name: read(str(PurePosixPath(path).parent / name))
+
+
+def read_mesh(path: str, root: str, storage: StorageConfig | None = None) -> Mesh:
+    """An asset's mesh with the files beside it, see `read_asset`; ValueError for one that cannot be used."""
+    from recon.meshes.load import load_mesh
+
+    opener = beside(path, lambda name: read_asset(name, root, storage))
+    return load_mesh(read_asset(path, root, storage), PurePosixPath(path).suffix.lstrip("."), opener=opener)

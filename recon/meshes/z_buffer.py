@@ -10,10 +10,17 @@ _LIGHTS = np.array([[0.40, 0.75, 0.53, 0.32], [-0.70, 0.20, -0.68, 0.12]], np.fl
 _AMBIENT, _SKY = np.float32(0.40), np.float32(0.12)
 _NEAR = 0.05
 """Triangles with a corner nearer to the camera than this are left out, world units."""
+_ROUNDING = 1e-6
+"""By which an alpha may miss the cutoff that it equals."""
+_SAMPLES = 12
+"""Steps along a triangle's side in which its greatest alpha is looked for."""
 
 
 @numba.njit(cache=True)
-def render_view(corners, normals, uvs, colors, texture_ids, texels, textures, cutoffs, lit, viewmat, focal, side):
+def render_view(
+    corners, normals, uvs, colors, alphas, texture_ids, texels, textures, cutoffs, lit, emissions, emission_ids,
+    emission_uvs, viewmat, focal, side,
+):  # fmt: skip
     """Z-buffer one view, then shade what is seen; returns premultiplied float32 samples [side,side,4]."""
     inverse = np.zeros((side, side))
     seen = np.full((side, side), np.int32(-1), np.int32)
@@ -23,7 +30,7 @@ def render_view(corners, normals, uvs, colors, texture_ids, texels, textures, cu
     for f in range(len(corners)):
         _project(corners[f], viewmat, focal, half, px[f], py[f], pz[f])
         if pz[f].min() > 0:
-            _cover(f, px[f], py[f], pz[f], uvs, texture_ids, texels, textures, cutoffs, inverse, seen)
+            _cover(f, px[f], py[f], pz[f], uvs, alphas, texture_ids, texels, textures, cutoffs, inverse, seen)
     eye = np.zeros(3)
     for c in range(3):
         eye -= viewmat[c, :3] * viewmat[c, 3]
@@ -36,8 +43,17 @@ def render_view(corners, normals, uvs, colors, texture_ids, texels, textures, cu
                 b0, b1, b2 = b0 * pz[f, 0] * z, b1 * pz[f, 1] * z, b2 * pz[f, 2] * z
                 red, green, blue = _albedo(f, b0, b1, b2, uvs, colors, texture_ids, texels, textures)
                 light = _light(f, b0, b1, b2, corners, normals, eye) if lit[f] else 1.0
-                image[j, i, 0], image[j, i, 1] = min(red * light, 1.0), min(green * light, 1.0)
-                image[j, i, 2], image[j, i, 3] = min(blue * light, 1.0), 1.0
+                red, green, blue = min(red * light, 1.0), min(green * light, 1.0), min(blue * light, 1.0)
+                if emissions[f].max() > 0:
+                    glow = np.full(3, 1.0)
+                    if emission_ids[f] >= 0:
+                        texel = _texel(f, b0, b1, b2, emission_uvs, emission_ids, textures)
+                        for c in range(3):
+                            glow[c] = _linear(texels[texel, c] / 255)
+                    red = _srgb(_linear(red) + glow[0] * emissions[f, 0])
+                    green = _srgb(_linear(green) + glow[1] * emissions[f, 1])
+                    blue = _srgb(_linear(blue) + glow[2] * emissions[f, 2])
+                image[j, i, 0], image[j, i, 1], image[j, i, 2], image[j, i, 3] = red, green, blue, 1.0
     return image
 
 
@@ -62,8 +78,8 @@ def _weights(px, py, u, v):
 
 
 @numba.njit(cache=True)
-def _cover(f, px, py, pz, uvs, texture_ids, texels, textures, cutoffs, inverse, seen):
-    """Enter a triangle where it is nearest; not where its texture's alpha falls below the cutoff."""
+def _cover(f, px, py, pz, uvs, alphas, texture_ids, texels, textures, cutoffs, inverse, seen):
+    """Enter a triangle where it is nearest; not where its alpha falls below the cutoff."""
     side = len(seen)
     area = (px[1] - px[0]) * (py[2] - py[0]) - (px[2] - px[0]) * (py[1] - py[0])
     if abs(area) < 1e-9:
@@ -81,9 +97,12 @@ def _cover(f, px, py, pz, uvs, texture_ids, texels, textures, cutoffs, inverse, 
             w = b0 * pz[0] + b1 * pz[1] + b2 * pz[2]
             if w <= inverse[j, i]:
                 continue
-            if cutoffs[f] > 0 and texture_ids[f] >= 0:
+            if cutoffs[f] > 0:
                 b0, b1, b2 = b0 * pz[0] / w, b1 * pz[1] / w, b2 * pz[2] / w
-                if texels[_texel(f, b0, b1, b2, uvs, texture_ids, textures), 3] < cutoffs[f] * 255:
+                alpha = b0 * alphas[f, 0] + b1 * alphas[f, 1] + b2 * alphas[f, 2]
+                if texture_ids[f] >= 0:
+                    alpha *= texels[_texel(f, b0, b1, b2, uvs, texture_ids, textures), 3] / 255
+                if alpha < cutoffs[f] - _ROUNDING:
                     continue
             inverse[j, i], seen[j, i] = w, f
 
@@ -93,10 +112,21 @@ def _texel(f, b0, b1, b2, uvs, texture_ids, textures):
     """Which texel lies at a point of a triangle."""
     u = b0 * uvs[f, 0, 0] + b1 * uvs[f, 1, 0] + b2 * uvs[f, 2, 0]
     v = b0 * uvs[f, 0, 1] + b1 * uvs[f, 1, 1] + b2 * uvs[f, 2, 1]
-    offset, width, height = textures[texture_ids[f]]
-    column = min(int((u - math.floor(u)) * width), width - 1)
-    row = min(int((1 - (v - math.floor(v))) * height), height - 1)
+    offset, width, height, wrap_u, wrap_v = textures[texture_ids[f]]
+    column = min(int(_wrapped(u, wrap_u) * width), width - 1)
+    row = min(int((1 - _wrapped(v, wrap_v)) * height), height - 1)
     return offset + row * width + column
+
+
+@numba.njit(cache=True, inline="always")
+def _wrapped(place, wrap):
+    """A place on a texture's axis taken into [0, 1]; `wrap`: REPEAT, CLAMP or MIRROR of `recon.meshes.textures`."""
+    if wrap == 1:
+        return min(max(place, 0.0), 1.0)
+    if wrap == 2:
+        turn = place - 2 * math.floor(place / 2)
+        return min(turn, 2 - turn)
+    return place - math.floor(place)
 
 
 @numba.njit(cache=True, inline="always")
@@ -108,6 +138,34 @@ def _albedo(f, b0, b1, b2, uvs, colors, texture_ids, texels, textures):
         return red, green, blue
     texel = texels[_texel(f, b0, b1, b2, uvs, texture_ids, textures)]
     return red * texel[0] / 255, green * texel[1] / 255, blue * texel[2] / 255
+
+
+@numba.njit(cache=True)
+def greatest_alpha(uvs, alphas, texture_id, texels, textures):
+    """The greatest alpha at `_SAMPLES` + 1 places along each side of triangles; `uvs` [F,3,2], `alphas` [F,3]."""
+    greatest = 0.0
+    ids = np.full(len(alphas), texture_id, np.int32)
+    for f in range(len(alphas)):
+        for k in range(_SAMPLES + 1):
+            for m in range(_SAMPLES + 1 - k):
+                b0, b1 = k / _SAMPLES, m / _SAMPLES
+                b2 = max(1 - b0 - b1, 0.0)
+                alpha = b0 * alphas[f, 0] + b1 * alphas[f, 1] + b2 * alphas[f, 2]
+                if texture_id >= 0:
+                    alpha *= texels[_texel(f, b0, b1, b2, uvs, ids, textures), 3] / 255
+                greatest = max(greatest, alpha)
+    return greatest
+
+
+@numba.njit(cache=True, inline="always")
+def _linear(srgb):
+    return srgb / 12.92 if srgb <= 0.04045 else ((srgb + 0.055) / 1.055) ** 2.4
+
+
+@numba.njit(cache=True, inline="always")
+def _srgb(linear):
+    """An sRGB value up to 1."""
+    return 12.92 * linear if linear <= 0.0031308 else min(1.055 * linear ** (1 / 2.4) - 0.055, 1.0)
 
 
 @numba.njit(cache=True, inline="always")

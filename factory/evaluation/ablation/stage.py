@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,16 +111,16 @@ class Fit(Finish):
     def targets(self, row: Row) -> Targets:
         """Render, and generate where generated targets are wanted."""
         from factory.evaluation.truth import true_turntable
-        from factory.prompts.assets import read_asset
-        from recon.meshes.load import load_mesh
+        from factory.prompts.assets import read_mesh
+        from recon.meshes.load import check_drawn
 
         if row["error"]:
             raise ValueError(row["error"])
         random = np.random.default_rng(int(digest("ablation", row["asset_id"], str(self.config.seed)), 16))
         elevation = math.radians(random.uniform(0, MAX_ELEVATION_DEGREES))
-        suffix = PurePosixPath(row["path"]).suffix.lower().lstrip(".")
-        mesh, size = load_mesh(read_asset(row["path"], self.root), suffix), self.config.size
+        mesh, size = read_mesh(row["path"], self.root), self.config.size
         frames, told = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
+        check_drawn(frames)
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
         if self.refiner and self.config.targets == "generated":
             frames = self.refiner.model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]

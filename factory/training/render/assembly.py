@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.meshes.load import Mesh, joined, normalised
+from recon.meshes.mesh import Mesh, joined, normalised, plain
 
 MOST_PARTS = 5
 _SLICES = 16
@@ -73,18 +73,7 @@ def _turned(radii: NDArray, heights: NDArray, sides: int, colors: NDArray, smoot
         outward = corners * np.array([1, 0, 1])
         normals = normals + outward / np.maximum(np.linalg.norm(outward, axis=-1, keepdims=True), 1e-9) * 0.5
         normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
-    count = int(kept.sum())
-    return Mesh(
-        corners=normalised(corners[kept]),
-        normals=normals[kept].astype(np.float32),
-        uvs=np.zeros((count, 3, 2), np.float32),
-        colors=np.repeat(shades[kept][:, None], 3, 1).astype(np.float32),
-        texture_ids=np.full(count, -1, np.int32),
-        texels=np.zeros((1, 4), np.uint8),
-        textures=np.zeros((0, 3), np.int64),
-        cutoffs=np.zeros(count, np.float32),
-        lit=np.ones(count, bool),
-    )
+    return plain(normalised(corners[kept]), normals[kept], np.repeat(shades[kept][:, None], 3, 1))
 
 
 def _placed(part: Mesh, whole: Sequence[Mesh], random: np.random.Generator) -> Mesh:

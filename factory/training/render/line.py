@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from factory.ledger.schemas import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE
 from factory.line.one_stage_line import Finish
 from factory.line.stage import Row
 from factory.line.step import Step
-from factory.prompts.assets import read_asset, split_of_asset
+from factory.prompts.assets import read_mesh, split_of_asset
 from factory.storage.store import StorageConfig
 from factory.training.render.settings import RenderConfig
 
 if TYPE_CHECKING:
     from factory.training.render.shape_variations import Warp
-    from recon.meshes.load import Mesh
+    from recon.meshes.mesh import Mesh
 
 _MOST_BENT = np.array([0.5, 0.5, 0.6, 1.2])
 """Lean in x and z, taper, twist in radians for each unit of height."""
@@ -116,12 +115,13 @@ class RenderTurntables(Finish):
         from factory.stages.asset_files import png
         from recon.cameras import azimuths, turntable
         from recon.config import OrbitConfig
-        from recon.meshes.load import render_turntable
+        from recon.meshes.load import check_drawn, render_turntable
 
         config, orbit = self.config, OrbitConfig(num_views=self.config.num_views)
         elevation, start = drawn(row["turntable_id"], config)[:2]
         mesh = self._mesh(row)
         frames = render_turntable(mesh, elevation, config.size, orbit.num_views, start)
+        check_drawn(frames)
         cameras = turntable(elevation, config.size, orbit, start)
         return {
             "frames": [{"bytes": png(frame), "path": f"{k:02d}.png"} for k, frame in enumerate(frames)],
@@ -170,10 +170,3 @@ def _own_name(row: Row) -> Row:
 
 def _random(purpose: str, turntable_id: str, seed: int) -> np.random.Generator:
     return np.random.default_rng(int(digest(purpose, turntable_id, str(seed)), 16))
-
-
-def read_mesh(path: str, root: str, storage: StorageConfig | None = None) -> Mesh:
-    """An asset's mesh, see `read_asset`; ValueError for one that cannot be used."""
-    from recon.meshes.load import load_mesh
-
-    return load_mesh(read_asset(path, root, storage), PurePosixPath(path).suffix.lower().lstrip("."))

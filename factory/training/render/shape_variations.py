@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.meshes.load import Mesh, joined, normalised
+from recon.meshes.mesh import Mesh, joined, normalised
 
 _STEP = 1e-3
 _GAP = 0.05

@@ -18,7 +18,7 @@ def ball() -> Mesh:
 
 def loaded(mesh: trimesh.Trimesh) -> Mesh:
     stream = io.BytesIO()
-    mesh.export(stream, file_type="glb")
+    mesh.export(stream, file_type="glb", include_normals=True)
     return load_mesh(stream.getvalue())
 
 
