@@ -53,8 +53,9 @@ class LossConfig:
     perceptual: str = "pocket"
     """Network of the LPIPS term: "pocket" (embedded), "vgg", "alex", "squeeze", or a folder."""
     perceptual_weights: str = ""
-    """File with the ImageNet weights of "vgg", "alex" or "squeeze" as torchvision publishes them (.pth or
-    .safetensors); empty looks into torch's own cache. Nothing is ever downloaded."""
+    """File, or folder with the file, of the ImageNet weights of "vgg", "alex" or "squeeze": torchvision's (.pth or
+    .safetensors), or what `python -m recon.lpips_export` writes; empty looks into torch's own cache. Nothing is ever
+    downloaded."""
 
     def __post_init__(self) -> None:
         negative = {name: weight for name, weight in self.weights().items() if not 0 <= weight < float("inf")}
@@ -68,6 +69,10 @@ class LossConfig:
     def weights(self) -> dict[str, float]:
         """Name and weight of every term."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("perceptual")}
+
+    def term(self, name: str) -> str:
+        """What the term of a weight is called in records: LPIPS says its network, for networks do not compare."""
+        return f"lpips_{self.perceptual.rstrip('/').rsplit('/', 1)[-1]}" if name == "lpips" else name
 
 
 @dataclass(kw_only=True, slots=True)

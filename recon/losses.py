@@ -21,17 +21,19 @@ class FitLoss:
     """
 
     def __init__(self, config: LossConfig, rgb: Tensor, alpha: Tensor, perceptual: PerceptualNetwork | None = None):
-        self.weights = {name: weight for name, weight in config.weights().items() if weight}
+        weights = {name: weight for name, weight in config.weights().items() if weight}
+        self.weights = {config.term(name): weight for name, weight in weights.items()}
+        self._methods = {config.term(name): f"_{name}" for name in weights}
         self.rgb, self.alpha = _channels_first(rgb), alpha
         with torch.no_grad():
-            if "ms_ssim" in self.weights:
+            if config.ms_ssim:
                 self.moments = SsimTarget.of(self.rgb)
-            if "lpips" in self.weights:
+            if config.lpips:
                 self.network = perceptual or network_of(config, rgb.device)
                 self.features = self.network.features(self.rgb)
 
     def terms(self, rgb: Tensor, alpha: Tensor, views: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms [B], one value a view.
+        """Unweighted terms [B], one value a view, by name; LPIPS as ``lpips_<network>``.
 
         Args:
             rgb: renders [B,H,W,3] over white.
@@ -39,7 +41,7 @@ class FitLoss:
             views: [B] indices of the targets.
         """
         images = _channels_first(rgb)
-        return {name: getattr(self, f"_{name}")(images, alpha, views) for name in self.weights}
+        return {name: getattr(self, method)(images, alpha, views) for name, method in self._methods.items()}
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of `terms`, [B]."""

@@ -4,7 +4,8 @@
 
 ``load_perceptual("pocket")`` is a small ImageNet trunk that lies in this repository;
 ``load_perceptual("vgg" | "alex" | "squeeze")`` are the networks of the `lpips` package with its calibrated
-heads; their ImageNet trunks come from a file that the user names, and are never downloaded.
+heads; their ImageNet trunks come from a file that the user names (torchvision's, or that of `recon.lpips_export`), and
+are never downloaded.
 Both offer the same two calls, so that a target's features are computed once and kept.
 """
 
@@ -27,6 +28,8 @@ TRUNK_FILES = {
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 """What torchvision calls the ImageNet weights of each network of the `lpips` package."""
+EXPORTED = "lpips.safetensors"
+"""What a folder with the trunks that `recon.lpips_export` writes calls them."""
 
 
 class PerceptualNetwork(Protocol):
@@ -137,8 +140,9 @@ def load_perceptual(
 
     Args:
         name: "pocket", "vgg", "alex" or "squeeze", or the path of a folder like the pocket one.
-        weights: of the last three, the file of the trunk's ImageNet weights (.pth or .safetensors); torch's cache
-            is looked into if none is given.
+        weights: of the last three, the file of the trunk's ImageNet weights (torchvision's .pth, the same as
+            .safetensors, or what `recon.lpips_export` wrote), or a folder that holds it; torch's cache is looked
+            into if none is given.
 
     Raises:
         ValueError: if `name` is none of these, or its weights are missing or another network's.
@@ -156,14 +160,27 @@ def load_perceptual(
 
 
 def _read_trunk(name: str, weights: str | Path) -> dict[str, Tensor]:
-    path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints", TRUNK_FILES[name])
-    if not path.is_file():
-        raise ValueError(f"the ImageNet weights of LPIPS {name!r} are not at {path}; put torchvision's "
-                         f"{TRUNK_FILES[name]} there, name its path in fit.loss.perceptual_weights, or set "
-                         'fit.loss.perceptual to "pocket"')  # fmt: skip
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """The trunk's parameters as torchvision names them."""
+    path = _trunk_file(name, Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints"))
+    if path.suffix != ".safetensors":
+        return torch.load(path, map_location="cpu", weights_only=True)
+    tensors = load_file(path)
+    return {
+        key.removeprefix(f"{name}."): value
+        for key, value in tensors.items()
+        if key.startswith((f"{name}.", "features."))
+    }
+
+
+def _trunk_file(name: str, path: Path) -> Path:
+    """The file `path`, or the one in the folder `path`; a ValueError says how to come by one."""
+    tried = [path / EXPORTED, path / TRUNK_FILES[name]] if path.is_dir() or not path.suffix else [path]
+    for file in tried:
+        if file.is_file():
+            return file
+    raise ValueError(f"the ImageNet weights of LPIPS {name!r} are not at {path}; put torchvision's "
+                     f"{TRUNK_FILES[name]} there, or what python -m recon.lpips_export writes, name its path in "
+                     'fit.loss.perceptual_weights, or set fit.loss.perceptual to "pocket"')  # fmt: skip
 
 
 def _unit(features: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def test_rows_say_how_the_asset_was_made(run) -> None:
         assert row["video_revision"].startswith("sha256:")
         assert (row["elevation"], row["num_views"]) == (pytest.approx(0.3), 16)
         assert all(row[f"seconds_{stage}"] > 0 for stage in ("image", "video", "views", "reconstruct", "score"))
-        assert [loss["step"] for loss in row["losses"] if loss["name"] == "lpips"] == [20, 30]
+        assert [loss["step"] for loss in row["losses"] if loss["name"] == "lpips_pocket"] == [20, 30]
         scores = {name: value for name, value in row.items() if name.startswith("clip_")}
         kinds = [f"clip_{kind}_{what}_judge" for kind in ("image", "text") for what in ("frames", "renders")]
         assert sorted(scores) == kinds

@@ -57,7 +57,7 @@ def test_a_ball_is_recovered_on_views_between_the_fitted_ones():
     assert psnr > 21
     assert iou > 0.93
     terms = [record["losses"] for record in result.history]
-    assert terms[-1]["lpips"] < 0.5 * terms[0]["lpips"]
+    assert terms[-1]["lpips_pocket"] < 0.5 * terms[0]["lpips_pocket"]
     assert terms[-1]["mask"] < 0.5 * terms[0]["mask"]
 
 

@@ -15,7 +15,7 @@ def test_perfect_renders_cost_nothing(scene):
     rgb, alpha = scene
     loss = FitLoss(LossConfig(rgb=1.0, rgb_l1=1.0), rgb, alpha)
     terms = loss.terms(rgb, alpha[..., None], torch.arange(4))
-    assert list(terms) == ["lpips", "ms_ssim", "mask", "rgb", "rgb_l1"]
+    assert list(terms) == ["lpips_pocket", "ms_ssim", "mask", "rgb", "rgb_l1"]
     assert all(value.shape == (4,) and value.abs().max() < 1e-5 for value in terms.values()), terms
 
 
@@ -23,7 +23,7 @@ def test_total_is_the_weighted_sum_of_the_paper(scene):
     rgb, alpha = scene
     loss = FitLoss(LossConfig(), rgb, alpha)
     terms = loss.terms(rgb.roll(3, 1), alpha[..., None].flip(1), torch.arange(4))
-    wanted = 10 * terms["lpips"] + 0.2 * terms["ms_ssim"] + 1 * terms["mask"]
+    wanted = 10 * terms["lpips_pocket"] + 0.2 * terms["ms_ssim"] + 1 * terms["mask"]
     assert torch.allclose(loss.total(terms), wanted, rtol=1e-6)
     assert min(value.min() for value in terms.values()) > 0
 
