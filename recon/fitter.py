@@ -50,7 +50,7 @@ class Fitter:
         self.history: list[dict[str, Any]] = []
         self._sums: dict[str, Tensor] = {}
         self._steps, self._started = 0, 0.0
-        self._queue: list[int] = []
+        self._queue = torch.empty(0, dtype=torch.long, device=self.device)
         self._losses: dict[int, FitLoss] = {}
         self._weights = ViewWeights(len(cameras), self.config.robust, self.device)
 
@@ -177,15 +177,17 @@ class Fitter:
             sh_degree=self.config.sh_degree,
             packed=self.config.packed,
             backgrounds=torch.ones(len(views), 3, device=self.device),
+            check_values=self.iteration % self.config.densify.every == 0,
         )
         return rgb if self.pose is None else self.pose.expose(rgb, alpha, views), alpha, meta
 
     def _next_views(self, wanted: int) -> Tensor:
         wanted = min(wanted, len(self.viewmats))
         while len(self._queue) < wanted:
-            self._queue += torch.randperm(len(self.viewmats), generator=self.generator).tolist()
+            turn = torch.randperm(len(self.viewmats), generator=self.generator).to(self.device)
+            self._queue = torch.cat([self._queue, turn])
         views, self._queue = self._queue[:wanted], self._queue[wanted:]
-        return torch.tensor(views, device=self.device)
+        return views
 
     def _set_rates(self) -> None:
         decay = self.config.rates.final ** min(self.iteration / self.config.iterations, 1.0)

@@ -36,6 +36,7 @@ def rasterize(
     radius_clip: float = 0.0,
     packed: bool = False,
     engine: Engine = "auto",
+    check_values: bool = True,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Renders Gaussians into C pinhole views, with the signature and semantics of gsplat 1.5.3.
 
@@ -57,6 +58,8 @@ def rasterize(
         packed: gsplat keeps what is visible only, which takes less memory where views see little of the scene;
             the CPU engine always does. The results are the same.
         engine: "auto" takes gsplat for CUDA tensors, else the CPU engine.
+        check_values: whether to look for values that are not finite, which makes a GPU wait; a loop that looks now and
+            then by itself turns it off.
 
     Returns:
         renders [C,H,W,D (+1)], alphas [C,H,W,1] and a dict with means2d [C,N,2] in pixels
@@ -70,7 +73,7 @@ def rasterize(
     options = {"near_plane": near_plane, "far_plane": far_plane, "eps2d": eps2d, "radius_clip": radius_clip}
     tensors = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     tensors |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
-    check_inputs(tensors, width, height, sh_degree, render_mode, engine, options)
+    check_inputs(tensors, width, height, sh_degree, render_mode, engine, options, check_values)
     chosen: dict[str, Any] = {"sh_degree": sh_degree, "backgrounds": backgrounds, "render_mode": render_mode} | options
     given = (means, quats, scales, opacities, colors, viewmats, Ks, width, height)
     if engine == "cpu" or not means.is_cuda:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -20,13 +18,20 @@ def check_inputs(
     render_mode: str,
     engine: str,
     options: dict[str, float],
+    values: bool = True,
 ) -> None:
-    """Raises ValueError for the first argument of `recon.rasterize.rasterize` that is out of its contract."""
+    """Raises ValueError for the first argument of `recon.rasterize.rasterize` that is out of its contract.
+
+    Shapes, dtypes and devices cost nothing. Without `values` that is all that is looked at, for whether numbers are
+    finite a GPU can only tell by finishing all it was given before.
+    """
     _check_choices(width, height, render_mode, options)
     _check_engine(engine, tensors["means"].device)
     _check_shapes(tensors, sh_degree)
     for name, tensor in tensors.items():
-        _check_values(name, tensor, tensors["means"].device)
+        _check_kind(name, tensor, tensors["means"].device)
+    if values:
+        _check_finite(tensors)
 
 
 def _check_engine(engine: str, device: torch.device) -> None:
@@ -67,11 +72,18 @@ def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None) -> None:
             raise ValueError(f"{name} has shape {found}; with {count} means and {views} viewmats it must be {shape}")
 
 
-def _check_values(name: str, tensor: Tensor, device: torch.device) -> None:
+def _check_kind(name: str, tensor: Tensor, device: torch.device) -> None:
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} is {tensor.dtype}; the rasteriser works in torch.float32: pass {name}.float()")
     if tensor.device != device:
         raise ValueError(f"{name} is on {tensor.device} but means on {device}; move them to one device")
-    if not math.isfinite(float(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    """One transfer from the device where all is well; sums that overflow are looked at again."""
+    if bool(torch.stack([tensor.detach().sum() for tensor in tensors.values()]).isfinite().all()):
+        return
+    for name, tensor in tensors.items():
         bad = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(f"{name} holds {bad} values that are not finite of {tensor.numel()}; remove or clamp them")
+        if bad:
+            raise ValueError(f"{name} holds {bad} values that are not finite of {tensor.numel()}; remove or clamp them")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from recon.cameras import Cameras, OrbitConfig, turntable
 from recon.config import DensifyConfig, FitConfig, LearningRates, LossConfig
@@ -175,3 +176,38 @@ def test_bad_settings_are_refused_by_name(kwargs, message):
 def test_terms_with_weight_zero_are_left_out_of_the_history():
     config = quick(iterations=10, loss=LossConfig(lpips=0, rgb=1.0))
     assert set(fit(FRAMES, None, CAMERAS, config).history[-1]["losses"]) == {"ms_ssim", "mask", "rgb"}
+
+
+class CountTransfers(TorchDispatchMode):
+    """Counts what makes a GPU finish its work before Python goes on: `item()`, `float(x)`, `bool(x)`, `nonzero`."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ in self.WAITING
+        return function(*args, **(kwargs or {}))
+
+
+def test_only_the_first_step_of_a_densification_period_waits_for_the_device():
+    fitter = Fitter(CAMERAS, quick(iterations=100, densify=DensifyConfig(every=10)))
+    fitter.set_targets(FRAMES)
+    waits = []
+    for _ in range(13):
+        with CountTransfers() as transfers:
+            fitter._step()
+        waits.append(transfers.count)
+    assert waits == [1] + [0] * 9 + [1, 0, 0]
+
+
+def test_a_parameter_that_is_not_finite_is_found_within_a_period():
+    fitter = Fitter(CAMERAS, quick(densify=DensifyConfig(every=5)))
+    fitter.set_targets(FRAMES)
+    fitter.run(2)
+    with torch.no_grad():
+        fitter.params["sh0"][0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"sh0 .* not finite after 5 iterations; nothing was written"):
+        fitter.run(10)
