@@ -21,7 +21,6 @@ from benchmarks import slow_line
 from benchmarks.faults import Faults, fault_proxy, read_counts
 from benchmarks.s3_server import BUCKET, CREDENTIALS, s3_server
 from benchmarks.storm import ROOT, Check, Reader, account, at_random, storm, whole
-from factory.ledger.schemas import STAGES
 from factory.storage.store import StorageConfig, open_store
 
 CHEAP: dict[str, Any] = {
@@ -31,7 +30,7 @@ CHEAP: dict[str, Any] = {
     "fit": {"iterations": 10, "num_points": 200},
     "refine": {"rounds_at": []},
     "files": {"turntable_frames": 16},
-    "line": {stage: {"row_timeout": 600} for stage in STAGES} | {"reconstruct": {"actors": 1, "row_timeout": 600}},
+    "line": {"pools": {"all": {"row_timeout": 600, "actors": 1}}},
 }
 FAULTS = Faults(error_500=0.02, error_503=0.02, refuse=0.01, lose_answer=0.02, slow=0.01, truncate=0.01, seconds=1.0)
 COLOURS = ("red", "blue", "green", "yellow", "white")

@@ -129,7 +129,8 @@ def _write_tables(folder: str, count: int) -> None:
     """A run's assets, and their scores by a model `m`, of random content."""
     from factory.evaluation.line import Measures, scores_schema
     from factory.ledger.ledger import ASSETS, SCORES
-    from factory.ledger.schemas import assets_schema
+    from factory.stages.asset_table import assets_schema
+    from factory.stages.chain import written_columns
     from factory.storage.store import open_store
 
     store, random = open_store(folder), np.random.default_rng(0)
@@ -140,7 +141,7 @@ def _write_tables(folder: str, count: int) -> None:
         made = [
             row | {name: {"path": f"files/{row['prompt_id']}/{end}"} for name, end in file.items()} for row in known
         ]
-        put_table(store, f"{ASSETS}/part-{number:06d}.parquet", made, assets_schema([]))
+        put_table(store, f"{ASSETS}/part-{number:06d}.parquet", made, assets_schema(written_columns()))
         schema = scores_schema(["m"], Measures(truth="t"))
         numbers = [field.name for field in schema if str(field.type) in ("double", "int64")]
         values = random.random((len(known), len(numbers)))

@@ -136,7 +136,8 @@ def child() -> None:
 def _stages(out: str) -> Any:
     """The real picture stage over models that draw nothing, and the real commit with one small file an asset."""
     from factory.config.settings import FactoryConfig
-    from factory.ledger.schemas import assets_schema
+    from factory.stages.asset_table import assets_schema
+    from factory.stages.chain import written_columns
     from factory.stages.commit import Commit
     from factory.stages.text_to_image import TextToImage
 
@@ -148,7 +149,7 @@ def _stages(out: str) -> Any:
     class Keep(Commit):
         def write(self, row):
             self.store.put(f"files/{row['prompt_id']}/image.npy", row["image"])
-            schema = assets_schema([])
+            schema = assets_schema(written_columns())
             return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
     config = FactoryConfig()

@@ -199,9 +199,10 @@ def steady(count: int, folder: Path) -> dict[str, Any]:
     """The whole line with the embedded models: time of the reconstructing actors while there was work for all."""
     from factory.config.settings import preset
     from factory.ledger.ledger import ASSETS, Ledger
-    from factory.ledger.schemas import STAGES
+    from factory.ledger.schemas import by_part
     from factory.line.progress import Display
     from factory.pipeline import steps
+    from factory.stages.reconstruct import Reconstruct
     from factory.storage.store import open_store
 
     samples: list[tuple[int, dict[str, float]]] = []
@@ -215,9 +216,9 @@ def steady(count: int, folder: Path) -> dict[str, Any]:
     config = preset("pocket")
     tally, seconds = _run(count, steps(config, str(folder), "r"), config, folder, display=Sampling())
     rows = list(Ledger(open_store(str(folder))).rows(ASSETS))
-    worked = {stage: sum(row[f"seconds_{stage}"] for row in rows) for stage in STAGES[:-1]}
+    worked = {stage: sum(row[name] for row in rows) for stage, name in by_part(rows[0], "seconds").items()}
     inside = {stage: worked[stage] / tally.last.stages[stage].actor_seconds["busy"] for stage in worked}
-    full = [spent for running, spent in samples if running == config.line.reconstruct.actors]
+    full = [spent for running, spent in samples if running == Reconstruct.pool.actors]
     busy, idle = (full[-1][state] - full[0][state] for state in ("busy", "idle"))
     return {
         "steady_prompts": len(rows),
@@ -232,10 +233,11 @@ def steady(count: int, folder: Path) -> dict[str, Any]:
 def committed(out: Path, ids: list[str]) -> None:
     """An output folder with these assets, as the ledger publishes them; their pictures are left out."""
     from factory.ledger.ledger import ASSETS, ROWS_PER_PART, Ledger, commit_block
-    from factory.ledger.schemas import assets_schema
+    from factory.stages.asset_table import assets_schema
+    from factory.stages.chain import written_columns
     from factory.storage.store import open_store
 
-    schema = assets_schema([])
+    schema = assets_schema(written_columns())
     entry = {"path": "files/x-1/asset.ply", "sha256": "", "size": 1}
     row = dict.fromkeys(schema.names) | {"prompt_id": "", "prompt": "a cup", "seed": 1, "ply": entry}
     row |= {"image": {"bytes": b"", "path": "files/x-1/image.png"}, "from_image": False, "elevation": 0.3}

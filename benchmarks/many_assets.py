@@ -95,10 +95,11 @@ def write_run(folder: Path, count: int) -> None:
     from PIL import Image
 
     from factory.ledger.ledger import ASSETS
-    from factory.ledger.schemas import assets_schema
+    from factory.stages.asset_table import assets_schema
+    from factory.stages.chain import written_columns
     from factory.storage.store import open_store
 
-    store, schema, random = open_store(str(folder)), assets_schema([]), np.random.default_rng(0)
+    store, schema, random = open_store(str(folder)), assets_schema(written_columns()), np.random.default_rng(0)
     for look in range(LOOKS):
         place = folder / "files" / f"look-{look}"
         (place / "views").mkdir(parents=True, exist_ok=True)

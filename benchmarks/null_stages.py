@@ -9,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from factory.ledger.ledger import file_entry
-from factory.ledger.schemas import assets_schema, pack
+from factory.ledger.schemas import pack
 from factory.line.stage import Row, Stage
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MASKS
 from factory.stages.commit import Commit
 
 VIEWS, SIZE = 16, 512
@@ -40,7 +43,7 @@ class _Null(Stage):
 class NullImage(_Null):
     """A picture [512,512,3]."""
 
-    name = "image"
+    name, writes = "image", (IMAGE,)
 
     def load(self) -> None:
         """Makes the one output that every row gets."""
@@ -50,7 +53,7 @@ class NullImage(_Null):
 class NullVideo(_Null):
     """A turntable [16,512,512,3]."""
 
-    name = "video"
+    name, writes = "video", (FRAMES,)
 
     def load(self) -> None:
         """Makes the one output that every row gets."""
@@ -60,7 +63,7 @@ class NullVideo(_Null):
 class NullViews(_Null):
     """Masks [16,512,512] and an elevation."""
 
-    name = "views"
+    name, writes = "views", (MASKS, ELEVATION)
 
     def load(self) -> None:
         """Makes the one output that every row gets."""
@@ -70,7 +73,7 @@ class NullViews(_Null):
 class NullReconstruct(_Null):
     """Two MiB of Gaussians."""
 
-    name = "reconstruct"
+    name, writes = "reconstruct", (GAUSSIANS,)
 
     def load(self) -> None:
         """Makes the one output that every row gets."""
@@ -78,9 +81,9 @@ class NullReconstruct(_Null):
 
 
 class NullScore(_Null):
-    """Re-renders [16,512,512,4]."""
+    """Pictures [16,512,512,4], so that a row of all has 36 MB."""
 
-    name = "score"
+    name, writes = "score", (pa.field("renders", pa.large_binary()),)
 
     def load(self) -> None:
         """Makes the one output that every row gets."""
@@ -94,7 +97,7 @@ class NullCommit(Commit):
         """Stores the Gaussians; the finished row and its schema."""
         key = f"files/{row['prompt_id']}/asset.ply"
         self.store.put(key, row["gaussians"])
-        schema = assets_schema([])
+        schema = assets_schema(written_columns())
         return {name: row.get(name) for name in schema.names} | {
             "image": None,
             "ply": file_entry(key, row["gaussians"]),
@@ -104,7 +107,7 @@ class NullCommit(Commit):
 class SmallImage(Stage):
     """A few bytes a row, at no cost."""
 
-    name = "image"
+    name, writes = "image", (IMAGE,)
 
     def process(self, rows: list[Row]) -> None:
         """Gives every row its few bytes."""

@@ -11,13 +11,16 @@ import numpy as np
 from factory.config.settings import FactoryConfig
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import Ledger
-from factory.ledger.schemas import assets_schema, pack
+from factory.ledger.schemas import pack
 from factory.line.run import run_line
 from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
+from factory.stages.columns import IMAGE
 from factory.stages.commit import Commit
 from factory.storage.store import Store, open_store
 from jobs.settings import guarded
@@ -40,7 +43,7 @@ def whole(store: Store, row: dict[str, Any]) -> bool:
 class Think(Stage):
     """Takes its time over an image."""
 
-    name = "image"
+    name, writes = "image", (IMAGE,)
 
     def process(self, rows: list[Row]) -> None:
         time.sleep(0.3)
@@ -55,7 +58,7 @@ class Keep(Commit):
         self.store.put(f"files/{row['prompt_id']}/first", row["image"])
         time.sleep(0.1)
         self.store.put(f"files/{row['prompt_id']}/second", row["image"])
-        schema = assets_schema([])
+        schema = assets_schema(written_columns())
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 

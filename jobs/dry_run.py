@@ -30,7 +30,7 @@ def dry_run(job: Generate, table: PromptTable, count: int) -> int:
     from factory.ledger.ledger import DEAD
     from factory.line.estimate import choose, estimate
     from factory.line.summary import dead_table, make_console
-    from factory.pipeline import pools_of
+    from factory.stages.chain import pools_of
     from factory.stages.preflight import find_weights
 
     prompts = {prompt.prompt_id: prompt for prompt in table.prompts}
@@ -84,16 +84,17 @@ def _measure(job: Generate, chosen: list[Any], out: str) -> tuple[Sample, Ledger
 def _seen(ledger: Ledger, tally: Tally, prompts: int, job: Generate) -> Sample:
     """What the run over the sample left: rows, files and the board's counts."""
     from factory.ledger.ledger import ASSETS
-    from factory.ledger.schemas import STAGES
+    from factory.ledger.schemas import by_part
     from factory.line.estimate import Sample
-    from factory.pipeline import pools_of
+    from factory.stages.chain import pools_of
 
-    parts = [f"forwards_{part}" for part in ("image", "video", "refine")]
-    rows = list(ledger.rows(ASSETS, ["ply.path", *parts, *(f"seconds_{stage}" for stage in STAGES[:-1])]))
+    rows = list(ledger.rows(ASSETS, lambda name: name == "ply" or name.startswith(("seconds_", "forwards_"))))
     counts, pools = tally.last.stages, pools_of(job.settings)
-    seconds = {stage: [row[f"seconds_{stage}"] or 0.0 for row in rows] for stage in STAGES[:-1]}
-    commit = counts["commit"]  # its time is no column, since it ends after the row is written
-    seconds["commit"] = [commit.seconds / max(commit.finished, 1)] * len(rows)
+    seconds = {
+        # the last stage's time is no column, since it ends after the row is written
+        stage: [row.get(f"seconds_{stage}", count.seconds / max(count.finished, 1)) or 0.0 for row in rows]
+        for stage, count in counts.items()
+    }
     sizes = {row["ply"]["path"].rpartition("/")[0]: 0.0 for row in rows}
     for item in ledger.store.objects("files/"):
         folder = "/".join(item.key.split("/")[:2])
@@ -105,7 +106,7 @@ def _seen(ledger: Ledger, tally: Tally, prompts: int, job: Generate) -> Sample:
         seconds=seconds,
         loading=max(count.actor_seconds["loading"] / pools[stage].actors for stage, count in counts.items()),
         sizes=[size + tables for size in sizes.values()],
-        forwards=[float(sum(row[part] or 0 for part in parts)) for row in rows],
+        forwards=[float(sum(row[name] or 0 for name in by_part(row, "forwards").values())) for row in rows],
     )
 
 

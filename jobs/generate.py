@@ -188,7 +188,7 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
 
 def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
     from factory.ledger.ledger import ASSETS, DEAD
-    from factory.line.summary import SUMMARY_COLUMNS, dead_table, make_console, summary_table
+    from factory.line.summary import dead_table, is_summed, make_console, summary_table
     from factory.outputs.gallery import write_gallery
 
     write_gallery(store, ledger, job.settings)
@@ -196,7 +196,7 @@ def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> 
     known, made, dead = set(ids), int(ledger.done.holds(ids).sum()), int(ledger.dead.holds(ids).sum())
     console = make_console()
     if made:
-        newest = ledger.rows(ASSETS, SUMMARY_COLUMNS, newest=MAX_REPORTED)
+        newest = ledger.rows(ASSETS, is_summed, newest=MAX_REPORTED)
         console.print(summary_table([row for row in newest if row["prompt_id"] in known]))
     if dead:
         console.print(dead_table([row for row in ledger.rows(DEAD, newest=MAX_REPORTED) if row["prompt_id"] in known]))

@@ -14,7 +14,7 @@ import tyro
 
 from factory.config.settings import FactoryConfig
 from jobs.generate import Generate, check_changes, make
-from jobs.settings import guarded
+from jobs.settings import guarded, parse_over
 
 if TYPE_CHECKING:
     from factory.prompts.table import PromptTable
@@ -51,15 +51,15 @@ def _parse(arguments: list[str]) -> Retry:
     from factory.ledger.run_identity import SETTINGS
     from factory.storage.store import open_store
 
-    first = tyro.cli(Retry, args=arguments, prog="im3d retry")
+    missing: Any = tyro.MISSING
+    first = parse_over(Retry(out=missing), arguments)
     try:
         text = open_store(first.out, first.settings.storage).get(SETTINGS).decode()
     except KeyError:
         raise ValueError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
     base: Any = from_yaml(text, FactoryConfig(), f"{first.out}/{SETTINGS}")
     base.line.max_failed_share = 1.0  # rows that failed before may all fail again
-    default = Retry(out=tyro.MISSING, settings=base)  # type: ignore[arg-type]
-    return tyro.cli(Retry, args=arguments, default=default, prog="im3d retry")
+    return parse_over(Retry(out=missing, settings=base), arguments)
 
 
 def run(job: Retry) -> int:

@@ -12,6 +12,7 @@ import tyro
 
 from factory.config.settings import PRESETS, FactoryConfig, preset
 from factory.config.yaml import read_yaml
+from factory.line.pools import Pools, compact, merged, parse_pools
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageError
 from factory.storage.store import Store
@@ -36,7 +37,33 @@ def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
         base = read_yaml(chosen.config, base)
     missing: Any = tyro.MISSING
     default = kind(settings=base, out=missing)  # type: ignore[call-arg]
-    return tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}")
+    return parse_over(default, arguments)
+
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+"""How flags become values that tyro does not know."""
+
+
+def parse_over(default: Job, arguments: Sequence[str]) -> Job:
+    """Flags over a job with a field `settings` (a FactoryConfig); pools change setting by setting."""
+    kind: Any = type(default)
+    job: Any = tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}", registry=_REGISTRY)
+    job.settings.line.pools = merged(default.settings.line.pools, job.settings.line.pools)  # type: ignore[attr-defined]
+    return job
+
+
+@_REGISTRY.primitive_rule
+def _pools(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """`--line.pools video=2x0.5gpu reconstruct=4x1cpu`."""
+    if kind.type is not Pools:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[STAGE=POOL [STAGE=POOL ...]]",
+        instance_from_str=parse_pools,
+        is_instance=lambda value: isinstance(value, Pools),
+        str_from_instance=compact,
+    )
 
 
 def settle(store: Store, settings: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ def load_perceptual(
 
 def _read_trunk(name: str, weights: str | Path) -> dict[str, Tensor]:
     """The trunk's parameters as torchvision names them."""
-    path = _trunk_file(name, Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints"))
+    path = trunk_file(name, weights)
     if path.suffix != ".safetensors":
         return torch.load(path, map_location="cpu", weights_only=True)
     tensors = load_file(path)
@@ -172,8 +172,11 @@ def _read_trunk(name: str, weights: str | Path) -> dict[str, Tensor]:
     }
 
 
-def _trunk_file(name: str, path: Path) -> Path:
-    """The file `path`, or the one in the folder `path`; a ValueError says how to come by one."""
+def trunk_file(name: str, weights: str | Path = "") -> Path:
+    """Where the weights of a network that is not embedded lie; arguments and errors as of `load_perceptual`."""
+    if name not in TRUNK_FILES:
+        return Path(name)
+    path = Path(weights) if weights else Path(torch.hub.get_dir(), "checkpoints")
     tried = [path / EXPORTED, path / TRUNK_FILES[name]] if path.is_dir() or not path.suffix else [path]
     for file in tried:
         if file.is_file():

@@ -14,13 +14,15 @@ from typing import Any, Literal
 from eval.config import ClipConfig
 from factory.ledger.run_identity import RunSettings
 from factory.line.cost import CostConfig
-from factory.line.settings import LineConfig, Pool
+from factory.line.pools import Pools
+from factory.line.settings import LineConfig
 from factory.storage.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
 from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
+DEFAULT_CHAIN = "image,video,views,reconstruct,score,commit"
 WITHOUT_EFFECT = ("line", "storage", "cost")
 """Settings that change no result, and that a run may change half-way."""
 
@@ -61,6 +63,8 @@ class FilesConfig:
 class FactoryConfig:
     """The whole line, stage by stage."""
 
+    chain: str = DEFAULT_CHAIN
+    """The stages, in order: built-in ones by name, your own as package.module:Class."""
     image: ImageConfig = field(default_factory=ImageConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     orbit: OrbitConfig = field(default_factory=OrbitConfig)
@@ -83,10 +87,6 @@ class FactoryConfig:
                 f"{self.fit.iterations}; give rounds before that, more iterations, or no rounds"
             )
 
-    def refines(self) -> bool:
-        """Whether the reconstructing stage needs the video model, for rounds of refinement or other turntables."""
-        return bool(self.refine.within(self.fit.iterations) or self.yields.retries)
-
     def late_rounds(self) -> tuple[int, ...]:
         """Rounds of refinement that a shorter fit than the default's never comes to."""
         return self.refine.rounds_at[len(self.refine.within(self.fit.iterations)) :]
@@ -106,20 +106,19 @@ def preset(name: Preset) -> FactoryConfig:
             refine=RefineConfig(mix=0.5),
         )
     if name == "paper":
-        stages = ("image", "video", "views", "reconstruct", "score")
-        pools: dict[str, Any] = {stage: Pool(gpus=0.2, cpus=1.0) for stage in stages}
         return FactoryConfig(
             image=ImageConfig(model=SDXL, size=512, device="cuda"),
             video=VideoConfig(model=I2VGEN_XL, device="cuda"),
             views=ViewsConfig(masks="rembg"),
-            line=LineConfig(**pools),
+            line=LineConfig(pools=Pools(all={"actors": 1, "gpus": 0.16, "cpus": 1.0})),  # six stages share a GPU
         )
     raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
 
 
 def fingerprint(config: FactoryConfig) -> str:
-    """16 hexadecimal digits over every setting that changes results."""
-    settings = {name: value for name, value in asdict(config).items() if name not in WITHOUT_EFFECT}
+    """16 hexadecimal digits over every setting that changes results; the default chain is as if it were none."""
+    without = (*WITHOUT_EFFECT, *(("chain",) if config.chain == DEFAULT_CHAIN else ()))
+    settings = {name: value for name, value in asdict(config).items() if name not in without}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

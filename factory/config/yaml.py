@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from factory.config.settings import FactoryConfig, plain
+from factory.line.pools import Pools, merged
+from factory.line.settings import LineConfig, Pool
 
 
 def to_yaml(config: FactoryConfig) -> str:
@@ -47,13 +50,17 @@ def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
         raise ValueError(f"{origin}: {where.rstrip('.') or 'the document'} must be a mapping, not {values!r}")
     types = typing.get_type_hints(type(base))
     changes = {}
+    if isinstance(base, LineConfig):
+        values = _with_pools(values, types)
     for key, value in values.items():
         if key not in types:
             near = difflib.get_close_matches(str(key), types, 1)
             hint = f"did you mean {where}{near[0]}?" if near else f"Available: {', '.join(types)}"
             raise ValueError(f"{origin}: unknown setting {where}{key}; {hint}")
         current = getattr(base, key)
-        if dataclasses.is_dataclass(current):
+        if isinstance(current, Pools):
+            changes[key] = merged(current, _pools(value, origin, f"{where}{key}."))
+        elif dataclasses.is_dataclass(current):
             changes[key] = _merged(current, value, origin, f"{where}{key}.")
         else:
             changes[key] = _typed(value, types[key], f"{origin}: {where}{key}")
@@ -61,6 +68,24 @@ def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
         return dataclasses.replace(base, **changes)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
+
+
+def _with_pools(values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """The section `line` as it is now: once each stage's pool was a setting of its own, as `line.video`."""
+    old = {name: value for name, value in values.items() if name not in known and isinstance(value, dict)}
+    rest = {name: value for name, value in values.items() if name not in old}
+    return rest | ({"pools": old | (values.get("pools") or {})} if old else {})
+
+
+def _pools(values: Any, origin: str, where: str) -> Pools:
+    """Mappings of settings of a `Pool` by stage, each of its type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin}: {where.rstrip('.')} must be a mapping of stages to pools, not {values!r}")
+    pools = Pools()
+    for stage, settings in values.items():
+        pool = _merged(Pool(), settings, origin, f"{where}{stage}.")
+        pools[str(stage)] = {name: getattr(pool, name) for name in settings}
+    return pools
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:

@@ -22,7 +22,7 @@ from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.run_identity import settings_of
-from factory.ledger.schemas import ERROR, STAGES, chosen
+from factory.ledger.schemas import ERROR, by_part, chosen
 from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.store import Store, open_store
@@ -130,7 +130,7 @@ def assets_of_run(ledger: Ledger) -> Iterator[Row]:
     wanted = ["prompt_id", "prompt", "elevation", "yield_score", "ply.path", "generated.path", "image.path"]
     for row in ledger.rows(ASSETS, wanted):
         yield {name: row[name] for name in ("prompt_id", "prompt", "elevation", "yield_score")} | {
-            "frames_path": row["generated"]["path"],
+            "frames_path": (row["generated"] or {}).get("path"),
             "model_path": row["ply"]["path"],
             "image_path": row["image"]["path"],
         }
@@ -146,13 +146,13 @@ def views_of_run(store: Store) -> dict[str, Any]:
 
 def costs_of_run(ledger: Ledger) -> dict[str, float]:
     """Means over the run's assets: `minutes`, and the video model's `steps` and `forwards` (guidance doubles these)."""
-    parts = {"minutes": [f"seconds_{stage}" for stage in STAGES[:-1]]}
-    parts |= {kind: [f"{kind}_{part}" for part in ("video", "refine")] for kind in ("steps", "forwards")}
-    sums, count = dict.fromkeys(parts, 0.0), 0
-    for row in ledger.rows(ASSETS, [name for names in parts.values() for name in names]):
+    wanted = ("seconds", "steps", "forwards")
+    sums, count = dict.fromkeys(("minutes", "steps", "forwards"), 0.0), 0
+    for row in ledger.rows(ASSETS, lambda name: name.partition("_")[0] in wanted):
         count += 1
-        for name, names in parts.items():
-            sums[name] += sum(row[part] or 0 for part in names)
+        sums["minutes"] += sum(row[name] or 0.0 for name in by_part(row, "seconds").values())
+        for kind in ("steps", "forwards"):
+            sums[kind] += sum(row[name] or 0 for part, name in by_part(row, kind).items() if part != "image")
     sums["minutes"] /= 60
     return {name: total / count for name, total in sums.items()} if count else {}
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -140,11 +140,13 @@ class Ledger:
         return count
 
     def rows(
-        self, folder: str, columns: list[str] | None = None, newest: int | None = None
+        self, folder: str, columns: Sequence[str] | Callable[[str], bool] | None = None, newest: int | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Published rows of the results or of DEAD, in order of publication; a column may be `image.path`.
+        """Published rows of the results or of DEAD, in order of publication.
 
         Args:
+            columns: by name, as `seed` or `image.path`, or those whose name is wanted; None: all. Rows lack what their
+                part of the table does not have.
             newest: only so many, the last ones.
         """
         names, skip = list(part_names(self.store, folder)), 0
@@ -152,7 +154,9 @@ class Ledger:
             names, skip = self._last_parts(names, newest)
         for name in names:
             with self.store.open(name) as stream:
-                table = pq.ParquetFile(stream).read(columns=columns)
+                file = pq.ParquetFile(stream)
+                wanted = list(filter(columns, file.schema_arrow.names)) if callable(columns) else columns
+                table = file.read(columns=wanted)
             yield from table.slice(skip).to_pylist()
             skip = max(0, skip - len(table))
 

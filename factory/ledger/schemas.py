@@ -1,13 +1,14 @@
 """Every table's Arrow schema, once. Angles are radians, times seconds, images uint8.
 
-`LINE` is what travels between the stages; arrays in it are .npy bytes (see `pack`). `ASSETS` and
-`DEAD_LETTERS` are what is published as parquet.
+`LINE` is what enters the line of prompts; each stage appends the columns that it declares, arrays among them as .npy
+bytes (see `pack`). `DEAD_LETTERS` is published as parquet, as are the assets (`factory.stages.asset_table`).
 """
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,51 +16,29 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 RENDER_STAGE = "render"
-STAGES = ("image", "video", "views", "reconstruct", "score", "commit")
-"""The stages in order; `views` finds masks and elevation."""
+_HEADER_BYTES = 1024
+"""Of .npy; headers of such arrays have 128."""
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FILE = pa.struct([("path", pa.string()), ("sha256", pa.string()), ("size", pa.int64())])
-_LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
 
-_IDENTITY = [pa.field("prompt_id", pa.string(), False), pa.field("prompt", pa.string(), False), ("seed", pa.int64())]
+IDENTITY = [pa.field("prompt_id", pa.string(), False), pa.field("prompt", pa.string(), False), ("seed", pa.int64())]
 ERROR = [(f"error_{what}", pa.string()) for what in ("stage", "type", "message", "trace")]
 """Of every dead letter; the trace is the end of it, empty where no Python code raised. Older tables have no traces."""
-_ATTEMPT = [("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())]
-
-_MADE = [
-    ("from_image", pa.bool_()),  # the row brought its own image
-    ("elevation", pa.float64()),
-    *[(f"seconds_{stage}", pa.float64()) for stage in STAGES[:-1]],
-    ("device", pa.string()),  # of the reconstruction
-    *[(f"{kind}_{stage}", pa.int32()) for stage in ("image", "video", "refine") for kind in ("steps", "forwards")],
-    *[(f"{model}_{what}", pa.string()) for model in ("image", "video") for what in ("revision", "license")],
-    ("yield_score", pa.float64()),  # probability that the turntable makes no usable asset, where it was judged
-    ("yield_reasons", pa.list_(pa.string())),
-    ("num_gaussians", pa.int32()),
-    ("losses", pa.list_(_LOSS)),  # at the end of each part of the fit
-]
+ATTEMPT = [("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())]
 
 LINE = pa.schema(
     [
-        *_IDENTITY,
+        *IDENTITY,
         ("source_image", pa.large_binary()),  # encoded, as the user gave it
-        ("image", pa.large_binary()),  # [H,W,3|4]
-        ("frames", pa.large_binary()),  # [V,H,W,3|4]
-        ("masks", pa.large_binary()),  # [V,H,W]
-        ("gaussians", pa.large_binary()),  # PLY
-        ("mesh", pa.large_binary()),  # GLB, where one is wanted
-        ("renders", pa.large_binary()),  # [T,H,W,4], one turn; A is coverage
-        *_MADE,
-        ("scores", pa.map_(pa.string(), pa.float64())),
         *ERROR,
-        *_ATTEMPT,
+        *ATTEMPT,
     ]
 )
 
 OUTCOME = pa.schema([("prompt_id", pa.string()), ("status", pa.string())])
 
-DEAD_LETTERS = pa.schema([*_IDENTITY, *ERROR, *_ATTEMPT, ("fingerprint", pa.string())])
+DEAD_LETTERS = pa.schema([*IDENTITY, *ERROR, *ATTEMPT, ("fingerprint", pa.string())])
 
 
 ASSET_LINE = pa.schema(
@@ -113,24 +92,9 @@ ENCODED = pa.schema([*_READ, ("path", pa.string()), ("turntables", pa.int32()), 
 GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 
-def assets_schema(score_columns: list[str]) -> pa.Schema:
-    """The schema of finished assets; a score's column carries the name of the model that judged."""
-    files = [(name, FILE) for name in ("ply", "turntable", "generated", "transforms", "mesh")]
-    cost = [(name, pa.float64()) for name in ("actor_seconds", "cpu_seconds", "gpu_seconds", "cost_dollars")]
-    cameras = [("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())]
-    fields = [
-        *_IDENTITY,
-        ("image", IMAGE),
-        *files,
-        *_MADE,
-        *cost,
-        *cameras,
-        *[(name, pa.float64()) for name in score_columns],
-        *[(name, pa.string()) for name in ("fingerprint", "config_fingerprint")],
-        *_ATTEMPT,
-    ]
-    features = {"info": {"features": {"image": {"_type": "Image"}}}}
-    return pa.schema(fields, metadata={"huggingface": json.dumps(features)})
+def by_part(names: Iterable[str], kind: str) -> dict[str, str]:
+    """The columns `<kind>_<part>` of a table by part, in order: of kind "seconds", what each stage took."""
+    return {name.removeprefix(f"{kind}_"): name for name in names if name.startswith(f"{kind}_")}
 
 
 def chosen(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
@@ -146,10 +110,17 @@ def empty_row(**values: Any) -> dict[str, Any]:
 def pack(array: NDArray) -> bytes:
     """An array as .npy bytes."""
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
     return stream.getvalue()
 
 
-def unpack(data: bytes) -> NDArray:
-    """The array of `pack`; raises ValueError on anything else."""
+def unpack(data: bytes | memoryview) -> NDArray:
+    """The array of `pack`, a copy of its own; raises ValueError on anything else."""
     return np.load(io.BytesIO(data), allow_pickle=False)
+
+
+def shape_of(data: bytes | memoryview) -> tuple[int, ...]:
+    """The shape of an array of `pack`, from its first bytes."""
+    stream = io.BytesIO(data[:_HEADER_BYTES])
+    np.lib.format.read_magic(stream)
+    return np.lib.format.read_array_header_1_0(stream)[0]

@@ -22,8 +22,6 @@ from factory.line.health import EXIT_LEFT, Deaths
 from factory.storage.credentials import scrub
 
 BOARD_SECONDS = 5.0
-EVALUATED = {"image": "image", "video": "video", "reconstruct": "refine"}
-"""By stage, the part whose columns `steps_` and `forwards_` hold its network evaluations."""
 
 
 class Reporter:
@@ -32,9 +30,11 @@ class Reporter:
     Args:
         stage: its stage's name.
         board: `board.Board` as a Ray actor, or None.
+        calls: the part whose columns `steps_` and `forwards_` hold its network evaluations, or None.
     """
 
-    def __init__(self, stage: str, board: Any) -> None:
+    def __init__(self, stage: str, board: Any, calls: str | None = None) -> None:
+        self.calls = calls
         self.stage, self.board, self.host = stage, board, socket.gethostname()
         self.actor, self.node = _places() if board is not None else ("", "")
         self.log = json_logger() if board is not None else logging.getLogger("factory")
@@ -132,8 +132,7 @@ class Reporter:
             return self.board.record.remote(self.stage, event, actor=self.actor, **what)
 
     def _evaluations(self, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
-        part = EVALUATED.get(self.stage)
-        steps, forwards = (sum(row.get(f"{kind}_{part}") or 0 for row in rows) for kind in ("steps", "forwards"))
+        steps, forwards = (sum(row.get(f"{kind}_{self.calls}") or 0 for row in rows) for kind in ("steps", "forwards"))
         return steps, forwards
 
     def _log_ends(self, ids: Sequence[str], rows: Sequence[dict[str, Any]], seconds: float) -> None:

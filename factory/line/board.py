@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.ledger.schemas import STAGES
 from factory.line.health import Deaths
 
 MAX_STARTED = 10_000
@@ -97,7 +96,7 @@ class Board:
 
     def __init__(
         self,
-        stages: Iterable[str] = STAGES,
+        stages: Iterable[str],
         metrics: Callable[[], Any] | None = None,
         is_gone: Callable[[str], bool] = lambda node: False,
     ) -> None:

@@ -64,7 +64,7 @@ def groups(rows: Sequence[Row], deaths: Sequence[Deaths], limit: int) -> Iterato
 def give_up(row: Row, stage: str, death: Deaths) -> None:
     """Turn a hopeless row into a dead letter."""
     if death.timed_out:
-        kind, reason = "row_timeout", f"took longer than line.{stage}.row_timeout"
+        kind, reason = "row_timeout", f"took longer than line.pools.{stage}.row_timeout"
     else:
         kind, reason = "worker_killed", "its process died: out of memory, or a crash in native code"
     message = f"{reason}; {death.count} process{'es' * (death.count > 1)} of stage {stage} died with it"

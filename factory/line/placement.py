@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from factory.line.settings import Pool
 
-GROWING = "reconstruct"
-"""The stage that takes nine tenths of the time, and whatever the others leave."""
 CPUS_LEFT = 1.0
 """For reading and for splitting blocks; without it a line whose actors hold every CPU never starts."""
 
@@ -37,7 +35,7 @@ def refuse_homeless(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
             labels = f" and the labels {' '.join(pool.labels)}" if pool.labels else ""
             raise RuntimeError(
                 f"none of {len(nodes)} nodes has {pool.cpus:g} CPUs, {pool.gpus:g} GPUs{labels} for an actor of stage "
-                f"{name}: mend line.{name}, add nodes, or set line.autoscaling where they come on demand"
+                f"{name}: mend line.pools.{name}, add nodes, or set line.autoscaling where they come on demand"
             )
 
 
@@ -49,13 +47,19 @@ def _selects(wanted: str, label: str | None) -> bool:
 
 
 def place(
-    pools: Mapping[str, Pool], cpus: float, gpus: float, local: bool = False, autoscaling: bool = False
+    pools: Mapping[str, Pool],
+    cpus: float,
+    gpus: float,
+    growing: Collection[str] = (),
+    local: bool = False,
+    autoscaling: bool = False,
 ) -> tuple[dict[str, Pool], list[str]]:
     """The pools with `max_actors` filled in, and one line of explanation for each.
 
     Args:
         pools: by stage.
         cpus: logical CPUs of the cluster. gpus: its GPUs.
+        growing: stages that take what the smallest pools leave, in equal shares.
         local: Ray runs on this machine only: every pool keeps its size.
         autoscaling: what is missing will come; only what is set grows.
 
@@ -66,11 +70,13 @@ def place(
     if not autoscaling:
         _refuse("GPU", needed["gpus"], gpus, "gpus")
         _refuse("CPU", needed["cpus"] + CPUS_LEFT, cpus, "cpus")
+    free = [name for name in growing if pools[name].max_actors is None and not local and not autoscaling]
+    left = [(there - taken) / max(len(free), 1) for there, taken in zip((cpus - CPUS_LEFT, gpus), needed.values())]
     placed, lines = {}, []
     for name, pool in pools.items():
         most = pool.max_actors or pool.actors
-        if name == GROWING and pool.max_actors is None and not local and not autoscaling:
-            most = pool.actors + _room(pool, cpus - CPUS_LEFT - needed["cpus"], gpus - needed["gpus"])
+        if name in free:
+            most = pool.actors + _room(pool, *left)
         placed[name] = dataclasses.replace(pool, max_actors=most)
         size = f"{pool.actors} actors" if most == pool.actors else f"{pool.actors} to {most} actors"
         lines.append(
@@ -93,6 +99,6 @@ def _room(pool: Pool, cpus: float, gpus: float) -> int:
 def _refuse(kind: str, needed: float, there: float, setting: str) -> None:
     if needed > there + 1e-6:
         raise RuntimeError(
-            f"the line reserves {needed:g} {kind}s and the cluster has {there:g}: lower line.<stage>.actors or "
-            f"line.<stage>.{setting}, add nodes, or set line.autoscaling where the cluster grows on demand"
+            f"the line reserves {needed:g} {kind}s and the cluster has {there:g}: lower line.pools.<stage>.actors or "
+            f"line.pools.<stage>.{setting}, add nodes, or set line.autoscaling where the cluster grows on demand"
         )

@@ -125,7 +125,12 @@ def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None
     there = ray.cluster_resources()
     pools, sizes = _by_stage(chain)
     placed, lines = place(
-        pools, there.get("CPU", 0), there.get("GPU", 0), local=line.address == "local", autoscaling=line.autoscaling
+        pools,
+        there.get("CPU", 0),
+        there.get("GPU", 0),
+        growing=[step.actor.name for step in chain if step.actor.grows],
+        local=line.address == "local",
+        autoscaling=line.autoscaling,
     )
     if not line.autoscaling:
         refuse_homeless(pools, living_nodes())

@@ -1,10 +1,10 @@
-"""Where and how the stages of a line run: a `Pool` of actors a stage, and `LineConfig`."""
+"""Set where and how the stages of a line run: a `Pool` of actors a stage, and `LineConfig`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from factory.line.cpus import available_cpus
+from factory.line.pools import ALL, Pools
 
 
 @dataclass(kw_only=True, slots=True)
@@ -14,7 +14,7 @@ class Pool:
     actors: int = 1
     """How many at least, >= 1; each loads its models once."""
     max_actors: int | None = None
-    """How many at most, while rows wait; None: on a cluster the reconstructing pool takes what the others leave."""
+    """How many at most, while rows wait; None: on a cluster the pool of a stage that grows takes what others leave."""
     cpus: float = 0.25
     """Logical CPUs that each reserves."""
     gpus: float = 0.0
@@ -61,15 +61,23 @@ class LineConfig:
     """Rows that travel, and are retried, together, in [1, 10000]; 1 to 8 while they carry videos."""
     max_failed_share: float = 0.5
     """Give up once more than this share of at least 20 rows has failed, in (0, 1]; a broken model is not hidden."""
-    image: Pool = field(default_factory=Pool)
-    video: Pool = field(default_factory=Pool)
-    views: Pool = field(default_factory=Pool)
-    reconstruct: Pool = field(default_factory=lambda: Pool(actors=available_cpus()))
-    score: Pool = field(default_factory=Pool)
-    commit: Pool = field(default_factory=Pool)
+    pools: Pools = field(default_factory=Pools)
+    """By stage, or for 'all', what differs from the stage's own pool: video=2x0.5gpu reconstruct=4-16x1cpu,batch=2"""
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows_per_block <= 10_000:
             raise ValueError(f"line.rows_per_block is {self.rows_per_block}; it must lie in [1, 10000]")
         if not 0 < self.max_failed_share <= 1:
             raise ValueError(f"line.max_failed_share is {self.max_failed_share}; it must lie in (0, 1]")
+
+    def pool(self, stage: str, default: Pool) -> Pool:
+        """The pool of a stage whose own default is given.
+
+        Raises:
+            ValueError: for values out of range.
+        """
+        changes = {**self.pools.get(ALL, {}), **self.pools.get(stage, {})}
+        try:
+            return replace(default, **changes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"line.pools.{stage}: {error}") from error

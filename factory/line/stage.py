@@ -16,29 +16,50 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from factory.ledger.schemas import DEAD_LETTERS, LINE, chosen
+from factory.ledger.schemas import ATTEMPT, DEAD_LETTERS, ERROR, chosen
 from factory.line.actor_log import Reporter
 from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
 from factory.line.health import EXIT_BROKEN, Wear, free_memory, give_up, groups, time_limit
+from factory.line.network import Network
+from factory.line.rows import Row, rows_of, with_columns
 from factory.line.settings import Pool
 from factory.storage.interface import StorageError
 
-Row = dict[str, Any]
+LINE_COLUMNS = (*(name for name, _ in ERROR), *(name for name, _ in ATTEMPT))
+"""What every stage may change of a row beside its own columns."""
 
 
 class Stage:
-    """One stage. Subclasses load models in `load` and set columns of each row in `process`.
+    """One stage. Subclasses say what they read and write, load models in `load` and set columns of rows in `process`.
+
+    All that depends on the chain follows from these declarations: the tables' columns, placement, what the object
+    store must hold, progress, pages, the weights that identify a run, and what is checked before it starts.
 
     Args:
-        config: the resolved settings (`FactoryConfig`, or the line's own).
+        config: the sections of the settings that the stage names, as attributes; or the settings of a line of its own.
         threads: how many threads numerical libraries may use.
         board: where progress is told (`board.Board`, a Ray actor), or None.
     """
 
     name: ClassVar[str]
+    """In lower case: of its pool, its seconds, its dead letters."""
+    sections: ClassVar[tuple[str, ...]] = ()
+    """The sections of the settings that its actors get."""
+    reads: ClassVar[tuple[pa.Field, ...]] = ()
+    """Columns that a stage before it must write. Rows hold every small column, and of type large_binary (as memory
+    views) those that are named here, in `uses` or in `writes`."""
+    uses: ClassVar[tuple[pa.Field, ...]] = ()
+    """Columns that it takes where they are."""
+    writes: ClassVar[tuple[pa.Field, ...]] = ()
+    """Columns that it sets, null where it does not; units stand in the metadata. Those of type large_binary travel to
+    the end of the line, all others become columns of the published table."""
+    calls: ClassVar[str | None] = None
+    """It writes the network evaluations of a row as `steps_<calls>` (sampler steps) and `forwards_<calls>` too."""
+    grows: ClassVar[bool] = False
+    """On a cluster its pool takes what the others leave, where `max_actors` is not set."""
     pool: ClassVar[Pool] = Pool()
-    """The line gives each stage its own."""
+    """The default; an actor has that of its line."""
     together: ClassVar[int] = sys.maxsize
     """Rows of a batch that are tried together at most."""
     passing: ClassVar[type[Exception]] = StorageError
@@ -47,8 +68,29 @@ class Stage:
     """Whether nothing else runs in its process, so that the stage may end it; not with `--runner inprocess`."""
     config: Any
 
+    @classmethod
+    def columns(cls) -> tuple[pa.Field, ...]:
+        """Every column that the stage appends to its rows."""
+        counts = [pa.field(f"{kind}_{cls.calls}", pa.int32()) for kind in ("steps", "forwards") if cls.calls]
+        return (*cls.writes, *counts, pa.field(f"seconds_{cls.name}", pa.float64()))
+
+    @classmethod
+    def added_bytes(cls, config: Any) -> int:
+        """About how many bytes it adds to a row, by the resolved settings; what is under a kilobyte does not count."""
+        return 0
+
+    @classmethod
+    def networks(cls, config: Any) -> list[Network]:
+        """The networks that its actors load by the resolved settings."""
+        return []
+
+    @classmethod
+    def devices(cls, config: Any) -> list[str]:
+        """The devices, as "auto" or "cuda", that the resolved settings want its models on."""
+        return []
+
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
-        self.config, self.reporter = config, Reporter(self.name, board)
+        self.config, self.reporter = config, Reporter(self.name, board, self.calls)
         self.fits = self.together
         self.given_up: list[Row] = []
         use_threads(threads)
@@ -74,11 +116,20 @@ class Stage:
         """Fill in the stage's columns of rows that are alive, in place; may raise for the whole batch."""
         raise NotImplementedError
 
+    def drop(self, row: Row, reason: str) -> None:
+        """Let a row go no further: it becomes a dead letter of this stage, of type "dropped", with the reason."""
+        row.update(error_stage=self.name, error_type="dropped", error_message=reason)
+
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = table.to_pylist()
+        rows = rows_of(table, [field.name for field in (*self.reads, *self.uses, *self.writes)])
+        before = [dict(row) for row in rows]
         for group in self.groups([row for row in rows if row["error_stage"] is None]):
             self._attempt(group)
-        return pa.Table.from_pylist(rows, schema=LINE)
+        known = [field for field in table.schema if field.name in LINE_COLUMNS]
+        return with_columns(table, rows, before, (*self.columns(), *known), self._refuse)
+
+    def _refuse(self, row: Row, error: Exception) -> None:
+        Failure.of(error).mark(row, self.name)
 
     def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead.

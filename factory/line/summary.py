@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from factory.ledger.schemas import STAGES
+from factory.ledger.schemas import by_part
 from factory.line.failure import place_of
 
 LOG_WIDTH = 120
-_EVALUATED = ("image", "video", "refine")
-_TIMED = STAGES[:-1]
-SUMMARY_COLUMNS = [
-    "prompt_id",
-    "prompt",
-    *[f"seconds_{name}" for name in _TIMED],
-    *[f"{kind}_{part}" for kind in ("steps", "forwards") for part in _EVALUATED],
-]
 MAX_SUMMARY_ROWS = 20
+
+
+def is_summed(column: str) -> bool:
+    """Whether `summary_table` reads a column of the assets table."""
+    return column in ("prompt_id", "prompt") or column.startswith(("seconds_", "steps_", "forwards_"))
 
 
 def summary_table(rows: list[dict[str, Any]]) -> Any:
     """Seconds per stage and network evaluations of each asset, at most 20 of them, with the mean of all below.
 
     Args:
-        rows: SUMMARY_COLUMNS of the assets table, at least one row.
+        rows: of the assets table, with the columns that `is_summed` names, at least one.
     """
     from rich.table import Table
 
     table = Table(title="Seconds per stage and network evaluations per asset", title_justify="left")
     table.add_column("asset", overflow="ellipsis", no_wrap=True, max_width=36)
-    for name in (*_TIMED, "total", "steps", "forwards"):
+    stages = by_part(dict.fromkeys(name for row in rows for name in row), "seconds")
+    for name in (*stages, "total", "steps", "forwards"):
         table.add_column(name, justify="right")
-    measured = [_measured(row) for row in rows]
+    measured = [_measured(row, list(stages.values())) for row in rows]
     for row, values in list(zip(rows, measured))[:MAX_SUMMARY_ROWS]:
         table.add_row(_plain(row["prompt"] or row["prompt_id"]), *_cells(values))
     if len(rows) > MAX_SUMMARY_ROWS:
@@ -41,11 +39,11 @@ def summary_table(rows: list[dict[str, Any]]) -> Any:
     return table
 
 
-def _measured(row: dict[str, Any]) -> list[float]:
+def _measured(row: dict[str, Any], stages: list[str]) -> list[float]:
     """Seconds by stage, their sum, sampler steps, forwards."""
-    seconds = [row[f"seconds_{name}"] or 0.0 for name in _TIMED]
-    evaluations = [float(sum(row[f"{kind}_{part}"] or 0 for part in _EVALUATED)) for kind in ("steps", "forwards")]
-    return [*seconds, sum(seconds), *evaluations]
+    seconds = [row.get(name) or 0.0 for name in stages]
+    calls = [float(sum(row[name] or 0 for name in by_part(row, kind).values())) for kind in ("steps", "forwards")]
+    return [*seconds, sum(seconds), *calls]
 
 
 def _cells(values: list[float]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import cycle
 from typing import Any
 from urllib.parse import quote
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
-from factory.ledger.schemas import STAGES
+from factory.ledger.schemas import by_part
 from factory.line.failure import place_of
 from factory.storage.store import Store
 
@@ -54,7 +55,19 @@ td, th { text-align: left; padding: 8px 12px; border-top: 1px solid var(--line);
 th { color: var(--soft); font-weight: 500; }
 """
 _POLICY = "default-src 'none'; img-src 'self' file:; media-src 'self' file:; style-src 'unsafe-inline'"
-_COLOURS = ("#8b7cf6", "#3b82f6", "#14b8a6", "#f59e0b", "#ef6a6a")
+_COLOURS = (
+    "#8b7cf6",
+    "#3b82f6",
+    "#14b8a6",
+    "#f59e0b",
+    "#ef6a6a",
+    "#a3a847",
+    "#d36bc6",
+    "#7c8aa5",
+    "#4db6e2",
+    "#b8794e",
+)
+"""Of the stages, in order."""
 
 
 def write_gallery(store: Store, ledger: Ledger, config: FactoryConfig) -> None:
@@ -91,6 +104,7 @@ def _card(row: dict[str, Any]) -> str:
     links = "".join(
         f'<a href="{files[name]}">{text}</a>'
         for name, text in (("asset.ply", "Gaussians"), ("generated.mp4", "generated frames"))
+        if name != "generated.mp4" or row["generated"]
     )
     return f"""<article class="card">
 <div class="media">
@@ -109,7 +123,7 @@ def _card(row: dict[str, Any]) -> str:
 
 
 def _origin(row: dict[str, Any]) -> str:
-    return "given image" if row["from_image"] else "generated image"
+    return "given image" if row.get("from_image") else "generated image"
 
 
 def _facts(row: dict[str, Any]) -> str:
@@ -118,9 +132,10 @@ def _facts(row: dict[str, Any]) -> str:
     for name, value in scores.items():
         _, kind, what, model = name.split("_", 3)
         facts[f"CLIP {kind}, {what}"] = (f"{value:.1f}", model)
-    forwards = sum(row[f"forwards_{part}"] or 0 for part in ("image", "video", "refine"))
+    forwards = sum(row[name] or 0 for name in by_part(row, "forwards").values())
     facts["elevation"] = (f"{row['elevation'] * 180 / 3.141592653589793:.0f}°", "")
-    facts["Gaussians"] = (f"{row['num_gaussians']:,}", "")
+    if row.get("num_gaussians") is not None:
+        facts["Gaussians"] = (f"{row['num_gaussians']:,}", "")
     facts["forwards"] = (str(forwards), "network evaluations, guidance counted twice")
     return "".join(
         f'<div title="{escape(hint)}"><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>'
@@ -129,10 +144,10 @@ def _facts(row: dict[str, Any]) -> str:
 
 
 def _timing(row: dict[str, Any]) -> str:
-    seconds = {name: row[f"seconds_{name}"] or 0.0 for name in STAGES[:-1]}
+    seconds = {name: row[column] or 0.0 for name, column in by_part(row, "seconds").items()}
     total = sum(seconds.values()) or 1.0
     bars = legend = ""
-    for (name, value), colour in zip(seconds.items(), _COLOURS):
+    for (name, value), colour in zip(seconds.items(), cycle(_COLOURS)):
         bars += f'<i style="width:{100 * value / total:.2f}%;background:{colour}"></i>'
         legend += f'<span><b style="background:{colour}"></b>{name} {value:.1f} s</span>'
     legend += f"<span>total {sum(seconds.values()):.1f} s</span>"

@@ -19,7 +19,7 @@ from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
 from factory.ledger.ledger import ASSETS, COMMITS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
-from factory.ledger.schemas import ERROR, STAGES
+from factory.ledger.schemas import ERROR, by_part
 from factory.line.failure import place_of
 from factory.line.run_report import newest_report, report_section
 from factory.prompts.foreign_folder import asset_files, store_files
@@ -28,9 +28,7 @@ from factory.storage.store import Store, open_store
 VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
 _NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score")
-_SECONDS = [f"seconds_{stage}" for stage in STAGES[:-1]]
-_STEPS, _FORWARDS = ([f"{kind}_{part}" for part in ("image", "video", "refine")] for kind in ("steps", "forwards"))
-_ASSET = ["prompt_id", "prompt", "ply.path", *_NUMBERS, *_SECONDS, *_STEPS, *_FORWARDS]
+_TEXTS = ("prompt_id", "prompt", "ply.path")
 _LETTER = ["prompt_id", "prompt", *(name for name, _ in ERROR)]
 
 
@@ -45,15 +43,17 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
         ValueError: when it holds neither assets nor dead letters, and no evaluation.
     """
     store = open_store(root)
-    assets, dead = _rows(store, ASSETS, _ASSET), _rows(store, DEAD, _LETTER)
+    assets, dead = _rows(store, ASSETS, (*_TEXTS, *_NUMBERS)), _rows(store, DEAD, _LETTER)
     if not len(assets) and not len(dead):
         return _judged_folder(store, root, page)
     settings, ids = settings_of(store), _texts(assets, "prompt_id")
-    seconds, calls = ({name: _column(assets, name) for name in names} for names in (_SECONDS, [*_STEPS, *_FORWARDS]))
+    columns = {kind: by_part(assets.column_names, kind) for kind in ("seconds", "steps", "forwards")}
+    seconds = {stage: _column(assets, name) for stage, name in columns["seconds"].items()}
+    calls = {name: _column(assets, name) for kind in ("steps", "forwards") for name in columns[kind].values()}
     evaluations, scores = _evaluations(store, ids)
     numbers = {name: _column(assets, name) for name in _NUMBERS} | {
         "seconds": _sum(seconds.values(), len(ids)),
-        "forwards": _sum([calls[name] for name in _FORWARDS], len(ids)),
+        "forwards": _sum([calls[name] for name in columns["forwards"].values()], len(ids)),
     }
     numbers["yield_score"] = _first_known([numbers["yield_score"], *_of_gate(scores)])
     return ScoredRun(
@@ -65,7 +65,7 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
         scores={name: _column(assets, name) for name in assets.column_names if is_measure(name)} | scores,
         numbers=numbers,
         calls=calls,
-        stage_seconds={stage: seconds[f"seconds_{stage}"] for stage in STAGES[:-1]},
+        stage_seconds=seconds,
         dead=_letters(dead),
         evaluations=evaluations,
         viewers=_viewers(store),
@@ -144,7 +144,8 @@ def _tables(store: Store, folder: str, columns: Sequence[str]) -> Iterator[pa.Ta
         names = file.schema_arrow.names
         if ("error_stage" in names) == (folder == DEAD):
             wanted = [name for name in columns if name.split(".")[0] in names]
-            yield file.read(columns=[*wanted, *filter(is_measure, names)]).flatten()
+            counted = [name for name in names if name.startswith(("seconds_", "steps_", "forwards_"))]
+            yield file.read(columns=[*wanted, *counted, *filter(is_measure, names)]).flatten()
 
 
 def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], dict[str, NDArray[np.float64]]]:
@@ -214,5 +215,5 @@ def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
 
 def _sum(columns: Iterable[NDArray[np.float64]], count: int) -> NDArray[np.float64]:
     """The sum by row of what is known; nan where nothing is."""
-    stacked = np.stack(list(columns)) if count else np.zeros((1, 0))
+    stacked = np.stack([np.full(count, np.nan), *columns])
     return np.where(np.isnan(stacked).all(0), np.nan, np.nansum(stacked, 0))

@@ -1,4 +1,4 @@
-"""A finished row to files and a table row: re-renders, videos, pictures, cameras."""
+"""Write the files of a finished row: `write_asset`; turntable, pictures, cameras, Gaussians, mesh."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,35 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.config.settings import FactoryConfig, fingerprint
-from factory.ledger.keys import digest
-from factory.ledger.ledger import file_entry
-from factory.ledger.schemas import STAGES, assets_schema, unpack
-from factory.line.cost import row_cost
+from factory.ledger.schemas import unpack
+from factory.stages.asset_table import MadeWith, asset_row, identity_of
+from factory.stages.renders import render_turn, side_of_renders, view_step
 from factory.storage.store import Store
 
 Row = dict[str, Any]
-
-
-def render_turn(ply: bytes, elevation: float, size: int, config: FactoryConfig) -> NDArray[np.uint8]:
-    """Re-render the asset for one turn of the camera: uint8 [T,S,S,4] over white, A is coverage.
-
-    Args:
-        ply: the Gaussians.
-        elevation: radians.
-        size: side of the frames in pixels.
-        config: `files.turntable_frames` is T.
-    """
-    import torch
-
-    from recon.cameras import turntable
-    from recon.gaussians import render
-
-    orbit = dataclasses.replace(config.orbit, num_views=config.files.turntable_frames)
-    with torch.no_grad():
-        rgb, alpha = render(gaussians_of(ply), turntable(elevation, size, orbit))
-    pixels = torch.cat([rgb, alpha], -1).clamp(0, 1)
-    return (pixels * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def ply_bytes(gaussians: Any) -> bytes:
@@ -55,29 +31,31 @@ def ply_bytes(gaussians: Any) -> bytes:
         return path.read_bytes()
 
 
-def gaussians_of(ply: bytes, name: str = "asset.ply") -> Any:
+def gaussians_of(ply: bytes | memoryview, name: str = "asset.ply") -> Any:
     """The Gaussians of a 3DGS PLY; `name` is what errors call it."""
     from recon.ply import parse_ply
 
-    return parse_ply(ply, name)
+    return parse_ply(bytes(ply), name)
 
 
-def asset_files(row: Row, config: FactoryConfig) -> dict[str, bytes]:
-    """Every file of the asset by name: PLY, videos, image, and the views with their `transforms.json`."""
+def asset_files(row: Row, config: Any, device: str = "cpu") -> dict[str, bytes]:
+    """Every file of the asset by name: PLY, turntable, image, the views with their `transforms.json`, and the generated
+    frames and the mesh where the row has them; `config`: the settings `orbit` and `files`."""
     from recon.video_io import encode_mp4
 
-    renders, frames = unpack(row["renders"]), unpack(row["frames"])
-    views = renders[:: len(renders) // math.gcd(len(renders), config.orbit.num_views)]
-    seconds = len(renders) / config.files.turntable_fps
+    renders = render_turn(row["gaussians"], row["elevation"], side_of_renders(row), config, device)
+    views = renders[:: view_step(config)]
     files = {
-        "asset.ply": row["gaussians"],
+        "asset.ply": bytes(row["gaussians"]),
         "turntable.mp4": encode_mp4(_even(renders[..., :3]), config.files.turntable_fps),
-        "generated.mp4": encode_mp4(_even(frames[..., :3]), max(1, round(len(frames) / seconds))),
         "image.png": png(unpack(row["image"])),
         "transforms.json": transforms_json(row["elevation"], views.shape[1], len(views), config),
     }
-    if row["mesh"] is not None:
-        files["mesh.glb"] = row["mesh"]
+    if row.get("frames") is not None:
+        frames, seconds = unpack(row["frames"]), len(renders) / config.files.turntable_fps
+        files["generated.mp4"] = encode_mp4(_even(frames[..., :3]), max(1, round(len(frames) / seconds)))
+    if row.get("mesh") is not None:
+        files["mesh.glb"] = bytes(row["mesh"])
     return files | {f"views/{k:02d}.png": png(view) for k, view in enumerate(views)}
 
 
@@ -99,7 +77,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def transforms_json(elevation: float, size: int, num_views: int, config: FactoryConfig) -> bytes:
+def transforms_json(elevation: float, size: int, num_views: int, config: Any) -> bytes:
     """The cameras of `views/*.png` in nerfstudio's form: camera to world, x right, y up, z backward, world +y up."""
     import torch
 
@@ -125,39 +103,18 @@ def transforms_json(elevation: float, size: int, num_views: int, config: Factory
     return json.dumps(document, indent=1).encode()
 
 
-def write_asset(store: Store, row: Row, config: FactoryConfig) -> tuple[Row, Any]:
-    """Write the asset's files under a key of their own digest; return its table row and schema."""
-    files = asset_files(row, config)
-    settings = fingerprint(config)
-    source = hashlib.sha256(row["source_image"] or b"").hexdigest()
-    revisions = [str(row[f"{model}_revision"]) for model in ("image", "video")]
-    identity = digest(row["prompt_id"], row["prompt"], source, str(row["seed"]), settings, *revisions)
-    content = hashlib.sha256(identity.encode())
+def write_asset(store: Store, row: Row, config: Any, made_with: MadeWith, device: str = "cpu") -> tuple[Row, Any]:
+    """Write the asset's files under a key of their own digest; return its table row and schema.
+
+    Args:
+        config: the settings `orbit`, `files` and `cost`.
+        device: where the turntable is rendered.
+    """
+    files = asset_files(row, config, device)
+    content = hashlib.sha256(identity_of(row, made_with).encode())
     for name, data in sorted(files.items()):
         content.update(name.encode() + hashlib.sha256(data).digest())
     folder = f"files/{row['prompt_id']}-{content.hexdigest()[:10]}"
     for name, data in files.items():
         store.put(f"{folder}/{name}", data)
-    scores = dict(row["scores"] or [])
-    schema = assets_schema(sorted(scores))
-    pools = {stage: getattr(config.line, stage) for stage in STAGES[:-1]}
-    named = {
-        "ply": "asset.ply",
-        "turntable": "turntable.mp4",
-        "generated": "generated.mp4",
-        "transforms": "transforms.json",
-        "mesh": "mesh.glb",
-    }
-    finished = (
-        {name: row.get(name) for name in schema.names} | scores | row_cost(row, pools, config.cost) | {"mesh": None}
-    )
-    finished |= {column: file_entry(f"{folder}/{name}", files[name]) for column, name in named.items() if name in files}
-    finished |= {
-        "image": {"bytes": files["image.png"], "path": f"{folder}/image.png"},
-        "num_views": config.orbit.num_views,
-        "fov_degrees": config.orbit.fov_degrees,
-        "distance": config.orbit.distance,
-        "fingerprint": identity,
-        "config_fingerprint": settings,
-    }
-    return finished, schema
+    return asset_row(row, files, folder, config, made_with)

@@ -1,4 +1,4 @@
-"""The end of the line: files, then the one record of each row, as an asset or as a dead letter."""
+"""End the line: `Commit` writes files, then the one record of each row, as an asset or as a dead letter."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.config.settings import FactoryConfig, fingerprint
 from factory.ledger.ledger import commit_block
 from factory.ledger.schemas import DEAD_LETTERS, OUTCOME
 from factory.line.failure import Failure
-from factory.line.stage import Row, Stage, dead_letter
+from factory.line.rows import Row, rows_of
+from factory.line.stage import Stage, dead_letter
+from factory.stages.asset_table import MadeWith
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MESH, SCORES, SOURCE_IMAGE
 
 
 class Commit(Stage):
@@ -20,18 +22,28 @@ class Commit(Stage):
     Args:
         out: the output folder, local or s3://.
         run_id: which run this is.
+        made_with: what the assets of the run have in common.
     """
 
-    name = "commit"
+    name, sections = "commit", ("orbit", "files", "cost", "storage")
+    reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, MESH, SCORES)
 
-    def __init__(self, config: FactoryConfig, out: str, run_id: str, threads: int = 1, board: Any = None) -> None:
+    def __init__(
+        self, config: Any, out: str, run_id: str, made_with: MadeWith | None = None, threads: int = 1, board: Any = None
+    ) -> None:
         from factory.storage.store import open_store
 
         self.store, self.run_id = open_store(out, config.storage), run_id
+        self.made_with = made_with or MadeWith()
         super().__init__(config, threads, board)
 
+    @classmethod
+    def columns(cls) -> tuple[pa.Field, ...]:
+        """None: its rows are written when it ends."""
+        return ()
+
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = table.to_pylist()
+        rows = rows_of(table, [field.name for field in (*self.reads, *self.uses)])
         blocks: dict[pa.Schema, list[Row]] = {}
         self._tell("end", [row for row in rows if row["error_stage"] is not None], 0.0)
         for group in self.groups([row for row in rows if row["error_stage"] is None]):
@@ -40,7 +52,7 @@ class Commit(Stage):
                 self._write(row, blocks)
         dead = [row for row in rows if row["error_stage"] is not None]
         if dead:
-            made_with = fingerprint(self.config)
+            made_with = self.made_with.fingerprint
             blocks[DEAD_LETTERS] = [dead_letter(row | {"run_id": self.run_id}, made_with) for row in dead]
         for schema, outcomes in blocks.items():
             commit_block(self.store, outcomes, schema)
@@ -51,7 +63,7 @@ class Commit(Stage):
         """Write the files of a finished row; returns its table row and schema."""
         from factory.stages.asset_files import write_asset
 
-        return write_asset(self.store, row, self.config)
+        return write_asset(self.store, row, self.config, self.made_with, self.device())
 
     def _write(self, row: Row, blocks: dict[pa.Schema, list[Row]]) -> None:
         try:

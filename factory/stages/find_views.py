@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.ledger.schemas import pack, unpack
+from factory.line.network import Network
 from factory.line.stage import Row, Stage
+from factory.stages import networks
+from factory.stages.columns import ELEVATION, FRAMES, MASKS, side_of
 from factory.stages.masker import Masker
 
 if TYPE_CHECKING:
-    from factory.config.settings import ViewsConfig
+    from factory.config.settings import FactoryConfig, ViewsConfig
     from recon.config import OrbitConfig
 
 
@@ -45,7 +48,16 @@ class ViewFinder:
 class FindViews(Stage):
     """Masks and elevation of the generated frames."""
 
-    name = "views"
+    name, sections = "views", ("views", "orbit")
+    reads, writes = (FRAMES,), (MASKS, ELEVATION)
+
+    @classmethod
+    def added_bytes(cls, config: FactoryConfig) -> int:
+        return side_of(config) ** 2 * config.orbit.num_views
+
+    @classmethod
+    def networks(cls, config: FactoryConfig) -> list[Network]:
+        return [networks.masks(config.views.masks), *networks.elevation(config.views)]
 
     def load(self) -> None:
         self.finder = ViewFinder(self.config.views, self.config.orbit)

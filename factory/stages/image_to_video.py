@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from factory.ledger.schemas import pack, unpack
+from factory.line.network import Network
 from factory.line.stage import Row, Stage
+from factory.stages import networks
+from factory.stages.columns import FRAMES, IMAGE, side_of
+
+if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
 
 
 class ImageToVideo(Stage):
     """Reference image and prompt to the frames of a turntable."""
 
-    name = "video"
+    name, sections, calls = "video", ("video",), "video"
+    reads = (IMAGE,)
+    writes = (FRAMES, pa.field("video_revision", pa.string()), pa.field("video_license", pa.string()))
+
+    @classmethod
+    def added_bytes(cls, config: FactoryConfig) -> int:
+        return 4 * side_of(config) ** 2 * config.orbit.num_views
+
+    @classmethod
+    def networks(cls, config: FactoryConfig) -> list[Network]:
+        return [networks.generator("video", config.video)]
+
+    @classmethod
+    def devices(cls, config: FactoryConfig) -> list[str]:
+        return [config.video.device]
 
     def load(self) -> None:
         from model.video import load_video_model

@@ -1,81 +1,123 @@
-"""Check that the GPU and weights of a run are there, and name their revisions: `preflight`, `find_weights`."""
+"""Check that the devices and weights of a run are there, and name their revisions: `preflight`, `find_weights`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.run_identity import Weights
 from factory.line.device import device_for
+from factory.line.network import Network
+from factory.line.settings import Pool
+from factory.line.stage import Stage
+from factory.stages.chain import pools_of, stages_of
 
 
 def preflight(config: FactoryConfig) -> None:
     """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
 
-    Raises:
-        RuntimeError: in one sentence that says what is missing and how to get it. On a cluster the actors find out.
-        ValueError: the same of the fit's GPU, and of models on CUDA in a stage whose pool reserves no GPU.
-    """
-    pools = config.line
-    device_for(config.image.device, pools.image, "image")
-    device_for(config.video.device, pools.video, "video")
-    device_for(config.fit.device, pools.reconstruct, "reconstruct")
-    if config.refines():
-        device_for(config.video.device, pools.reconstruct, "reconstruct")
-    if config.line.address != "local":
-        return
-    from model import weights
-    from recon.device import device_of
+    On a cluster only the chain and its pools are checked: what the nodes lack, `find_weights` finds out.
 
-    device_of(config.fit.device)
-    for settings, folder in ((config.image, "image"), (config.video, "video")):
-        weights.device_of(settings.device)
-        place = weights.locate(settings.model, folder, settings.revision)
-        if not any(place.rglob("*.safetensors")):
-            raise RuntimeError(
-                f"{place} holds no *.safetensors: the {folder} model {settings.model!r} is not there yet"
-            )
+    Raises:
+        RuntimeError: in one sentence that says what is missing and how to get it.
+        ValueError: the same, of a chain whose stages do not fit together, and of models on CUDA in a stage whose pool
+            reserves no GPU.
+    """
+    stages, pools = stages_of(config.chain), pools_of(config)
+    for stage in stages:
+        for device in stage.devices(config):
+            device_for(device, pools[stage.name], stage.name)
+    if config.line.address == "local":
+        for stage in stages:
+            _check(stage, config, pools[stage.name])
 
 
 def find_weights(config: FactoryConfig) -> Weights:
-    """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of the image stage has them.
+    """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of each stage has them.
 
     Raises:
         RuntimeError: if something is missing.
     """
     preflight(config)
+    stages = stages_of(config.chain)
     if config.line.address == "local":
         return weights_of(config)
-    import ray
-
     from factory.line.ray_session import start_ray
 
     start_ray(config.line.address)
-    pool = config.line.image
-    return ray.get(ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus)(weights_of).remote(config))
+    return _on_nodes(stages, config, pools_of(config))
 
 
 def weights_of(config: FactoryConfig) -> Weights:
-    """The revisions of every network that the settings use, as this machine has them.
+    """The revisions of every network that the chain loads, as this machine has them.
 
     Raises:
         ValueError: for a model that is none.
         RuntimeError: if weights cannot be had.
     """
-    import eval
-    import recon
-    from model.weights import SIBLINGS, class_name, locate, revision_of
+    return _revisions(list(_networks(stages_of(config.chain), config).values()))
 
-    found = {}
-    for name, settings in (("image", config.image), ("video", config.video)):
-        folder = locate(settings.model, name, settings.revision)
-        found[name] = revision_of(folder)
-        if class_name(folder).startswith("Pocket"):
-            shared = settings.model == "pocket"
-            found |= {f"{'' if shared else f'{name} '}{part}": revision_of(folder.parent / part) for part in SIBLINGS}
-    if config.views.elevation is None and config.views.estimator != "pocket":
-        found["estimator"] = revision_of(Path(config.views.estimator))
-    found["recon"] = revision_of(Path(recon.__path__[0], "weights"))
-    judge = Path(eval.__path__[0], "weights") if config.clip.model == "pocket" else Path(config.clip.model)
-    found["judge"] = revision_of(judge) if judge.is_dir() else f"{config.clip.model} {config.clip.pretrained}"
+
+def _networks(stages: Sequence[type[Stage]], config: FactoryConfig) -> dict[str, Network]:
+    """By name, each once."""
+    found: dict[str, Network] = {}
+    for stage in stages:
+        for network in stage.networks(config):
+            found.setdefault(network.name, network)
+    return found
+
+
+def _on_nodes(stages: Sequence[type[Stage]], config: FactoryConfig, pools: Mapping[str, Pool]) -> Weights:
+    """Each stage checked on a node that may have its actors; a network is looked at where it is first loaded."""
+    import ray
+
+    asked, seen = [], set()
+    for stage in stages:
+        fresh = [network for network in stage.networks(config) if network.name not in seen]
+        seen |= {network.name for network in fresh}
+        pool = pools[stage.name]
+        labels = dict(label.split("=", 1) for label in pool.labels)
+        options: dict[str, Any] = {"label_selector": labels} if labels else {}
+        task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, **options)(_checked)
+        asked.append(task.remote(stage, config, pool, fresh))
+    return {name: revision for found in ray.get(asked) for name, revision in found.items()}
+
+
+def _checked(stage: type[Stage], config: FactoryConfig, pool: Pool, networks: Sequence[Network]) -> Weights:
+    _check(stage, config, pool)
+    return _revisions(networks)
+
+
+def _check(stage: type[Stage], config: FactoryConfig, pool: Pool) -> None:
+    """Raises where a stage's devices or weights are missing on this machine."""
+    if "cuda" in (device_for(device, pool, stage.name) for device in stage.devices(config)):
+        from model.weights import device_of
+
+        device_of("cuda")
+    for network in stage.networks(config):
+        place = network.locate()
+        if place is not None and place.is_dir() and not any(place.rglob("*.safetensors")):
+            raise RuntimeError(
+                f"{place} holds no *.safetensors: the {network.name} model {network.address!r} is not there yet"
+            )
+
+
+def _revisions(networks: Sequence[Network]) -> Weights:
+    """The revision of each network, and of what lies beside one of our own generators."""
+    from model.digests import file_digest, revision_of
+    from model.weights import SIBLINGS, class_name
+
+    found: Weights = {}
+    for network in networks:
+        place = network.locate()
+        if place is None:
+            found[network.name] = " ".join(part for part in (network.address, network.revision) if part)
+        elif place.is_file():
+            found[network.name] = f"sha256:{file_digest(place)}"
+        else:
+            found[network.name] = revision_of(place)
+            if class_name(place).startswith("Pocket"):
+                mark = "" if network.address == "pocket" else f"{network.name} "
+                found |= {f"{mark}{part}": revision_of(place.parent / part) for part in SIBLINGS}
     return found

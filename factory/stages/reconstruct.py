@@ -3,25 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from factory.ledger.schemas import pack, unpack
+from factory.line.cpus import available_cpus
+from factory.line.network import Network
+from factory.line.settings import Pool
 from factory.line.stage import Row, Stage
+from factory.stages import networks
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MASKS, MESH, NUM_GAUSSIANS
 from factory.stages.masker import Masker
+
+if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
+
+FACE_BYTES = 32
+_LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
 
 
 class Reconstruct(Stage):
     """Frames to Gaussians, with every round of re-denoising inside this one actor."""
 
-    name = "reconstruct"
+    name, calls, grows = "reconstruct", "refine", True
+    sections = ("video", "views", "orbit", "fit", "refine", "yields", "mesh")
+    reads = (IMAGE, FRAMES, MASKS, ELEVATION)
+    writes = (
+        GAUSSIANS,
+        MESH,
+        *(FRAMES, MASKS, ELEVATION),  # of another turntable where the first is unusable; the elevation as corrected
+        NUM_GAUSSIANS,
+        pa.field("device", pa.string()),
+        pa.field("yield_score", pa.float64()),  # probability that no asset comes of the turntable, where it was judged
+        pa.field("yield_reasons", pa.list_(pa.string())),
+        pa.field("losses", pa.list_(_LOSS)),  # at the end of each part of the fit
+        *(pa.field(f"{kind}_video", pa.int32()) for kind in ("steps", "forwards")),  # of other turntables too
+    )
+    pool = Pool(actors=available_cpus())
+
+    @classmethod
+    def added_bytes(cls, config: FactoryConfig) -> int:
+        """With as many Gaussians as there may be."""
+        floats = 14 + 3 * (config.fit.sh_degree + 1) ** 2
+        mesh = FACE_BYTES * config.mesh.faces * config.mesh.enabled
+        return 4 * floats * config.fit.densify.max_gaussians + mesh
+
+    @classmethod
+    def networks(cls, config: FactoryConfig) -> list[Network]:
+        found = networks.perceptual(config.fit.loss)
+        if wants_video_model(config):
+            found += [networks.generator("video", config.video), networks.masks(config.views.masks)]
+        if config.yields.enabled:
+            found += [networks.yield_gate(), networks.masks(config.views.masks), *networks.elevation(config.views)]
+        return found
+
+    @classmethod
+    def devices(cls, config: FactoryConfig) -> list[str]:
+        return [config.fit.device, *([config.video.device] if wants_video_model(config) else [])]
 
     def load(self) -> None:
         from model.video import load_video_model
 
         self.refiner = None
-        if self.config.refines():
+        if wants_video_model(self.config):
             video = replace(self.config.video, device=self.device(self.config.video.device))
             self.refiner = CountingRefiner(load_video_model(video))
         self.masker = Masker(self.config.views.masks)
@@ -37,7 +83,7 @@ class Reconstruct(Stage):
         candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
         for attempt in range(1, self.config.yields.retries + 2):
             score, reasons = self._judge(candidate)
-            if row["yield_score"] is None or score < row["yield_score"]:
+            if row.get("yield_score") is None or score < row["yield_score"]:
                 row.update(candidate, yield_score=score, yield_reasons=reasons)
             if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
                 return
@@ -46,7 +92,7 @@ class Reconstruct(Stage):
             seed = row["seed"] + 7919 * attempt
             frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
             for kind, count in model.num_evaluations.items():
-                row[f"{kind}_video"] = (row[f"{kind}_video"] or 0) + count
+                row[f"{kind}_video"] = (row.get(f"{kind}_video") or 0) + count
             masks, elevation = self.finder.find(frames)
             candidate = {"frames": pack(frames), "masks": pack(masks), "elevation": elevation}
 
@@ -91,6 +137,11 @@ class Reconstruct(Stage):
             ]
             row["device"] = str(gaussians.means.device)
             row.update(self.refiner.counts if self.refiner else {"steps_refine": 0, "forwards_refine": 0})
+
+
+def wants_video_model(config: Any) -> bool:
+    """Whether the settings `refine`, `fit` and `yields` have frames generated during the reconstruction."""
+    return bool(config.refine.within(config.fit.iterations) or config.yields.retries)
 
 
 class CountingRefiner:

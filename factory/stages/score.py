@@ -1,17 +1,30 @@
-"""Gaussians to a re-rendered turntable and CLIP scores."""
+"""Score an asset by CLIP: `Score`, Gaussians to re-rendered views, views and frames to cosines."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from factory.ledger.schemas import pack, unpack
+from factory.ledger.schemas import unpack
+from factory.line.network import Network
 from factory.line.stage import Row, Stage
+from factory.stages import networks
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, SCORES
+
+if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
 
 
 class Score(Stage):
-    """Gaussians to a re-rendered turntable and CLIP scores of the frames and of the re-renders."""
+    """CLIP scores of the views that are written, and of the frames where any were generated."""
 
-    name = "score"
+    name, sections = "score", ("orbit", "files", "clip")
+    reads, uses, writes = (IMAGE, GAUSSIANS, ELEVATION), (FRAMES,), (SCORES,)
+
+    @classmethod
+    def networks(cls, config: FactoryConfig) -> list[Network]:
+        return [networks.judge(config.clip)]
 
     def load(self) -> None:
         from eval.clip import Scorer
@@ -19,22 +32,22 @@ class Score(Stage):
         self.scorer = Scorer.load(self.config.clip, self.device())
 
     def process(self, rows: list[Row]) -> None:
-        from factory.stages.asset_files import render_turn
+        from factory.stages.renders import render_views, side_of_renders
 
         for row in rows:
-            renders = render_turn(row["gaussians"], row["elevation"], unpack(row["frames"]).shape[1], self.config)
-            row["renders"] = pack(renders)
-            row["scores"] = list(self._scores(row, renders).items())
+            image, frames = unpack(row["image"]), row.get("frames")
+            views = render_views(row["gaussians"], row["elevation"], side_of_renders(row), self.config, self.device())
+            sets = {"frames": unpack(frames)[..., :3]} if frames is not None else {}
+            row["scores"] = list(
+                self._scores(row["prompt"], image[..., :3], sets | {"renders": views[..., :3]}).items()
+            )
 
-    def _scores(self, row: Row, renders: np.ndarray) -> dict[str, float]:
+    def _scores(self, prompt: str, image: np.ndarray, sets: dict[str, np.ndarray]) -> dict[str, float]:
         """100 times the mean cosine, by column name: what was judged, against what, by which CLIP."""
-        image = unpack(row["image"])[..., :3]
-        views = renders[:: max(1, len(renders) // self.config.orbit.num_views), ..., :3]
-        sets = {"frames": unpack(row["frames"])[..., :3], "renders": views}
         scores = {}
         for what, pictures in sets.items():
             pictures = list(pictures)
-            text = self.scorer.text_similarity(pictures, [row["prompt"]] * len(pictures)) if row["prompt"] else np.nan
+            text = self.scorer.text_similarity(pictures, [prompt] * len(pictures)) if prompt else np.nan
             scores[f"clip_text_{what}_{self.scorer.name}"] = float(np.mean(text))
             scores[f"clip_image_{what}_{self.scorer.name}"] = float(
                 np.mean(self.scorer.image_similarity(pictures, image))

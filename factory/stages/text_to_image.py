@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from factory.ledger.schemas import pack
+from factory.line.network import Network
 from factory.line.stage import Row, Stage
 from factory.prompts.pictures import cut_out, frame_object, read_picture
+from factory.stages import networks
+from factory.stages.columns import IMAGE, SOURCE_IMAGE, side_of
 from factory.stages.masker import Masker
+
+if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
 
 
 class TextToImage(Stage):
     """Prompt to reference image; a row that brings its own image has it read and cut out instead."""
 
-    name = "image"
+    name, sections, calls = "image", ("image", "views"), "image"
+    uses = (SOURCE_IMAGE,)
+    writes = (
+        IMAGE,
+        pa.field("from_image", pa.bool_()),  # the row brought its own
+        pa.field("image_revision", pa.string()),
+        pa.field("image_license", pa.string()),
+    )
+
+    @classmethod
+    def added_bytes(cls, config: FactoryConfig) -> int:
+        return 4 * side_of(config) ** 2
+
+    @classmethod
+    def networks(cls, config: FactoryConfig) -> list[Network]:
+        return [networks.generator("image", config.image), networks.masks(config.views.masks)]
+
+    @classmethod
+    def devices(cls, config: FactoryConfig) -> list[str]:
+        return [config.image.device]
 
     def load(self) -> None:
         from model.image import load_image_model
@@ -28,7 +55,7 @@ class TextToImage(Stage):
         for row in rows:
             row["from_image"] = row["source_image"] is not None
             if row["from_image"]:
-                row["image"] = pack(self._given(row["source_image"]))
+                row["image"] = pack(self._given(bytes(row["source_image"])))
         wanted = [row for row in rows if not row["from_image"]]
         if not wanted:
             return

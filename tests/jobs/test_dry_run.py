@@ -12,7 +12,7 @@ from jobs import generate
 
 pytestmark = pytest.mark.timeout(600)
 CHEAP = ["--image.steps", "1", "--video.steps", "1", "--fit.iterations", "10", "--fit.num-points", "500"]
-CHEAP += ["--refine.rounds-at", "--line.reconstruct.actors", "1", "--views.elevation", "0.3"]
+CHEAP += ["--refine.rounds-at", "--line.pools", "reconstruct=1", "--views.elevation", "0.3"]
 CHEAP += ["--files.turntable-frames", "16"]
 
 

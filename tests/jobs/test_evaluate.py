@@ -22,7 +22,8 @@ from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_cl
 from factory.evaluation.viewable_asset import Solid, Turn, read_shape
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import Ledger, commit, file_entry
-from factory.ledger.schemas import assets_schema
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import open_store
 from jobs import evaluate
 from recon.cameras import OrbitConfig, turntable
@@ -67,7 +68,7 @@ def files(folder: Path, name: str, seed: int) -> None:
 
 def make_run(folder: Path, seed: int) -> Path:
     """An output of `im3d generate` with three assets, as its ledger commits them."""
-    store, schema = open_store(str(folder)), assets_schema([])
+    store, schema = open_store(str(folder)), assets_schema(written_columns())
     for number, (name, prompt) in enumerate(PROMPTS.items()):
         files(folder / "files", name, 10 * seed + number)
         row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": prompt, "elevation": 0.2}

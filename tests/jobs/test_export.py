@@ -19,10 +19,11 @@ from PIL import Image
 
 from factory.ledger.finished_assets import assets_of_files, assets_of_run
 from factory.ledger.ledger import DEAD, Ledger, commit, file_entry
-from factory.ledger.schemas import assets_schema
 from factory.outputs.export import Export, ExportWork, results_of
 from factory.outputs.export_settings import ExportConfig
 from factory.outputs.training_formats import DEPTH_UNIT
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import open_store
 from jobs import export
 from recon.config import MeshConfig
@@ -57,7 +58,7 @@ def ball(colour: tuple[float, float, float]) -> Gaussians:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with two good assets, one whose file was changed afterwards and one whose file is gone."""
     folder = tmp_path_factory.mktemp("run")
-    store, schema = open_store(str(folder)), assets_schema([])
+    store, schema = open_store(str(folder)), assets_schema(written_columns())
     for name, colour in (("a.red", (1, 0, 0)), ("blue", (0, 0, 1)), ("changed", (0, 1, 0)), ("gone", (0, 1, 0))):
         (folder / "files").mkdir(exist_ok=True)
         write_ply(folder / f"files/{name}.ply", ball(colour))

@@ -16,14 +16,16 @@ from factory.config.settings import FactoryConfig, YieldConfig
 from factory.config.yaml import to_yaml
 from factory.evaluation.line import SCORE_DEAD_LETTERS
 from factory.ledger.ledger import Ledger, commit
-from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.ledger.schemas import DEAD_LETTERS
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import LocalStore
 from jobs import report
 from recon.video_io import encode_mp4
 
 HOSTILE = '<img src=x onerror="document.title=1"> </script> a cup'
 TEXT, IMAGE = "clip_text_renders_small", "clip_image_renders_small"
-SCHEMA = assets_schema([IMAGE, TEXT])
+SCHEMA = assets_schema(written_columns(), [IMAGE, TEXT])
 WAIT = 60_000
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 START_ATTEMPTS, START_SECONDS, JOB_SECONDS, COUNT = 3, 180, 800, 120
 CHEAP = "--image.steps 1 --video.steps 1 --fit.iterations 10 --fit.num-points 500 --refine.rounds-at "
-CHEAP += "--views.elevation 0.3 --files.turntable-frames 16 --line.reconstruct.actors 1"
+CHEAP += "--views.elevation 0.3 --files.turntable-frames 16 --line.pools reconstruct=1"
 TOKEN = secrets.token_hex(32)
 ENVIRONMENT = os.environ | {
     "RAY_AUTH_MODE": "token",

@@ -44,9 +44,10 @@ def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
 
 def test_reader_notices_half_an_asset_and_one_that_vanishes(tmp_path: Path) -> None:
     from factory.ledger.ledger import commit
-    from factory.ledger.schemas import assets_schema
+    from factory.stages.asset_table import assets_schema
+    from factory.stages.chain import written_columns
 
-    store, schema = open_store(str(tmp_path)), assets_schema([])
+    store, schema = open_store(str(tmp_path)), assets_schema(written_columns())
     commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x", "seed": 1}, schema)
     store.put("files/a/first", picture(1))
     store.put("files/a/second", picture(2))

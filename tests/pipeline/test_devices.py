@@ -6,19 +6,21 @@ import os
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import ray
 from ray import cloudpickle
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, Ledger
-from factory.ledger.schemas import assets_schema
 from factory.line.run import run_line
 from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.stages.commit import Commit
 from factory.storage.store import open_store
 
@@ -28,12 +30,12 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Look(Stage):
     """Notes what its process sees."""
 
-    name = "image"
+    name, writes = "image", (pa.field("device", pa.string()),)
 
     def process(self, rows: list[Row]) -> None:
         for row in rows:
             seen = os.environ.get("CUDA_VISIBLE_DEVICES", "everything")
-            row["device"] = f"{row['device'] or ''}{self.name}: {seen!r} {self.device()}; "
+            row["device"] = f"{row.get('device') or ''}{self.name}: {seen!r} {self.device()}; "
 
 
 class LookAgain(Look):
@@ -42,7 +44,7 @@ class LookAgain(Look):
 
 class Keep(Commit):
     def write(self, row: Row):
-        schema = assets_schema([])
+        schema = assets_schema(written_columns())
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 

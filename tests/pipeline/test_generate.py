@@ -26,8 +26,8 @@ from recon.video_io import decode_mp4
 pytestmark = pytest.mark.timeout(600)
 CHEAP = ["--image.steps", "2", "--video.steps", "2", "--video.refine-steps", "1", "--fit.iterations", "30"]
 CHEAP += [
-    "--line.reconstruct.actors",
-    "1",
+    "--line.pools",
+    "reconstruct=1",
     "--refine.rounds-at",
     "20",
     "--views.elevation",

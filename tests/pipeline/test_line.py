@@ -19,7 +19,7 @@ from ray import cloudpickle
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
-from factory.ledger.schemas import DEAD_LETTERS, assets_schema, pack, unpack
+from factory.ledger.schemas import DEAD_LETTERS, pack, unpack
 from factory.line.health import MAX_DEATHS
 from factory.line.one_stage_line import Finish, line_config
 from factory.line.run import TooManyFailures, build, run_line
@@ -28,6 +28,9 @@ from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
+from factory.stages.columns import IMAGE
 from factory.stages.commit import Commit
 from factory.storage.store import open_store
 
@@ -38,7 +41,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 class Paint(Stage):
     """An image whose grey value is the prompt's length; some prompts misbehave."""
 
-    name = "image"
+    name, writes = "image", (IMAGE, pa.field("device", pa.string()))
 
     def process(self, rows: list[Row]) -> None:
         if any(row["prompt"].startswith("raise") for row in rows):
@@ -62,7 +65,7 @@ class Keep(Commit):
     def write(self, row: Row):
         key = f"files/{row['prompt_id']}/image.npy"
         self.store.put(key, row["image"])
-        schema = assets_schema([])
+        schema = assets_schema(written_columns())
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 

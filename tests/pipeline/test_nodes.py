@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -20,7 +21,7 @@ from ray.cluster_utils import Cluster
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
-from factory.ledger.schemas import assets_schema, pack
+from factory.ledger.schemas import pack
 from factory.line.events import EventLog
 from factory.line.progress import Display
 from factory.line.run import run_line
@@ -29,6 +30,9 @@ from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
+from factory.stages.columns import IMAGE
 from factory.stages.commit import Commit
 from factory.storage.store import open_store
 
@@ -40,7 +44,7 @@ COUNT = 30
 class Think(Stage):
     """Takes its time, and says on which node."""
 
-    name = "image"
+    name, writes = "image", (IMAGE, pa.field("device", pa.string()))
 
     def process(self, rows: list[Row]) -> None:
         for row in rows:
@@ -61,7 +65,7 @@ class Keep(Commit):
     """Commits a row without files, with the node of the stage before in `device` and its own in `host`."""
 
     def write(self, row: Row):
-        schema = assets_schema([])
+        schema = assets_schema(written_columns())
         node = ray.get_runtime_context().get_node_id()
         return {name: row.get(name) for name in schema.names} | {"image": None, "host": node}, schema
 

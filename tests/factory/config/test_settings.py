@@ -31,7 +31,7 @@ def test_yaml_changes_only_what_it_names() -> None:
     [
         ("fit: {iteration: 600}", r"c\.yaml: unknown setting fit\.iteration; did you mean fit\.iterations\?"),
         ("fitt: {iterations: 600}", r"unknown setting fitt; did you mean fit\?"),
-        ("zebra: 1", r"unknown setting zebra; Available: image, video"),
+        ("zebra: 1", r"unknown setting zebra; Available: chain, image, video"),
         ("fit: {iterations: many}", r"fit\.iterations"),
         ("fit: {iterations: 0}", r"fit\.iterations is 0; it must be at least 1"),
         ("fit: 3", r"fit must be a mapping"),

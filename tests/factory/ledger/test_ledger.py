@@ -22,10 +22,12 @@ import pytest
 from factory.ledger.keys import KeySet, key_of
 from factory.ledger.lease import Lease, LeaseLost
 from factory.ledger.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, commit_block
-from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.ledger.schemas import DEAD_LETTERS
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import LocalStore
 
-SCHEMA = assets_schema(["clip_text_renders_small"])
+SCHEMA = assets_schema(written_columns(), ["clip_text_renders_small"])
 
 
 def asset(prompt_id: str, **values: Any) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def test_parts_gather_many_commits_and_restore_without_them(tmp_path: Path) -> N
 
 def test_assets_scored_by_different_models_share_a_ledger(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
-    other = assets_schema(["clip_text_renders_large"])
+    other = assets_schema(written_columns(), ["clip_text_renders_large"])
     commit(store, asset("a", clip_text_renders_small=1.0), SCHEMA)
     commit(store, dict.fromkeys(other.names) | {"prompt_id": "b", "prompt": "x", "clip_text_renders_large": 2.0}, other)
     ledger = Ledger(store)

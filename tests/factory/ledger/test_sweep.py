@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from factory.ledger.ledger import Ledger, commit
-from factory.ledger.schemas import assets_schema
 from factory.ledger.sweep import sweep_files
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import LocalStore, Store, open_store
 from jobs import sweep
 
-SCHEMA = assets_schema([])
+SCHEMA = assets_schema(written_columns())
 USED = ["files/a-1/asset.ply", "files/a-1/views/00.png", "files/b-2/asset.ply"]
 STRAY = ["files/a-9/asset.ply", "files/a-9/views/00.png"]
 

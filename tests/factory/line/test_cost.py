@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from factory.config.settings import FactoryConfig, fingerprint
-from factory.ledger.schemas import STAGES
 from factory.line.board import Board
 from factory.line.cost import CostConfig, row_cost, run_dollars
+from factory.line.pools import Pools
 from factory.line.run_report import newest_report, report_section, report_table, run_report, save_report
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
 from factory.line.tally import Tally
-from factory.pipeline import pools_of
+from factory.stages.chain import BUILT_IN, pools_of
 from factory.storage.store import LocalStore
 
 
 @pytest.fixture
 def config() -> FactoryConfig:
-    pools = {"image": Pool(gpus=0.25, cpus=1), "video": Pool(gpus=0.5, cpus=1), "reconstruct": Pool(gpus=1, cpus=2)}
+    pools = Pools(all={"cpus": 1}, image={"gpus": 0.25}, video={"gpus": 0.5}, reconstruct={"gpus": 1, "cpus": 2})
     return FactoryConfig(
-        line=LineConfig(**pools, views=Pool(cpus=1), score=Pool(cpus=1), commit=Pool(cpus=1)),
+        line=LineConfig(pools=pools),
         cost=CostConfig(gpu_hour_price=3.6, cpu_hour_price=0.36),
     )
 
@@ -39,7 +39,7 @@ def test_an_asset_pays_for_what_its_stages_held(config: FactoryConfig) -> None:
 def test_a_run_pays_for_loading_and_idling_too(config: FactoryConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("factory.line.board.time.monotonic", lambda: now[0])
-    board = Board(STAGES)
+    board = Board(BUILT_IN)
     for event, at in (("loading", 0), ("ready", 10), ("start", 20), ("end", 90), ("gone", 100)):
         now[0] = at
         board.record(
@@ -60,7 +60,7 @@ def test_a_run_pays_for_loading_and_idling_too(config: FactoryConfig, monkeypatc
 def test_reports_are_saved_in_order_printed_and_shown(config: FactoryConfig, tmp_path: Path) -> None:
     from rich.console import Console
 
-    store, board = LocalStore(str(tmp_path)), Board(STAGES)
+    store, board = LocalStore(str(tmp_path)), Board(BUILT_IN)
     board.record("image", "loading", actor="a")
     tally = Tally(total=2, done=1, failed=1, read=board.read)
     tally.look()
@@ -76,9 +76,9 @@ def test_reports_are_saved_in_order_printed_and_shown(config: FactoryConfig, tmp
     console.print(report_table(newest))
     text = console.export_text()
     assert "1 of 2 rows done, 1 failed" in text
-    assert all(stage in text for stage in STAGES)
+    assert all(stage in text for stage in BUILT_IN)
     page = report_section(newest)
-    assert page.count("<tr>") == len(STAGES) + 2
+    assert page.count("<tr>") == len(BUILT_IN) + 2
     assert report_section(None) == ""
 
 

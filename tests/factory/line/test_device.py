@@ -9,6 +9,7 @@ import pytest
 
 from factory.config.settings import FactoryConfig, preset
 from factory.line.device import device_for, hide_gpus
+from factory.line.pools import merged
 from factory.line.settings import LineConfig, Pool
 from factory.stages.preflight import preflight
 from recon.config import RefineConfig
@@ -24,12 +25,13 @@ def test_automatic_device_follows_the_share_of_a_gpu() -> None:
 @pytest.mark.parametrize("stage", ["image", "video", "reconstruct"])
 def test_cuda_without_a_share_is_refused_before_anything_starts(stage: str) -> None:
     config = preset("paper")
-    line = replace(config.line, address="auto", **{stage: Pool()})
+    pools = merged(config.line.pools, {stage: {"gpus": 0.0}})
+    line = replace(config.line, address="auto", pools=pools)
     with pytest.raises(ValueError, match=f"stage {stage} .* reserves no GPU"):
         preflight(replace(config, line=line))
     preflight(replace(config, line=replace(config.line, address="auto")))
-    idle = replace(config, refine=RefineConfig(rounds_at=()), line=replace(config.line, address="auto"))
-    idle.line.reconstruct = Pool()
+    pools = merged(config.line.pools, {"reconstruct": {"gpus": 0.0}})
+    idle = replace(config, refine=RefineConfig(rounds_at=()), line=LineConfig(address="auto", pools=pools))
     preflight(idle)  # the fit is automatic, and there the video model has nothing to do
     preflight(FactoryConfig(line=LineConfig(address="auto")))
 

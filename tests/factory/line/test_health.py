@@ -77,7 +77,7 @@ def test_dead_letter_says_how_often_where_and_why() -> None:
     assert "4 processes of stage video died with it" in row["error_message"]
     give_up(row, "video", Deaths(count=1, timed_out=True))
     assert row["error_type"] == "row_timeout"
-    assert "line.video.row_timeout" in row["error_message"]
+    assert "line.pools.video.row_timeout" in row["error_message"]
 
 
 def test_one_missed_time_limit_alone_is_enough_but_not_in_company() -> None:

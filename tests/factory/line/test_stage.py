@@ -21,7 +21,7 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 GiB"
 class Tried(Stage):
     """Notes the prompts of every try, and fails on those that say so."""
 
-    name = "image"
+    name, writes = "image", (pa.field("device", pa.string()),)
 
     def load(self) -> None:
         self.tries: list[str] = []

@@ -11,10 +11,11 @@ import torch
 
 from factory.ledger.finished_assets import assets_of_run
 from factory.ledger.ledger import DEAD, Ledger, commit, file_entry
-from factory.ledger.schemas import assets_schema
 from factory.outputs.export import Export, ExportWork, gather_shards, results_of
 from factory.outputs.export_settings import ExportConfig
 from factory.stages.asset_files import gaussians_of, ply_bytes
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import open_store
 from recon.gaussians import init_ball
 
@@ -23,7 +24,7 @@ RUN = "s3://test/export-run"
 
 @pytest.fixture
 def run(s3: str) -> str:
-    store, schema = open_store(RUN), assets_schema([])
+    store, schema = open_store(RUN), assets_schema(written_columns())
     for number, name in enumerate(("a", "b", "empty")):
         ply = ply_bytes(init_ball(40, opacity=0.9, generator=torch.Generator().manual_seed(number)))
         ply = b"" if name == "empty" else ply

@@ -12,15 +12,17 @@ import pytest
 from factory.config.settings import FactoryConfig, FilesConfig
 from factory.config.yaml import to_yaml
 from factory.ledger.ledger import DEAD, Ledger, commit, commit_block
-from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.ledger.schemas import DEAD_LETTERS
 from factory.outputs.gallery import write_gallery
 from factory.outputs.run_reader import read_run
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import LocalStore
 from recon.config import OrbitConfig
 
 
 def put(store: LocalStore, name: str, **values: Any) -> None:
-    schema = assets_schema([column for column in values if column.startswith("clip_")])
+    schema = assets_schema(written_columns(), [column for column in values if column.startswith("clip_")])
     row = dict.fromkeys(schema.names) | {
         "prompt_id": name,
         "prompt": f"a {name}",
@@ -75,7 +77,7 @@ def test_a_dead_letter_that_is_not_published_yet_is_no_asset(tmp_path: Path) -> 
 
 
 def test_records_of_many_rows(tmp_path: Path) -> None:
-    store, schema = LocalStore(str(tmp_path)), assets_schema(["clip_text_renders_small"])
+    store, schema = LocalStore(str(tmp_path)), assets_schema(written_columns(), ["clip_text_renders_small"])
     names = [f"p{number}" for number in range(5)]
     rows = [dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": name, "ply": {"path": "f/a"}} for name in names]
     commit_block(store, rows, schema)

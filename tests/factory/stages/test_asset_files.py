@@ -9,6 +9,7 @@ import trimesh
 from factory.config.settings import FactoryConfig, FilesConfig
 from factory.ledger.schemas import empty_row, pack
 from factory.stages.asset_files import ply_bytes, write_asset
+from factory.stages.asset_table import MadeWith
 from factory.storage.store import open_store
 from recon.config import MeshConfig
 from recon.gaussians import init_ball
@@ -25,7 +26,6 @@ def finished_row(mesh: bytes | None) -> dict:
         elevation=0.3,
         image=pack(frames[0]),
         frames=pack(frames),
-        renders=pack(np.full((16, 32, 32, 4), 255, np.uint8)),
         gaussians=ply_bytes(gaussians),
         mesh=mesh,
     )
@@ -35,7 +35,7 @@ def test_mesh_is_a_file_beside_the_ply_and_named_in_the_row(tmp_path):
     gaussians = init_ball(400, opacity=0.9, generator=torch.Generator().manual_seed(0))
     glb = glb_bytes(mesh_of(gaussians, MeshConfig(resolution=24, texture=0)))
     config = FactoryConfig(files=FilesConfig(turntable_frames=16))
-    row, schema = write_asset(open_store(str(tmp_path)), finished_row(glb), config)
+    row, schema = write_asset(open_store(str(tmp_path)), finished_row(glb), config, MadeWith())
     entry = pa.Table.from_pylist([row], schema=schema).to_pylist()[0]["mesh"]
     data = (tmp_path / entry["path"]).read_bytes()
     assert entry["path"] == row["ply"]["path"].replace("asset.ply", "mesh.glb")
@@ -46,6 +46,6 @@ def test_mesh_is_a_file_beside_the_ply_and_named_in_the_row(tmp_path):
 
 def test_without_a_mesh_its_column_is_null(tmp_path):
     config = FactoryConfig(files=FilesConfig(turntable_frames=16))
-    row, schema = write_asset(open_store(str(tmp_path)), finished_row(None), config)
+    row, schema = write_asset(open_store(str(tmp_path)), finished_row(None), config, MadeWith())
     assert pa.Table.from_pylist([row], schema=schema).to_pylist()[0]["mesh"] is None
     assert not list(tmp_path.rglob("mesh.glb"))

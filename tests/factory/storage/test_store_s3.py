@@ -10,8 +10,10 @@ import pytest
 
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import ASSETS, DEAD, Ledger, commit
-from factory.ledger.schemas import DEAD_LETTERS, assets_schema
+from factory.ledger.schemas import DEAD_LETTERS
 from factory.prompts.table import read_prompts
+from factory.stages.asset_table import assets_schema
+from factory.stages.chain import written_columns
 from factory.storage.store import open_store, pyarrow_filesystem
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.usefixtures("s3")]
@@ -38,7 +40,7 @@ def test_objects_come_back_and_create_has_one_winner() -> None:
 
 def test_ledger_and_lease_work_on_s3() -> None:
     store = open_store("s3://test/run")
-    schema = assets_schema([])
+    schema = assets_schema(written_columns())
     with Lease(store):
         with pytest.raises(ValueError, match="writes here"):
             Lease(open_store("s3://test/run")).__enter__()

@@ -1,0 +1,33 @@
+"""The columns that stages hand to each other, as Arrow fields: what `Stage.reads`, `uses` and `writes` are made of.
+
+Arrays are .npy bytes (`factory.ledger.schemas.pack`), uint8; V views, T frames of a turn, H, W and S pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+OWN_SIDE = {"pocket": 128}
+"""Pixels a side of models whose size is not set; 1024 for those that are not named."""
+
+
+def _field(name: str, kind: pa.DataType, what: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"holds": what})
+
+
+SOURCE_IMAGE = _field("source_image", pa.large_binary(), "the picture that the row brought, encoded as it came")
+IMAGE = _field("image", pa.large_binary(), "reference image [H,W,3|4], over white; A is coverage")
+FRAMES = _field("frames", pa.large_binary(), "generated turntable [V,S,S,3|4], on white")
+MASKS = _field("masks", pa.large_binary(), "coverage of the frames [V,S,S]")
+ELEVATION = _field("elevation", pa.float64(), "of the turntable's cameras, radians")
+GAUSSIANS = _field("gaussians", pa.large_binary(), "3DGS PLY")
+MESH = _field("mesh", pa.large_binary(), "GLB, where one is wanted")
+NUM_GAUSSIANS = _field("num_gaussians", pa.int32(), "how many the PLY has")
+SCORES = _field("scores", pa.map_(pa.string(), pa.float64()), "by the name of the published table's column")
+
+
+def side_of(config: Any) -> int:
+    """Pixels a side of the pictures, by the resolved settings."""
+    return config.image.size or OWN_SIDE.get(config.image.model, 1024)

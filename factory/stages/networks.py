@@ -1,0 +1,99 @@
+"""Name the networks that built-in stages load, by the settings: `generator`, `masks`, `elevation`, `judge`, ..."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.line.network import Network
+
+if TYPE_CHECKING:
+    from eval.config import ClipConfig
+    from factory.config.settings import ViewsConfig
+    from model.config import ImageConfig, VideoConfig
+    from recon.config import LossConfig
+
+ISNET = "isnet-general-use"
+
+
+def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
+    """The generator of the settings `image` or `video`."""
+    from model.weights import locate
+
+    find = partial(locate, settings.model, kind, settings.revision)
+    return Network(name=kind, address=settings.model, revision=settings.revision, locate=find)
+
+
+def masks(name: str) -> Network:
+    """The network of `views.masks`."""
+    if name == "pocket":
+        return _embedded("recon")
+    return Network(name="masks", address=ISNET, locate=_isnet, license="apache-2.0")
+
+
+def elevation(settings: ViewsConfig) -> list[Network]:
+    """The elevation estimator, where nothing fixes the elevation."""
+    if settings.elevation is not None:
+        return []
+    if settings.estimator == "pocket":
+        return [_embedded("recon")]
+    return [Network(name="estimator", address=settings.estimator, locate=partial(Path, settings.estimator))]
+
+
+def perceptual(settings: LossConfig) -> list[Network]:
+    """The network of the fit's perceptual loss, where it has a weight."""
+    if not settings.lpips:
+        return []
+    if settings.perceptual == "pocket":
+        return [_embedded("recon")]
+    return [Network(name="perceptual", address=settings.perceptual, locate=partial(_perceptual, settings))]
+
+
+def yield_gate() -> Network:
+    """The network that judges turntables before the fit."""
+    return _embedded("recon")
+
+
+def judge(settings: ClipConfig) -> Network:
+    """The image-text model that scores."""
+    if settings.model == "pocket":
+        return _embedded("eval", "judge")
+    folder = Path(settings.model)
+    found = partial(Path, folder) if folder.is_dir() else _kept_by_a_library
+    return Network(name="judge", address=settings.model, revision=settings.pretrained, locate=found)
+
+
+def _embedded(package: str, name: str | None = None) -> Network:
+    """The weights that lie in a package of ours."""
+    return Network(name=name or package, address="pocket", locate=partial(_weights, package), license="apache-2.0")
+
+
+def _weights(package: str) -> Path:
+    spec = util.find_spec(package)
+    assert spec is not None, f"{package} is a package of ours"
+    assert spec.origin is not None, f"{package} has an __init__.py"
+    return Path(spec.origin).parent / "weights"
+
+
+def _kept_by_a_library() -> None:
+    return None
+
+
+def _isnet() -> Path | None:
+    """The file of IS-Net that rembg keeps; None before it has fetched it."""
+    if util.find_spec("rembg") is None:
+        raise RuntimeError(
+            f"masks by {ISNET} need the package rembg, which is not installed: pip install 'rembg[cpu]', or set "
+            "--views.masks pocket"
+        )
+    file = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net", f"{ISNET}.onnx")
+    return file if file.is_file() else None
+
+
+def _perceptual(settings: LossConfig) -> Path:
+    from recon.perceptual import trunk_file
+
+    return trunk_file(settings.perceptual, settings.perceptual_weights)

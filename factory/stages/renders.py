@@ -1,0 +1,65 @@
+"""Render an asset's turntable: `render_turn`, and the views of it that are written and scored: `render_views`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.ledger.schemas import shape_of
+
+Row = dict[str, Any]
+Ply = bytes | memoryview
+
+
+def view_step(config: Any) -> int:
+    """Frames of the turn from one written view to the next: as many views as divide both, at most `orbit.num_views`."""
+    return config.files.turntable_frames // math.gcd(config.files.turntable_frames, config.orbit.num_views)
+
+
+def side_of_renders(row: Row) -> int:
+    """Pixels a side: of the row's frames, or of its reference image where none were generated."""
+    frames = row.get("frames")
+    return shape_of(row["image"])[0] if frames is None else shape_of(frames)[1]
+
+
+def render_turn(
+    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str = "cpu"
+) -> NDArray[np.uint8]:
+    """One turn of the camera around an asset: uint8 [T,S,S,4] over white, A is coverage.
+
+    Args:
+        ply: the Gaussians.
+        elevation: radians.
+        size: side of the frames in pixels.
+        config: the settings `orbit` and `files`; `files.turntable_frames` is T.
+        device: where it is rendered.
+    """
+    return _rendered(ply, elevation, size, config, device, 1)
+
+
+def render_views(
+    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str = "cpu"
+) -> NDArray[np.uint8]:
+    """The frames of `render_turn` that are written as pictures and scored."""
+    return _rendered(ply, elevation, size, config, device, view_step(config))
+
+
+def _rendered(
+    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str, step: int
+) -> NDArray[np.uint8]:
+    import torch
+
+    from factory.stages.asset_files import gaussians_of
+    from recon.cameras import Cameras, turntable
+    from recon.gaussians import render
+
+    turn = turntable(elevation, size, dataclasses.replace(config.orbit, num_views=config.files.turntable_frames))
+    cameras = Cameras(viewmats=turn.viewmats[::step], Ks=turn.Ks[::step], size=size)
+    with torch.no_grad():
+        rgb, alpha = render(gaussians_of(ply).to(device), cameras)
+    pixels = torch.cat([rgb, alpha], -1).clamp(0, 1)
+    return (pixels * 255).round().to(torch.uint8).cpu().numpy()
