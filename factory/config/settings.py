@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.config import ClipConfig
-from factory.ledger.run_identity import RunSettings
 from factory.line.cost import CostConfig
 from factory.line.pools import Pools
 from factory.line.settings import LineConfig
 from factory.storage.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
 from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
+
+if TYPE_CHECKING:
+    from factory.ledger.run_identity import RunSettings
 
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
@@ -129,6 +131,8 @@ def plain(config: FactoryConfig) -> dict[str, Any]:
 
 def run_settings(config: FactoryConfig) -> RunSettings:
     """The settings as the ledger compares and keeps them."""
+    from factory.ledger.run_identity import RunSettings
+
     return RunSettings(
         values=plain(config),
         defaults=plain(FactoryConfig()),

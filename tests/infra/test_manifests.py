@@ -25,7 +25,7 @@ from factory.config.settings import fingerprint
 from factory.line.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from jobs.cli import JOBS
 from jobs.generate import Generate
-from jobs.settings import parse
+from jobs.settings import parse, parse_over
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -299,7 +299,12 @@ def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]
     job = getattr(
         importlib.import_module(f"jobs.{name}"), {"export": "ExportJob", "study": "Job"}.get(name, name.capitalize())
     )
-    parse(job, flags) if name == "generate" else tyro.cli(job, args=flags)
+    if name == "generate":
+        parse(job, flags)
+    elif name == "retry":  # its own parsing reads the folder
+        parse_over(job(out=tyro.MISSING), flags)
+    else:
+        tyro.cli(job, args=flags)
 
 
 def test_the_documents_call_what_they_are_about() -> None:
