@@ -14,6 +14,8 @@ from recon.meshes.z_buffer import greatest_alpha
 
 MAX_COORDINATE = 1e15
 _BLEND_SHARE = 0.5
+_LEAST_ALPHA = 1e-4
+"""Below it nothing is seen of what is see-through."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,7 +105,7 @@ def _cutoff(part: Part, texels: NDArray[np.uint8], rows: NDArray[np.int64]) -> f
         return part.look.cutoff
     greatest = greatest_alpha(part.uvs.astype(np.float32), part.alphas.astype(np.float32), part.look.texture, texels,
                               rows)  # fmt: skip
-    return max(_BLEND_SHARE * float(greatest), 1e-6)
+    return max(_BLEND_SHARE * float(greatest), _LEAST_ALPHA)
 
 
 def _single(columns: list[NDArray], name: str) -> NDArray[np.float32]:

@@ -114,7 +114,7 @@ def _texel(f, b0, b1, b2, uvs, texture_ids, textures):
     v = b0 * uvs[f, 0, 1] + b1 * uvs[f, 1, 1] + b2 * uvs[f, 2, 1]
     offset, width, height, wrap_u, wrap_v = textures[texture_ids[f]]
     column = min(int(_wrapped(u, wrap_u) * width), width - 1)
-    row = min(int((1 - _wrapped(v, wrap_v)) * height), height - 1)
+    row = min(int(_wrapped(1 - v, wrap_v) * height), height - 1)
     return offset + row * width + column
 
 

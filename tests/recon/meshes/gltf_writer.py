@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recon.meshes.load import load_mesh, render_turntable
+
 CODES = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 QUAD = [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]
@@ -47,7 +49,7 @@ class Gltf:
 
     def accessor(self, values: Any, kind: str = "f4", stride: int | None = None, **fields: Any) -> int:
         """Rows of numbers, or one list of them; `stride`: bytes from one row to the next, filled with 0xA5."""
-        rows = np.asarray(values, "<" + kind if kind[1] != "1" else kind)
+        rows = np.asarray(values, "<" + kind)
         rows = rows.reshape(len(rows), -1)
         size = rows.itemsize * rows.shape[1]
         data = b"".join(row.tobytes() + b"\xa5" * ((stride or size) - size) for row in rows)
@@ -96,3 +98,20 @@ class Gltf:
         chunks = struct.pack("<I4s", len(text), b"JSON") + text
         chunks += struct.pack("<I4s", len(body), b"BIN\0") + body if body else b""
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+def front(data: bytes, file_type: str = "glb", **arguments: Any) -> np.ndarray:
+    """The asset from the front, uint8 [64,64,4]."""
+    return render_turntable(load_mesh(data, file_type, **arguments), 0.0, 64, 1)[0]
+
+
+def quarters(view: np.ndarray) -> list[tuple[int, ...]]:
+    """RGBA of a front view in the middle of the quad's quarters: left and right above, left and right below."""
+    return [tuple(int(x) for x in view[row, column]) for row in (22, 42) for column in (22, 42)]
+
+
+def letters(view: np.ndarray) -> str:
+    """`quarters` as letters: R, G, B, Y, W, K, - where nothing is, ? for another colour."""
+    names = {(1, 0, 0): "R", (0, 1, 0): "G", (0, 0, 1): "B", (1, 1, 0): "Y", (1, 1, 1): "W", (0, 0, 0): "K"}
+    found = [(tuple(channel / 255 for channel in color), alpha) for *color, alpha in quarters(view)]
+    return "".join(names.get(color, "?") if alpha else "-" for color, alpha in found)
