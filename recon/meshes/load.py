@@ -55,13 +55,14 @@ def load_mesh(
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     beside, textures = Beside(opener, MAX_FILE_BYTES), Textures()
     try:
-        if file_type == "obj":
-            parts = read_obj(data, beside, textures, MAX_FACES)
-        elif file_type == "ply":
-            parts = read_ply(data, MAX_FACES)
-        else:
-            parts = read_gltf(data, beside, textures, MAX_FACES)
-        corners, mesh = mesh_of(parts, textures)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite in the end is refused
+            if file_type == "obj":
+                parts = read_obj(data, beside, textures, MAX_FACES)
+            elif file_type == "ply":
+                parts = read_ply(data, MAX_FACES)
+            else:
+                parts = read_gltf(data, beside, textures, MAX_FACES)
+            corners, mesh = mesh_of(parts, textures)
     except ValueError as error:
         raise ValueError(f"cannot read this {file_type}: {error}") from error
     return mesh if in_place else replace(mesh, corners=normalised(corners))

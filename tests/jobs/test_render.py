@@ -20,6 +20,7 @@ from factory.training.render.settings import RenderConfig
 from factory.training.shards.index import read_index
 from jobs import render
 from recon.cameras import turntable
+from tests.recon.meshes.gltf_writer import Gltf
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,7 +32,7 @@ def _cluster():
 
 
 def table(folder: Path) -> Path:
-    """Three good meshes and three bad ones."""
+    """Three good meshes and four bad ones."""
     folder.mkdir()
     for name, colour in (("red", (255, 0, 0, 255)), ("green", (0, 255, 0, 255)), ("blue", (0, 0, 255, 255))):
         box = trimesh.creation.box((1.0, 0.4, 0.6))
@@ -41,8 +42,12 @@ def table(folder: Path) -> Path:
     rows = [
         {"id": n, "path": f"{n}.glb", "caption": f"a {n} box", "license": "CC0-1.0"} for n in ("red", "green", "blue")
     ]
+    clear = Gltf()
+    clear.draw(clear.quad(clear.material([1, 1, 1, 0], alphaMode="BLEND")))
+    (folder / "clear.glb").write_bytes(clear.glb())
     rows += [
         {"id": "broken", "path": "broken.glb"},
+        {"id": "clear", "path": "clear.glb"},
         {"id": "gone", "path": "gone.glb"},
         {"id": "out", "path": "../x.glb"},
     ]
@@ -75,12 +80,16 @@ def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.Ca
         assert name.startswith(row["asset_id"])
     assert rows["red.0"]["elevation"] != rows["red.1"]["elevation"]
     dead = [r for p in (out / "dead_letters").glob("*.parquet") for r in pq.read_table(p).to_pylist()]
-    assert sorted(r["turntable_id"] for r in dead) == [f"{n}.{k}" for n in ("broken", "gone", "out") for k in (0, 1)]
+    assert sorted(r["turntable_id"] for r in dead) == [
+        f"{n}.{k}" for n in ("broken", "clear", "gone", "out") for k in (0, 1)
+    ]
     assert {r["error_stage"] for r in dead} == {"render"}
-    assert "cannot read this glTF" in next(r["error_message"] for r in dead if r["asset_id"] == "broken")
+    reasons = {r["asset_id"]: r["error_message"] for r in dead}
+    assert "cannot read this glb: it is GLB 0" in reasons["broken"]
+    assert "nothing of the asset is seen in any of 16 views" in reasons["clear"]
     (tmp_path / "assets" / "broken.glb").write_bytes((tmp_path / "assets" / "red.glb").read_bytes())
     assert render.main(flags) == 1
-    assert "6 of 12 turntables to render" in capsys.readouterr().out
+    assert "8 of 14 turntables to render" in capsys.readouterr().out
     assert render.main([*flags, "--limit", "4"]) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert render.main([*flags, "--seed", "5"]) == 2

@@ -18,7 +18,6 @@ QUAD = [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]
 CORNERS = [[0, 1], [1, 1], [1, 0], [0, 0]]
 """Of QUAD in a texture, v down."""
 TWO = [0, 1, 2, 0, 2, 3]
-UNLIT = {"extensions": {"KHR_materials_unlit": {}}}
 RGBY = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
 """A texture: red and green above, blue and yellow below."""
 
@@ -68,7 +67,9 @@ class Gltf:
         surface = ({} if color is None else {"baseColorFactor": color}) | (
             {} if texture is None else {"baseColorTexture": texture}
         )
-        return self.add("materials", {"pbrMetallicRoughness": surface} | UNLIT | fields)
+        return self.add(
+            "materials", {"pbrMetallicRoughness": surface, "extensions": {"KHR_materials_unlit": {}}} | fields
+        )
 
     def mesh(self, *primitives: dict[str, Any], **fields: Any) -> int:
         return self.add("meshes", {"primitives": list(primitives)} | fields)

@@ -161,6 +161,38 @@ def test_limits_are_named(monkeypatch):
         load_mesh(glb(trimesh.creation.box()))
 
 
+@pytest.mark.parametrize(("suffix", "command"), [("fbx", "FBX2glTF"), ("usdz", "usd_import"), ("USDC", "usd_import")])
+def test_formats_of_other_programs_are_refused_with_the_converters_command(tmp_path, suffix, command):
+    (tmp_path / f"a.{suffix}").write_bytes(b"anything")
+    with pytest.raises(
+        ValueError, match=f"file type '{suffix.lower()}' is not supported.*convert it with `.*{command}"
+    ):
+        load_mesh(tmp_path / f"a.{suffix}")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_a_ply_has_its_own_normals_or_flat_ones(encoding):
+    ball = trimesh.creation.icosphere(subdivisions=1)
+    smooth = load_mesh(ball.export(file_type="ply", vertex_normal=True, encoding=encoding), "ply")
+    assert np.abs(smooth.normals - smooth.corners).max() < 0.02
+    flat = load_mesh(ball.export(file_type="ply", vertex_normal=False, encoding=encoding), "ply")
+    assert np.ptp(flat.normals, axis=1).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"ply\nformat ascii 1.0\ncomment TextureFile a.png\nend_header\n", "textures of a PLY are not read"),
+        (b"ply\nformat ascii 1.0\nelement face 3000000\nend_header\n", "3000000 elements of kind face"),
+        (b"ply\nformat ascii 1.0\nend_header\n", "cannot read this ply"),
+        (b"", "cannot read this ply"),
+    ],
+)
+def test_plys_that_are_not_read_say_why(data, message):
+    with pytest.raises(ValueError, match=message):
+        load_mesh(data, "ply")
+
+
 def test_unknown_types_and_points_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"not supported\. Available: glb"):
         load_mesh(b"", "fbx")
