@@ -6,9 +6,10 @@ only those that are asked for; a column whose values are still the same objects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 Row = dict[str, Any]
@@ -20,9 +21,19 @@ def rows_of(table: pa.Table, large: Collection[str] = ()) -> list[Row]:
     rows = table.select([name for name in names if not is_large(table.schema.field(name))]).to_pylist()
     for name in large:
         if name in names and is_large(table.schema.field(name)):
-            for row, value in zip(rows, table.column(name), strict=True):
-                row[name] = memoryview(value.as_buffer()) if value.is_valid else None
+            for row, value in zip(rows, _views(table.column(name)), strict=True):
+                row[name] = value
     return rows
+
+
+def _views(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
+    """The values of a column of type large_binary where they lie; its scalars would be copies."""
+    for chunk in column.chunks:
+        _, places, data = chunk.buffers()
+        offsets = np.frombuffer(places, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        bytes_ = memoryview(data or b"")
+        for start, end, valid in zip(offsets[:-1], offsets[1:], chunk.is_valid().to_pylist()):
+            yield bytes_[start:end] if valid else None
 
 
 def is_large(field: pa.Field) -> bool:
@@ -65,8 +76,6 @@ def _checked(field: pa.Field, row: Row, refuse: Callable[[Row, Exception], None]
     try:
         pa.array([value], field.type)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        refuse(
-            row, ValueError(f"column {field.name} holds {field.type}, and a {type(value).__name__} is none: {error}")
-        )
+        refuse(row, ValueError(f"column {field.name} wants {field.type}, no {type(value).__name__}: {error}"))
         return None
     return value

@@ -10,6 +10,8 @@ import pytest
 from factory.config.settings import FactoryConfig, fingerprint, preset
 from factory.config.yaml import from_yaml, read_yaml, to_yaml
 from factory.line.settings import LineConfig
+from jobs.generate import Generate
+from jobs.settings import parse
 
 
 @pytest.mark.parametrize("name", ["pocket", "paper"])
@@ -75,3 +77,28 @@ def test_paper_preset_takes_the_papers_numbers() -> None:
     config = preset("paper")
     assert (config.fit.iterations, config.fit.num_points, config.refine.rounds_at) == (1200, 5000, (500, 1000))
     assert (config.image.size, config.orbit.num_views, config.video.refine_steps) == (512, 16, 10)
+
+
+def test_pools_are_merged_over_the_preset_and_survive_yaml_and_flags(tmp_path: Path) -> None:
+    config = from_yaml("line: {pools: {video: {actors: 2, gpus: 1}}}", preset("paper"), "x")
+    assert config.line.pools == {"all": preset("paper").line.pools["all"], "video": {"actors": 2, "gpus": 1.0}}
+    assert read_yaml_of(config, tmp_path).line == config.line
+    job = parse(Generate, ["--out", "o", "--preset", "paper", "--line.pools", "video=2x1gpu"])
+    assert job.settings.line.pools == config.line.pools
+    with pytest.raises(
+        ValueError, match=r"x: unknown setting line\.pools\.video\.actor; did you mean line\.pools\.video\."
+    ):
+        from_yaml("line: {pools: {video: {actor: 2}}}", FactoryConfig(), "x")
+
+
+def test_settings_of_runs_from_before_pools_were_named_by_stage_are_read() -> None:
+    old = "line: {address: local, video: {actors: 2, max_actors: null, labels: []}, reconstruct: {actors: 3}}"
+    assert from_yaml(old, FactoryConfig(), "x").line.pools == {
+        "video": {"actors": 2, "max_actors": None, "labels": ()},
+        "reconstruct": {"actors": 3},
+    }
+
+
+def read_yaml_of(config: FactoryConfig, folder: Path) -> FactoryConfig:
+    (folder / "c.yaml").write_text(to_yaml(config))
+    return read_yaml(folder / "c.yaml", FactoryConfig())
