@@ -18,3 +18,36 @@ class ClipConfig:
 
 Up = Literal["y", "z", "y-down", "z-down"]
 """Which way is up in a 3D file: along an axis, or against it."""
+
+
+JudgeKind = Literal["lpips-vgg", "lpips-alex", "dists", "vqa"]
+JUDGES: dict[JudgeKind, str] = {
+    "lpips-vgg": "file",
+    "lpips-alex": "file",
+    "dists": "file",
+    "vqa": "folder",
+}
+"""Judges beside CLIP, and whether their weights are a file or a folder."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class JudgeConfig:
+    """A judge beside CLIP."""
+
+    kind: JudgeKind
+    """Which one."""
+    weights: str
+    """Its file or folder."""
+
+    @classmethod
+    def parse(cls, text: str) -> JudgeConfig:
+        """Of "kind=path".
+
+        Raises:
+            ValueError: for another form or an unknown kind.
+        """
+        kind, _, weights = text.partition("=")
+        if kind not in JUDGES or not weights:
+            known = " ".join(f"{name}={what.upper()}" for name, what in JUDGES.items())
+            raise ValueError(f"judge {text!r} is none; available: {known}")
+        return cls(kind=kind, weights=weights)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-SIMILARITY, RANK, FIDELITY, CONSISTENCY = "similarity", "rank", "fidelity", "consistency"
+SIMILARITY, RANK, ANSWER, FIDELITY, CONSISTENCY = "similarity", "rank", "answer", "fidelity", "consistency"
 GROUPS = {
     SIMILARITY: "CLIP similarity, 100 × cosine",
     RANK: "How many other prompts fit better than the own",
+    ANSWER: "Does it show the prompt? Probability of yes",
     FIDELITY: "Fidelity: against the true object, on unseen views",
     CONSISTENCY: "Consistency: of the frames with each other and with the fit",
 }
@@ -36,17 +37,30 @@ class Measure:
 
 _KINDS = {"text": "prompt", "image": "image prompt"}
 _VIEWS = {"frames": "generated frames", "renders": "re-renders"}
+_PAIRED = {"lpips_vgg": "LPIPS VGG", "lpips_alex": "LPIPS AlexNet", "dists": "DISTS"}
 _KNOWN = {
+    **{
+        f"{name}_renders_truth": Measure(title=title, group=FIDELITY, decimals=3, low=True)
+        for name, title in _PAIRED.items()
+    },
+    **{
+        f"{name}_renders_frames": Measure(
+            title=f"re-renders against frames: {title}", group=CONSISTENCY, decimals=3, low=True
+        )
+        for name, title in _PAIRED.items()
+    },
     "psnr_renders": Measure(title="PSNR, dB", group=FIDELITY),
     "ssim_renders": Measure(title="SSIM", group=FIDELITY, decimals=3),
     "ms_ssim_renders": Measure(title="MS-SSIM", group=FIDELITY, decimals=3),
-    "lpips_renders": Measure(title="LPIPS", group=FIDELITY, decimals=3, low=True),
+    "lpips_renders": Measure(title="LPIPS, pocket network", group=FIDELITY, decimals=3, low=True),
     "mask_iou_renders": Measure(title="mask IoU", group=FIDELITY, decimals=3),
     "depth_error_renders": Measure(title="depth error, radii", group=FIDELITY, decimals=3, low=True),
     "chamfer": Measure(title="Chamfer distance, radii", group=FIDELITY, decimals=4, low=True),
     "f_score": Measure(title="F-score", group=FIDELITY, decimals=3),
     "residual_psnr": Measure(title="re-renders against frames: PSNR, dB", group=CONSISTENCY),
-    "residual_lpips": Measure(title="re-renders against frames: LPIPS", group=CONSISTENCY, decimals=3, low=True),
+    "residual_lpips": Measure(
+        title="re-renders against frames: LPIPS, pocket network", group=CONSISTENCY, decimals=3, low=True
+    ),
     "feature_consistency": Measure(title="features of neighbouring frames: cosine", group=CONSISTENCY, decimals=3),
     "flow_residual": Measure(
         title="motion against the fit, share of the side", group=CONSISTENCY, decimals=4, low=True
@@ -69,6 +83,9 @@ def measure_of(column: str) -> Measure:
     judged = f" @{protocol}" if protocol else ""
     if name in _KNOWN:
         return replace(_KNOWN[name], title=_KNOWN[name].title + judged)
+    model, _, views = name.removeprefix("vqa_").rpartition("_")
+    if name.startswith("vqa_") and model and views in _VIEWS:
+        return Measure(title=f"{_VIEWS[views]}, {model}{judged}", group=ANSWER, decimals=3)
     kind, *parts = name.split("_", 3)
     if len(parts) == 3 and parts[0] in _KINDS and parts[1] in _VIEWS and not name.endswith("_views"):
         against, views, model = parts
