@@ -78,6 +78,7 @@ def speed(options: Options) -> dict[str, float]:
     from eval.similarity import Protocol
     from factory.evaluation.line import SCORE_LINE, Measures
     from factory.evaluation.stage import Evaluate
+    from factory.storage.interface import StorageConfig
     from factory.storage.store import open_store
 
     prompts = [f"a thing of kind {k}" for k in range(options.limit)]
@@ -87,7 +88,7 @@ def speed(options: Options) -> dict[str, float]:
             store.put(f"{place}.mp4", clip)
         stage = Evaluate(
             Protocol(num_views=VIEWS, size=SIZE), Measures(), [options.clip], {}, folder, folder, "benchmark",
-            threads=options.threads,
+            StorageConfig(),             threads=options.threads,
         )  # fmt: skip
         scorer = stage.scorers[0]
         texts = scorer.embed_texts(prompts)

@@ -23,7 +23,7 @@ from factory.stages.chain import written_columns
 from factory.stages.columns import IMAGE
 from factory.stages.commit import Commit
 from factory.storage.store import Store, open_store
-from jobs.settings import guarded
+from jobs.errors import guarded
 
 
 def picture(seed: int) -> bytes:

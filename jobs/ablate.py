@@ -6,7 +6,6 @@ Exit code: 0 when every fit is done, 1 when some are dead letters, 2 when nothin
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.evaluation.ablation.settings import AblationConfig
-from jobs.settings import guarded, settle
+from factory.storage.user_error import UserError
+from jobs.base import LineJob, start
 
 if TYPE_CHECKING:
     from factory.evaluation.ablation.work import FitWork
@@ -24,7 +24,7 @@ TABLE_FORMS = (".csv", ".jsonl", ".parquet")
 
 
 @dataclass(kw_only=True, slots=True)
-class Ablate:
+class Ablate(LineJob):
     """Fit assets by the full method and its variants (Tables 2 and 3). Run it again and it fits what is missing."""
 
     assets: str
@@ -39,51 +39,34 @@ class Ablate:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}; it must be at least 1")
+            raise UserError(f"limit is {self.limit}; it must be at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Ablate, args=arguments, prog="im3d ablate")))
+    return start("ablate", Ablate, run, argv)
 
 
 def run(job: Ablate) -> int:
     """Fit what the output folder lacks, then write tables and sheet; returns the exit code."""
+    from factory.evaluation.ablation.stage import steps
     from factory.evaluation.ablation.work import FITS, FitWork
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import DEAD, Ledger
+    from factory.line.one_stage_line import line_config
+    from factory.line.output_folder import open_output
     from factory.prompts.assets import read_assets
-    from factory.storage.store import open_store
 
     table = job.assets if job.assets.endswith(TABLE_FORMS) else f"{job.assets.rstrip('/')}/assets.jsonl"
-    assets = read_assets(table, split=job.split)
+    assets = read_assets(table, split=job.split, storage=job.storage)
     count = min(job.limit or len(assets), len(assets))
     chosen = [assets[place * len(assets) // count] for place in range(count)]
-    work, store = FitWork(assets=chosen, variants=job.settings.chosen()), open_store(job.out)
-    with Lease(store):
-        store.sweep()
-        settle(store, job.settings.identity())
-        ledger = Ledger(store, FITS)
-        ledger.revive({row["fit_id"] for row in ledger.rows(DEAD, ["fit_id"])})
-        _fit(job, work, ledger, table.rpartition("/")[0] or ".")
-        return _report(job, work, ledger)
-
-
-def _fit(job: Ablate, work: FitWork, ledger: Ledger, root: str) -> None:
-    from factory.evaluation.ablation.stage import steps
-    from factory.line.one_stage_line import line_config
-    from factory.line.progress import Display
-    from factory.line.run import run_line
-
-    ids = work.ids
-    missing = sum(work_id not in ledger for work_id in ids)
-    if not missing:
-        ledger.publish()
-        return
-    print(f"{missing} of {len(ids)} fits to make: {len(work.assets)} assets, variants {', '.join(work.variants)}")
-    chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12])
-    run_line(work, chain, line_config(job.settings.pool, job.settings.address), ledger, Display())
+    work = FitWork(assets=chosen, variants=job.settings.chosen())
+    with open_output(job.out, job.storage, FITS, settings=job.settings.identity()) as folder:
+        folder.ledger.revive()
+        missing = len(folder.ledger.missing(work.ids))
+        print(f"{missing} of {len(work.ids)} fits to make: {count} assets, variants {', '.join(work.variants)}")
+        chain = steps(job.settings, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
+        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost)
+        return _report(job, work, folder.ledger)
 
 
 def _report(job: Ablate, work: FitWork, ledger: Ledger) -> int:

@@ -13,14 +13,14 @@ from typing import Annotated
 import tyro
 
 from eval.config import ClipConfig
-from factory.storage.store import StorageConfig
+from factory.storage.user_error import UserError
 from factory.training.curate.settings import CurateConfig
-from jobs.settings import guarded
+from jobs.base import LineJob, start
 from model.captioner import CaptionerConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class Curate:
+class Curate(LineJob):
     """Score every asset's pictures against its caption by CLIP and keep the best; `im3d finetune` heeds it.
 
     Run it again and it judges what is missing; another --best or --threshold judges nothing anew."""
@@ -30,13 +30,11 @@ class Curate:
     settings: Annotated[CurateConfig, tyro.conf.arg(name="")]
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
-    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, judge, write; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Curate, args=arguments, prog="im3d curate")))
+    return start("curate", Curate, run, argv)
 
 
 def run(job: Curate) -> int:
@@ -49,13 +47,13 @@ def run(job: Curate) -> int:
     store = folder_of(job.shards, job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
     if index.encoder:
-        raise ValueError(f"{job.shards} holds latents; curate the renders that they were made of")
+        raise UserError(f"{job.shards} holds latents; curate the renders that they were made of")
     if not job.captioner.model and not any(index.captions.values()):
-        raise ValueError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
-                         "or let --captioner.model write them")  # fmt: skip
+        raise UserError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
+                        "or let --captioner.model write them")  # fmt: skip
     name, revision = _judge(job.clip)
     with Lease(store):
-        curation = Curation(store=store, index=index, config=job.settings, storage=job.storage)
+        curation = Curation(store=store, index=index, config=job.settings, storage=job.storage, prices=job.cost)
         if job.captioner.model:
             captioner, captioner_revision = _captioner(job.captioner)
             made = curation.caption(job.captioner, captioner_revision)

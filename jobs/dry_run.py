@@ -7,89 +7,88 @@ from __future__ import annotations
 
 import json
 import tempfile
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from factory.storage.user_error import UserError
+
 if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
     from factory.ledger.ledger import Ledger
     from factory.line.estimate import Estimate, Range, Sample
+    from factory.line.output_folder import OutputFolder
+    from factory.line.settings import Pool
     from factory.line.tally import Tally
+    from factory.prompts.row import Prompt
     from factory.prompts.table import PromptTable
-    from jobs.generate import Generate
 
 
-def dry_run(job: Generate, table: PromptTable, count: int) -> int:
+def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | None) -> int:
     """Make `count` prompts of the table in another folder and print the estimate; returns the exit code.
 
+    Args:
+        out: an empty folder that keeps the sample, local or s3://; None takes one that goes again.
+
     Raises:
-        ValueError: for too small a sample, or a folder that cannot be used.
+        UserError: for too small a sample, or a folder that cannot be used.
     """
-    from factory.ledger.ledger import DEAD
-    from factory.line.estimate import choose, estimate
-    from factory.line.summary import dead_table, make_console
-    from factory.stages.chain import pools_of
+    from factory.line.estimate import choose
+    from factory.line.output_folder import open_output
+    from factory.line.summary import make_console
     from factory.stages.preflight import find_weights
 
     prompts = {prompt.prompt_id: prompt for prompt in table.prompts}
-    chosen, console = [prompts[name] for name in choose(list(prompts), count)], make_console()
-    find_weights(job.settings)
-    with _folder(job) as out:
-        print(f"Dry run of {len(chosen)} of {len(table.prompts)} prompts; {job.out} is not touched")
-        sample, ledger = _measure(job, chosen, out)
-        dead = list(ledger.rows(DEAD))
-        if dead:
-            console.print(dead_table(dead))
-        found = estimate(sample, len(table.prompts), job.settings.cost, pools_of(job.settings))
-        ledger.store.put("estimate.json", json.dumps(asdict(found), indent=1).encode())
-    console.print(estimate_table(found))
+    chosen = [prompts[name] for name in choose(list(prompts), count)]
+    find_weights(settings)
+    with _folder(settings, out) as place, open_output(place, settings.storage) as folder:
+        if len(folder.ledger.done) + len(folder.ledger.dead):
+            raise UserError(f"{place} holds outcomes already; give an empty folder as --dry-run-out")
+        print(f"Dry run of {len(chosen)} of {len(table.prompts)} prompts; the output folder is not touched")
+        found = _estimate(settings, chosen, len(prompts), folder)
+    make_console().print(estimate_table(found))
     return 0
 
 
 @contextmanager
-def _folder(job: Generate) -> Iterator[str]:
+def _folder(settings: FactoryConfig, out: str | None) -> Iterator[str]:
     """Where the sample goes: the given folder, or one that goes again."""
-    if job.dry_run_out:
-        yield job.dry_run_out
-    elif job.settings.line.address != "local":
-        raise ValueError("the workers of a cluster do not see a temporary folder of this machine; give --dry-run-out")
+    if out:
+        yield out
+    elif settings.line.address != "local":
+        raise UserError("the workers of a cluster do not see a temporary folder of this machine; give --dry-run-out")
     else:
         with tempfile.TemporaryDirectory(prefix="im3d-dry-run-") as folder:
             yield folder
 
 
-def _measure(job: Generate, chosen: list[Any], out: str) -> tuple[Sample, Ledger]:
-    """Run the line over the chosen prompts."""
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import Ledger
-    from factory.line.progress import Display
-    from factory.line.run import run_line
-    from factory.pipeline import steps
-    from factory.prompts.work import PromptWork
-    from factory.storage.store import open_store
+def _estimate(settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, folder: OutputFolder) -> Estimate:
+    """Run the line over the chosen prompts, and keep what it tells of `rows` of them in `estimate.json`."""
+    from factory.ledger.ledger import DEAD
+    from factory.line.estimate import estimate
+    from factory.line.summary import dead_table, make_console
+    from factory.stages.chain import pools_of
+    from jobs.prompt_line import run_prompts
 
-    store = open_store(out, job.settings.storage)
-    with Lease(store) as lease:
-        ledger = Ledger(store, lease=lease)
-        if len(ledger.done) + len(ledger.dead):
-            raise ValueError(f"{out} holds outcomes already; give an empty folder as --dry-run-out")
-        chain = steps(job.settings, out, uuid.uuid4().hex[:12])
-        work = PromptWork(prompts=chosen, config=job.settings)
-        tally = run_line(work, chain, job.settings.line, ledger, Display())
-        return _seen(ledger, tally, len(chosen), job), ledger
+    tally = run_prompts(settings, chosen, folder)
+    if dead := list(folder.ledger.rows(DEAD)):
+        make_console().print(dead_table(dead))
+    assert tally is not None  # the folder was empty
+    sample = _sample(folder.ledger, tally, len(chosen), pools_of(settings))
+    found = estimate(sample, rows, settings.cost, pools_of(settings))
+    folder.store.put("estimate.json", json.dumps(asdict(found), indent=1).encode())
+    return found
 
 
-def _seen(ledger: Ledger, tally: Tally, prompts: int, job: Generate) -> Sample:
+def _sample(ledger: Ledger, tally: Tally, prompts: int, pools: Mapping[str, Pool]) -> Sample:
     """What the run over the sample left: rows, files and the board's counts."""
     from factory.ledger.ledger import ASSETS
     from factory.ledger.schemas import by_part
     from factory.line.estimate import Sample
-    from factory.stages.chain import pools_of
 
     rows = list(ledger.rows(ASSETS, lambda name: name == "ply" or name.startswith(("seconds_", "forwards_"))))
-    counts, pools = tally.last.stages, pools_of(job.settings)
+    counts = tally.last.stages
     seconds = {
         # the last stage's time is no column, since it ends after the row is written
         stage: [row.get(f"seconds_{stage}", count.seconds / max(count.finished, 1)) or 0.0 for row in rows]

@@ -10,15 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import tyro
-
 from factory.line.settings import Pool
-from factory.storage.store import StorageConfig
-from jobs.settings import guarded, settle
+from factory.storage.user_error import UserError
+from jobs.base import LineJob, start
 
 
 @dataclass(kw_only=True, slots=True)
-class Encode:
+class Encode(LineJob):
     """Encode rendered turntables by the pocket autoencoder, for training that need not do it again in every step."""
 
     shards: str
@@ -35,55 +33,57 @@ class Encode:
     """The encoding actors; each row is a row group of a shard."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
-    storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:
         if self.variants < 1:
-            raise ValueError(f"variants is {self.variants}; it must be at least 1")
+            raise UserError(f"variants is {self.variants}; it must be at least 1")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, encode; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Encode, args=arguments, prog="im3d encode")))
+    return start("encode", Encode, run, argv)
 
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
-    from factory.ledger.lease import Lease
-    from factory.storage.store import open_store
-    from factory.training.encode import EncodeGroup, Encoding, drop_strangers, fingerprint, ledger_of
+    from factory.line.output_folder import open_output
+    from factory.storage.read_only import open_read_only
+    from factory.training.encode import (
+        ENCODINGS,
+        EncodeGroup,
+        Encoding,
+        drop_strangers,
+        fingerprint,
+        look_again_where_shards_are_gone,
+    )
     from factory.training.shards.index import choice_of, read_index
-    from factory.training.shards.row_group_line import go_through, named_groups, results
+    from factory.training.shards.row_group_line import ROWS_PER_PART, go_through, named_groups, results
 
     index = read_index(job.shards, None, job.storage)
     if index.encoder:
-        raise ValueError(f"{job.shards} holds latents already; give the renders")
-    weights = open_store(job.weights, job.storage)
+        raise UserError(f"{job.shards} holds latents already; give the renders")
+    weights = open_read_only(job.weights, job.storage)
     encoder = fingerprint(weights)
     if encoder is None:
-        raise ValueError(f"{job.weights} has no autoencoder; train one with `im3d finetune --target autoencoder`")
-    out = open_store(job.out, job.storage)
-    if out.root == index.url:
-        raise ValueError(f"{job.out} is the folder of the renders; give another --out")
-    with Lease(out) as lease:
-        out.sweep()
-        curated = choice_of(open_store(index.url, job.storage))
-        made_of = {"encoder": encoder, "shards": index.url, "curated": curated}
-        settle(out, made_of | {"variants": job.variants, "seed": job.seed, "shard": "a row group of the renders"})
-        groups = named_groups(index)
-        ledger = ledger_of(out, lease, groups)
+        raise UserError(f"{job.weights} has no autoencoder; train one with `im3d finetune --target autoencoder`")
+    if open_read_only(job.out, job.storage).root == index.url:
+        raise UserError(f"{job.out} is the folder of the renders; give another --out")
+    curated, groups = choice_of(open_read_only(index.url, job.storage)), named_groups(index)
+    made_of = {"encoder": encoder, "shards": index.url, "curated": curated}
+    made_of |= {"variants": job.variants, "seed": job.seed, "shard": "a row group of the renders"}
+    with open_output(job.out, job.storage, ENCODINGS, ROWS_PER_PART, made_of) as folder:
+        look_again_where_shards_are_gone(folder, groups)
         problems = index.quarantined | go_through(
-            groups, EncodeGroup, job.pool, job.address, ledger, captions=index.captions, root=index.url,
+            groups, EncodeGroup, job.pool, job.address, folder, job.cost, captions=index.captions, root=index.url,
             config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip
-        drop_strangers(ledger, groups)
-        turntables = sum(row["turntables"] for row in results(ledger, groups, "turntables"))
+        drop_strangers(folder.ledger, groups)
+        turntables = sum(row["turntables"] for row in results(folder.ledger, groups, "turntables"))
     for place, reason in problems.items():
         print(f"not readable: {place}: {reason}")
     if not turntables:
-        raise ValueError(f"no turntable of {job.shards} could be encoded; see the reasons above")
-    print(f"{turntables} turntables, {job.variants} copies each: {out.root}")
+        raise UserError(f"no turntable of {job.shards} could be encoded; see the reasons above")
+    print(f"{turntables} turntables, {job.variants} copies each: {folder.store.root}")
     return 0
 
 

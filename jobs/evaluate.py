@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,13 +15,15 @@ import tyro
 
 from eval.config import Up
 from factory.line.settings import Pool
-from jobs.settings import guarded
+from factory.storage.user_error import UserError
+from jobs.base import LineJob, start
 
 if TYPE_CHECKING:
     from factory.evaluation.line import Measures
-    from factory.ledger.ledger import Ledger
+    from factory.ledger.reader import LedgerReader
+    from factory.line.output_folder import OutputFolder
     from factory.line.stage import Row
-    from factory.storage.store import Store
+    from factory.storage.interface import Store
 
 SHOWN = 20
 SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
@@ -51,12 +52,14 @@ class View:
 
 
 @dataclass(kw_only=True, slots=True)
-class Evaluate:
+class Evaluate(LineJob):
     """Score the assets of a run. Run it again and it scores what is missing; another protocol gets its own table."""
 
     run: str
     """Output folder of `im3d generate`, or with --prompts a folder of <prompt_id>.mp4, .ply or .glb; local or s3://.
     Or one of `im3d ablate`, for Tables 2 and 3."""
+    out: str | None = None
+    """Folder below which `evaluations/` lies where RUN is not to be written to, local or s3://; RUN by default."""
     prompts: str | None = None
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for a folder that is no run of ours."""
     image_root: str | None = None
@@ -89,100 +92,122 @@ class Evaluate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Evaluate, args=arguments, prog="im3d evaluate")))
+    return start("evaluate", Evaluate, run, argv)
 
 
 def run(job: Evaluate) -> int:
-    """Score what has no scores yet, then report; returns the exit code. Raises ValueError for the user."""
+    """Score what has no scores yet, then report; returns the exit code. Raises UserError for the user."""
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import Protocol, fingerprint, prompt_pool
     from factory.evaluation.line import Measures, statement_of, views_of_run
     from factory.evaluation.paper_rows import is_ablation
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import DEAD, SCORES, Ledger
-    from factory.storage.store import open_store
+    from factory.ledger.ledger import SCORES
+    from factory.line.output_folder import open_output
+    from factory.storage.read_only import open_read_only
 
-    if is_ablation(open_store(job.run)):
+    source = open_read_only(job.run, job.storage)
+    if is_ablation(source):
         return _ablation(job)
-    own = {} if job.prompts else views_of_run(open_store(job.run))
+    own = {} if job.prompts else views_of_run(source)
     protocol = Protocol(**own | {name: value for name, value in asdict(job.view).items() if value is not None})
-    measures = Measures(truth=job.truth, consistency=job.consistency)
+    measures, assets = Measures(truth=job.truth, consistency=job.consistency), Assets.open(job)
     clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
-    with Lease(open_store(job.run)):
-        pool = prompt_pool(asset["prompt"] for asset in _assets(job) if asset["prompt"])
-        scorers = [Scorer.load(config) for config in clip]
-        statement = statement_of(protocol, scorers, measures)
-        embedded = {
-            scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}
-            for scorer in scorers
-        }
-        folder = f"evaluations/{fingerprint(statement)}-{fingerprint({'prompts': pool})[:8]}"
-        store = open_store(f"{job.run.rstrip('/')}/{folder}")
-        store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
-        _refuse_incomparable(job, store)
-        ledger = Ledger(store, SCORES)
-        ledger.revive({row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id"])})
-        arguments = {"config": protocol, "measures": measures, "clip": clip, "prompts": embedded}
-        _score(job, arguments, ledger)
-        return _report(job, statement, ledger, measures, [scorer.name for scorer in scorers])
+    pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])
+    scorers = [Scorer.load(config) for config in clip]
+    statement = statement_of(protocol, scorers, measures)
+    embedded = {
+        scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}
+        for scorer in scorers
+    }
+    name = f"{fingerprint(statement)}-{fingerprint({'prompts': pool})[:8]}"
+    with open_output(f"{_place(job)}/{name}", job.storage, SCORES) as folder:
+        folder.store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
+        _refuse_incomparable(job, folder.store)
+        folder.ledger.revive()
+        _score(job, {"config": protocol, "measures": measures, "clip": clip, "prompts": embedded}, assets, folder)
+        return _report(job, statement, assets, folder, measures, [scorer.name for scorer in scorers])
 
 
-def _assets(job: Evaluate) -> Iterable[Row]:
-    from factory.evaluation.line import assets_of
+@dataclass(kw_only=True, slots=True)
+class Assets:
+    """What is judged, as it was when it was opened: a run may go on meanwhile."""
 
-    return assets_of(job.run, job.prompts, job.image_root)
+    job: Evaluate
+    reader: LedgerReader | None
+    """Of a run of ours; None for a folder with a table of prompts."""
+
+    @staticmethod
+    def open(job: Evaluate) -> Assets:
+        """The assets of a job."""
+        from factory.ledger.reader import LedgerReader
+        from factory.storage.read_only import open_read_only
+
+        return Assets(job=job, reader=None if job.prompts else LedgerReader(open_read_only(job.run, job.storage)))
+
+    def rows(self) -> Iterator[Row]:
+        """The rows to score, the same each time."""
+        from factory.evaluation.line import assets_of_run
+        from factory.prompts.foreign_folder import assets_of_folder
+
+        if self.reader:
+            return assets_of_run(self.reader)
+        return assets_of_folder(self.job.run, self.job.prompts or "", self.job.image_root, self.job.storage)
+
+
+def _place(job: Evaluate) -> str:
+    """The folder of all evaluations."""
+    return f"{(job.out or job.run).rstrip('/')}/evaluations"
 
 
 def _refuse_incomparable(job: Evaluate, store: Store) -> None:
-    """Raise ValueError, before anything is scored, for a folder that this evaluation cannot be compared with."""
+    """Raise UserError, before anything is scored, for a folder that this evaluation cannot be compared with."""
     from factory.evaluation.paper_rows import is_ablation
     from factory.evaluation.score_tables import same_protocol
-    from factory.storage.store import open_store
+    from factory.storage.read_only import open_read_only
 
-    for other in filter(None, [job.against, *(one for one in job.beside if not is_ablation(open_store(one)))]):
-        same_protocol(other, store)
+    beside = [other for other in job.beside if not is_ablation(open_read_only(other, job.storage))]
+    for other in filter(None, [job.against, *beside]):
+        same_protocol(other, store, job.storage)
 
 
-def _score(job: Evaluate, arguments: dict[str, Any], ledger: Ledger) -> None:
+def _score(job: Evaluate, arguments: dict[str, Any], assets: Assets, folder: OutputFolder) -> None:
     from factory.evaluation.fidelity import truth_of, truth_paths
     from factory.evaluation.line import slices, with_truth
     from factory.evaluation.stage import step
     from factory.line.one_stage_line import line_config
-    from factory.line.progress import Display
-    from factory.line.run import run_line
 
-    assets = _assets(job)
+    rows = assets.rows()
     if job.truth:
-        truth_root, paths = truth_paths(job.truth)
-        if not any(truth_of(asset["prompt_id"], paths) for asset in assets):
-            raise ValueError(f"no prompt_id of {job.run} is the id of an object in {job.truth}; leave out --truth")
-        assets = _assets(job)
-        assets, arguments = with_truth(assets, paths), arguments | {"truth_root": truth_root}
-    arguments |= {"root": job.run, "out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
-    for work in slices(assets, ledger):
+        truth_root, paths = truth_paths(job.truth, job.storage)
+        if not any(truth_of(asset["prompt_id"], paths) for asset in rows):
+            raise UserError(f"no prompt_id of {job.run} is the id of an object in {job.truth}; leave out --truth")
+        rows, arguments = with_truth(assets.rows(), paths), arguments | {"truth_root": truth_root}
+    arguments |= {"root": job.run, "out": folder.store.root, "run_id": folder.run_id, "storage": job.storage}
+    for work in slices(rows, folder.ledger):
         print(f"{work.assets.num_rows} assets to score")
-        run_line(work, [step(job.pool, **arguments)], line_config(job.pool, job.address), ledger, Display())
-    ledger.publish()
+        folder.run(work, [step(job.pool, **arguments)], line_config(job.pool, job.address), job.cost)
 
 
-def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: Measures, models: list[str]) -> int:
+def _report(
+    job: Evaluate, statement: dict[str, Any], assets: Assets, folder: OutputFolder, measures: Measures,
+    models: list[str],
+) -> int:  # fmt: skip
     import numpy as np
 
     from eval.strict_json import as_json
     from eval.tables import own_rows
+    from factory.evaluation.line import costs_of_run
     from factory.evaluation.paper_rows import rows_beside
     from factory.evaluation.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
-    from factory.ledger.ledger import Ledger
-    from factory.storage.store import open_store
 
-    extra = measures.columns()
+    extra, ledger = measures.columns(), folder.ledger
     scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))
     failed = letters(ledger)
-    dead = letters(Ledger(open_store(job.run))) if not job.prompts else {"count": 0, "by_type": {}, "named": []}
+    dead = letters(assets.reader) if assets.reader else {"count": 0, "by_type": {}, "named": []}
+    costs = costs_of_run(assets.reader) if assets.reader else {}
     summary = {"protocol": statement, "assets": len(scores), "without_scores": failed, "never_made": dead}
-    summary |= {"scores": summaries(scores, models, extra), "costs": _costs(job)}
+    summary |= {"scores": summaries(scores, models, extra), "costs": costs}
     print(json.dumps(statement["views"]))
     _print_columns(summary["scores"], "")
     for what, bad in (("without scores", failed), ("never made", dead)):
@@ -192,12 +217,13 @@ def _report(job: Evaluate, statement: dict[str, Any], ledger: Ledger, measures: 
         summary["without_truth"] = len(scores) - int(np.isfinite(scores.values["psnr_renders"]).sum())
         print(f"{summary['without_truth']} scored assets without truth")
     if job.against:
-        summary["against"] = _against(job.against, ledger, scores, mean_columns(models, extra))
+        summary["against"] = _against(job, folder.store, scores, mean_columns(models, extra))
     for number in job.table:
-        rows = own_rows(number, job.label, summary["scores"], models, summary["costs"])
-        _table(job, number, rows + rows_beside(job.beside, number, models, ledger.store), ledger.store)
-    ledger.store.put("summary.json", as_json(summary))
-    print(f"{len(scores)} assets scored: {ledger.store.root}/summary.json")
+        rows = own_rows(number, job.label, summary["scores"], models, costs)
+        rows += rows_beside(job.beside, number, models, folder.store, job.storage)
+        _table(job, number, rows, folder.store)
+    folder.store.put("summary.json", as_json(summary))
+    print(f"{len(scores)} assets scored: {folder.store.root}/summary.json")
     return 0 if len(scores) and not failed["count"] and not dead["count"] else 1
 
 
@@ -206,23 +232,16 @@ def _print_columns(found: dict[str, dict[str, float]], what: str) -> None:
         print(f"{column}{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
 
-def _costs(job: Evaluate) -> dict[str, float]:
-    from factory.evaluation.line import costs_of_run
-    from factory.ledger.ledger import Ledger
-    from factory.storage.store import open_store
-
-    return {} if job.prompts else costs_of_run(Ledger(open_store(job.run)))
-
-
-def _against(other: str, ledger: Ledger, scores: Any, names: list[str]) -> dict[str, Any]:
+def _against(job: Evaluate, store: Store, scores: Any, names: list[str]) -> dict[str, Any]:
     """The paired comparison with another run; refuses another protocol with the difference."""
     from factory.evaluation.score_tables import comparisons, read_scores, same_protocol
-    from factory.ledger.ledger import SCORES, Ledger
+    from factory.ledger.reader import SCORES, LedgerReader
 
-    theirs = read_scores(Ledger(same_protocol(other, ledger.store), SCORES), names)
+    other = job.against or ""
+    theirs = read_scores(LedgerReader(same_protocol(other, store, job.storage), SCORES), names)
     found = comparisons(scores, theirs, names)
     if not found:
-        raise ValueError(f"{other} shares fewer than 2 scored prompts with this run; compare runs of the same prompts")
+        raise UserError(f"{other} shares fewer than 2 scored prompts with this run; compare runs of the same prompts")
     _print_columns(found, f" minus {other}")
     return {"run": other, "columns": found}
 
@@ -232,8 +251,9 @@ def _ablation(job: Evaluate) -> int:
     from factory.evaluation.paper_rows import rows_of_ablations
     from factory.storage.store import open_store
 
-    for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table).items():
-        _table(job, number, rows, open_store(job.run))
+    store = open_store(f"{_place(job)}/tables", job.storage)
+    for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table, job.storage).items():
+        _table(job, number, rows, store)
     return 0
 
 

@@ -14,14 +14,13 @@ from typing import Annotated
 
 import tyro
 
-from factory.storage.store import StorageConfig
 from factory.training.finetune.run import WorkersConfig
-from jobs.settings import guarded
+from jobs.base import Job, start
 from model.config import TrainConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class Finetune:
+class Finetune(Job):
     """Train one of the models on rendered turntables. Run it again and it goes on."""
 
     target: str
@@ -37,13 +36,11 @@ class Finetune:
     """Turntables of this split only; `None` takes all."""
     train: TrainConfig = field(default_factory=TrainConfig)
     workers: Annotated[WorkersConfig, tyro.conf.arg(name="")] = field(default_factory=WorkersConfig)
-    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Finetune, args=arguments, prog="im3d finetune")))
+    return start("finetune", Finetune, run, argv)
 
 
 def run(job: Finetune) -> int:

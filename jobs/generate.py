@@ -7,7 +7,6 @@ Exit code: 0 when every prompt of the table has its asset, 1 when some are dead 
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from factory.config.settings import FactoryConfig, Preset
-from jobs import settings
+from factory.storage.user_error import UserError
+from jobs.base import start
+from jobs.settings import parse
 
 MAX_REPORTED = 10_000
 """The tables at the end are about so many newest rows."""
 
 if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
+    from factory.line.output_folder import OutputFolder
     from factory.prompts.table import PromptTable
-    from factory.storage.store import Store
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,35 +62,32 @@ class Generate:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    return settings.guarded(lambda: run(settings.parse(Generate, argv)))
+    return start("generate", Generate, run, argv, lambda arguments: parse(Generate, arguments))
 
 
 def run(job: Generate) -> int:
-    """Make what the output folder lacks; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import Ledger
+    """Make what the output folder lacks; returns the exit code. Raises UserError and RuntimeError for the user."""
     from factory.ledger.run_identity import add_input, is_new
+    from factory.line.output_folder import open_output
     from factory.prompts.table import read_prompts
     from factory.stages.preflight import preflight
-    from factory.storage.store import open_store
+    from factory.storage.read_only import open_read_only
 
     job = _with_prompts(job)
     table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
     if job.dry_run is not None:
         from jobs.dry_run import dry_run
 
-        return dry_run(job, table, job.dry_run)
+        return dry_run(job.settings, table, job.dry_run, job.dry_run_out)
     job = _placed(job)
-    store = open_store(job.out, job.settings.storage)
-    if table.prompts and is_new(store):
+    if table.prompts and is_new(open_read_only(job.out, job.settings.storage)):
         preflight(job.settings)  # before anything is written
-    with Lease(store) as lease:
-        store.sweep()
-        ledger = Ledger(store, lease=lease)
-        check_changes(job, store, ledger, bool(ledger.missing([prompt.prompt_id for prompt in table.prompts])))
-        add_input(store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
-        _bury_rejected(job, table, ledger)
-        return make(job, table, store, ledger)
+    with open_output(job.out, job.settings.storage) as folder:
+        needed = bool(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
+        check_changes(job, folder, needed)
+        add_input(folder.store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
+        _bury_rejected(job, table, folder.ledger)
+        return make(job, table, folder)
 
 
 def _with_prompts(job: Generate) -> Generate:
@@ -108,19 +106,19 @@ def _placed(job: Generate) -> Generate:
     from factory.config.settings import run_settings
     from factory.ledger import run_identity
     from factory.stages.preflight import find_weights
-    from factory.storage.store import open_store
+    from factory.storage.read_only import open_read_only
 
     if not job.new_run:
         return job
     if job.accept_changes:
-        raise ValueError("--new-run and --accept-changes exclude each other; give one of them")
+        raise UserError("--new-run and --accept-changes exclude each other; give one of them")
     weights, settings = find_weights(job.settings), run_settings(job.settings)
-    if not run_identity.changes(open_store(job.out, job.settings.storage), settings, weights):
+    if not run_identity.changes(open_read_only(job.out, job.settings.storage), settings, weights):
         return job
     return replace(job, out=run_identity.folder_of_new_run(job.out, settings.fingerprint, weights), new_run=False)
 
 
-def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bool) -> None:
+def check_changes(job: Generate, folder: OutputFolder, needs_weights: bool) -> None:
     """Refuse to mix outcomes of different settings or weights, else write down what is used now.
 
     Args:
@@ -130,46 +128,33 @@ def check_changes(job: Generate, store: Store, ledger: Ledger, needs_weights: bo
     from factory.ledger import run_identity
     from factory.stages.preflight import find_weights
 
-    used = run_settings(job.settings)
+    used, ledger = run_settings(job.settings), folder.ledger
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
-    run_identity.refuse_changes(store, used, None, settled)
+    run_identity.refuse_changes(folder.store, used, None, settled)
     weights = find_weights(job.settings) if needs_weights else None
-    run_identity.refuse_changes(store, used, weights, settled)
-    run_identity.write(store, used, weights)
+    run_identity.refuse_changes(folder.store, used, weights, settled)
+    run_identity.write(folder.store, used, weights)
 
 
-def make(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
-    """Make what the ledger lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
+def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
+    """Make what the folder lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
     from factory.outputs.gallery import write_gallery
+    from jobs.prompt_line import run_prompts
 
-    missing = len(ledger.missing([prompt.prompt_id for prompt in table.prompts]))
+    missing = len(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
     if missing:
         settled = len(table.prompts) - missing
         print(f"{missing} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
         if late := job.settings.late_rounds():
             rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
             print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")
-        try:
-            _run_line(job, table, ledger)
-        except (KeyboardInterrupt, RuntimeError):
-            if not ledger.lease or not ledger.lease.lost:
-                write_gallery(store, ledger, job.settings)
-            raise
-    else:
-        ledger.publish()
-        print(f"Nothing to do: all {len(table)} prompts of {job.prompts} are settled in {job.out}")
-    return _report(job, table, store, ledger)
-
-
-def _run_line(job: Generate, table: PromptTable, ledger: Ledger) -> None:
-    from factory.line.progress import Display
-    from factory.line.run import run_line
-    from factory.pipeline import steps
-    from factory.prompts.work import PromptWork
-
-    chain = steps(job.settings, job.out, uuid.uuid4().hex[:12])
-    work = PromptWork(prompts=table.prompts, config=job.settings)
-    run_line(work, chain, job.settings.line, ledger, Display())
+    try:
+        run_prompts(job.settings, table.prompts, folder)
+    except (KeyboardInterrupt, RuntimeError):
+        if not folder.lease.lost:
+            write_gallery(folder.store, folder.ledger, job.settings)
+        raise
+    return _report(job, table, folder)
 
 
 def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
@@ -186,12 +171,13 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
     ledger.bury(dead_letter(row, fingerprint(job.settings)) for row in rows)
 
 
-def _report(job: Generate, table: PromptTable, store: Store, ledger: Ledger) -> int:
+def _report(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     from factory.ledger.ledger import ASSETS, DEAD
     from factory.line.summary import dead_table, is_summed, make_console, summary_table
     from factory.outputs.gallery import write_gallery
 
-    write_gallery(store, ledger, job.settings)
+    ledger = folder.ledger
+    write_gallery(folder.store, ledger, job.settings)
     ids = [row.prompt_id for row in (*table.prompts, *table.rejected)]
     known, made, dead = set(ids), int(ledger.done.holds(ids).sum()), int(ledger.dead.holds(ids).sum())
     console = make_console()

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
-from jobs.settings import guarded
+from jobs.base import Job, start
 
 if TYPE_CHECKING:
     from factory.prompts.table import PromptTable
@@ -25,7 +23,7 @@ MAX_SHOWN = 100
 
 
 @dataclass(kw_only=True, slots=True)
-class Prompts:
+class Prompts(Job):
     """Look over prompts before GPUs do: motion verbs, several objects, scenes, length, repeats, unusable rows."""
 
     prompts: str = ""
@@ -42,12 +40,11 @@ class Prompts:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Prompts, args=arguments, prog="im3d prompts")))
+    return start("prompts", Prompts, run, argv)
 
 
 def run(job: Prompts) -> int:
-    """Print the remarks; returns the exit code. Raises ValueError for the user."""
+    """Print the remarks; returns the exit code. Raises UserError for the user."""
     from eval.prompt_lint import RULES, lint
 
     table = _table(job)
@@ -81,7 +78,7 @@ def _table(job: Prompts) -> PromptTable:
 
     check_choice(job.prompts, job.suite, job.suite_path)
     if job.prompts:
-        return read_prompts(job.prompts, job.limit)
+        return read_prompts(job.prompts, job.limit, storage=job.storage)
     with tempfile.TemporaryDirectory() as folder:
         return read_prompts(write_suite(open_store(folder), job.suite, job.suite_path), job.limit)
 

@@ -6,20 +6,18 @@ Exit code: 0 when every turntable is rendered, 1 when some are dead letters, 2 w
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from factory.storage.store import StorageConfig
 from factory.training.render.settings import RenderConfig
-from jobs.settings import guarded, settle
+from jobs.base import LineJob, start
 
 
 @dataclass(kw_only=True, slots=True)
-class Render:
+class Render(LineJob):
     """Render turntables of meshes as training data.
 
     Run it again and it renders what is missing, dead letters too."""
@@ -36,49 +34,35 @@ class Render:
     limit: int | None = None
     """Only the first assets."""
     settings: Annotated[RenderConfig, tyro.conf.arg(name="")] = field(default_factory=RenderConfig)
-    storage: StorageConfig = field(default_factory=StorageConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Render, args=arguments, prog="im3d render")))
+    return start("render", Render, run, argv)
 
 
 def run(job: Render) -> int:
     """Render what the output folder lacks; returns the exit code."""
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import DEAD, RENDERS, Ledger
+    from factory.ledger.ledger import RENDERS
     from factory.ledger.schemas import RENDER_DEAD_LETTERS
     from factory.line.one_stage_line import line_config
-    from factory.line.progress import Display
-    from factory.line.run import run_line
+    from factory.line.output_folder import open_output
     from factory.prompts.assets import read_assets
-    from factory.storage.store import open_store
     from factory.training.render.line import RenderWork, rows_per_part, steps
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
-    root = job.asset_root or job.assets.rpartition("/")[0] or "."
-    store = open_store(job.out, job.storage)
-    with Lease(store) as lease:
-        store.sweep()
-        settle(store, job.settings.identity())
-        ledger = Ledger(store, RENDERS, rows_per_part(job.settings.size), lease)
-        ledger.publish()
-        ids = work.ids
-        ledger.revive({row["turntable_id"] for row in ledger.rows(DEAD, ["turntable_id"])} & set(ids))
+    root, ids = job.asset_root or job.assets.rpartition("/")[0] or ".", work.ids
+    rows, identity = rows_per_part(job.settings.size), job.settings.identity()
+    with open_output(job.out, job.storage, RENDERS, rows, identity) as folder:
+        ledger = folder.ledger
+        ledger.revive(set(ids))
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
-        missing = len(ledger.missing(ids))
-        if missing:
-            print(f"{missing} of {len(ids)} turntables to render")
-            chain = steps(job.settings, root, job.out, uuid.uuid4().hex[:12], job.storage)
-            run_line(work, chain, line_config(job.settings.pool, job.settings.address), ledger, Display())
-        else:
-            ledger.publish()
-            print(f"Nothing to do: all {len(ids)} turntables of {job.assets} are settled in {job.out}")
+        print(f"{len(ledger.missing(ids))} of {len(ids)} turntables to render")
+        chain = steps(job.settings, root, job.out, folder.run_id, job.storage)
+        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost)
         done = len(ids) - sum(ledger.is_dead(work_id) for work_id in ids)
-        print(f"{done} of {len(ids)} turntables rendered, {len(ids) - done} are dead letters: {job.out}/renders")
-        return 0 if done == len(ids) else 1
+    print(f"{done} of {len(ids)} turntables rendered, {len(ids) - done} are dead letters: {job.out}/renders")
+    return 0 if done == len(ids) else 1
 
 
 if __name__ == "__main__":

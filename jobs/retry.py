@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.config.settings import FactoryConfig
+from factory.storage.user_error import UserError
+from jobs.base import start
 from jobs.generate import Generate, check_changes, make
-from jobs.settings import guarded, parse_over
+from jobs.settings import parse_over
 
 if TYPE_CHECKING:
     from factory.prompts.table import PromptTable
-    from factory.storage.store import Store
+    from factory.storage.interface import ReadableStore
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,59 +44,54 @@ class Retry:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    return guarded(lambda: run(_parse(list(sys.argv[1:] if argv is None else argv))))
+    return start("retry", Retry, run, argv, _parse)
 
 
 def _parse(arguments: list[str]) -> Retry:
     """The flags over the folder's own settings; the first look at them tells the folder and how to reach it."""
     from factory.config.yaml import from_yaml
     from factory.ledger.run_identity import SETTINGS
-    from factory.storage.store import open_store
+    from factory.storage.read_only import open_read_only
 
     missing: Any = tyro.MISSING
     first = parse_over(Retry(out=missing), arguments)
     try:
-        text = open_store(first.out, first.settings.storage).get(SETTINGS).decode()
+        text = open_read_only(first.out, first.settings.storage).get(SETTINGS).decode()
     except KeyError:
-        raise ValueError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
+        raise UserError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
     base: Any = from_yaml(text, FactoryConfig(), f"{first.out}/{SETTINGS}")
     base.line.max_failed_share = 1.0  # rows that failed before may all fail again
     return parse_over(Retry(out=missing, settings=base), arguments)
 
 
 def run(job: Retry) -> int:
-    """Run the chosen dead letters again; returns the exit code. Raises ValueError and RuntimeError for the user."""
-    from factory.ledger.lease import Lease
-    from factory.ledger.ledger import DEAD, Ledger
-    from factory.storage.store import open_store
+    """Run the chosen dead letters again; returns the exit code. Raises UserError and RuntimeError for the user."""
+    from factory.ledger.ledger import DEAD
+    from factory.line.output_folder import open_output
 
-    store = open_store(job.out, job.settings.storage)
-    with Lease(store) as lease:
-        store.sweep()
-        ledger = Ledger(store, lease=lease)
-        ledger.publish()
-        letters = list(ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type"]))
+    with open_output(job.out, job.settings.storage) as folder:
+        letters = list(folder.ledger.rows(DEAD, ["prompt_id", "error_stage", "error_type"]))
         chosen = {row["prompt_id"] for row in letters if _wanted(row, job)}
         if not chosen:
             kinds = sorted({f"{row['error_stage']}: {row['error_type']}" for row in letters})
             print(f"No such dead letters in {job.out}. Available: {', '.join(kinds) or 'none'}")
             return 0
-        table = _table(job, store, chosen)
+        table = _table(job, folder.store, chosen)
         as_generate = Generate(prompts=job.out, out=job.out, accept_changes=job.accept_changes, settings=job.settings)
-        check_changes(as_generate, store, ledger, needs_weights=True)
-        ledger.revive({prompt.prompt_id for prompt in table.prompts})
-        return make(as_generate, table, store, ledger)
+        check_changes(as_generate, folder, needs_weights=True)
+        folder.ledger.revive({prompt.prompt_id for prompt in table.prompts})
+        return make(as_generate, table, folder)
 
 
 def _wanted(row: dict[str, Any], job: Retry) -> bool:
     return job.stage in (None, row["error_stage"]) and job.error in (None, row["error_type"])
 
 
-def _table(job: Retry, store: Store, chosen: set[str]) -> PromptTable:
+def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
     """The prompts of dead letters, from the tables that they come from.
 
     Raises:
-        ValueError: when there is no such table, or it holds none of them as a usable row.
+        UserError: when there is no such table, or it holds none of them as a usable row.
     """
     from factory.ledger.run_identity import inputs
     from factory.prompts.table import PromptTable, read_prompts
@@ -103,7 +100,7 @@ def _table(job: Retry, store: Store, chosen: set[str]) -> PromptTable:
     if job.prompts:
         sources = [{"prompts": job.prompts, "limit": None, "image_root": job.image_root}]
     if not sources:
-        raise ValueError(f"{job.out} does not say which tables were run into it: give --prompts")
+        raise UserError(f"{job.out} does not say which tables were run into it: give --prompts")
     found: dict[str, Any] = {}
     for source in sources:
         table = read_prompts(source["prompts"], source["limit"], source["image_root"], job.settings.storage)
@@ -112,7 +109,7 @@ def _table(job: Retry, store: Store, chosen: set[str]) -> PromptTable:
     if left:
         print(f"{left} of {len(chosen)} dead letters stay: no usable row of {', '.join(s['prompts'] for s in sources)}")
     if not found:
-        raise ValueError("none of the dead letters can run again: mend their rows in the table, or give --prompts")
+        raise UserError("none of the dead letters can run again: mend their rows in the table, or give --prompts")
     return PromptTable(prompts=list(found.values()))
 
 

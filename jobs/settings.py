@@ -1,11 +1,9 @@
-"""From a command line to a job: preset, then YAML file, then flags; and how errors reach a user."""
+"""Parse a job whose settings come from a preset, then a YAML file, then flags: `parse`."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -13,21 +11,18 @@ import tyro
 from factory.config.settings import PRESETS, FactoryConfig, preset
 from factory.config.yaml import read_yaml
 from factory.line.pools import Pools, compact, merged, parse_pools
-from factory.storage.credentials import scrub
-from factory.storage.interface import StorageError
-from factory.storage.store import Store
+from jobs.help import parse_flags
 
 Job = TypeVar("Job")
 
 
-def parse(kind: type[Job], argv: Sequence[str] | None) -> Job:
+def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
     """Parse a job with fields `preset`, `config`, `out` and `settings` (a FactoryConfig whose flags have no prefix).
 
     Raises:
-        ValueError: for a bad YAML file.
-        SystemExit: for bad flags, and for --help.
+        ValueError: for a bad YAML file, or values that the settings refuse.
+        SystemExit: for bad flags, and after help.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="pocket", nargs="?")
     first.add_argument("--config", default=None, nargs="?")
@@ -47,7 +42,7 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 def parse_over(default: Job, arguments: Sequence[str]) -> Job:
     """Flags over a job with a field `settings` (a FactoryConfig); pools change setting by setting."""
     kind: Any = type(default)
-    job: Any = tyro.cli(kind, args=arguments, default=default, prog=f"im3d {kind.__name__.lower()}", registry=_REGISTRY)
+    job = parse_flags(kind, arguments, f"im3d {kind.__name__.lower()}", default, registry=_REGISTRY)
     job.settings.line.pools = merged(default.settings.line.pools, job.settings.line.pools)  # type: ignore[attr-defined]
     return job
 
@@ -64,28 +59,3 @@ def _pools(kind: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primi
         is_instance=lambda value: isinstance(value, Pools),
         str_from_instance=compact,
     )
-
-
-def settle(store: Store, settings: dict[str, Any]) -> None:
-    """Write down what the folder's files depend on; ValueError, naming the differences, where they were others."""
-    wanted = json.dumps(settings, indent=2).encode()
-    if not store.create("settings.json", wanted):
-        found: Any = json.loads(store.get("settings.json"))
-        changed = [f"{k} {found.get(k)}, now {v}" for k, v in json.loads(wanted).items() if found.get(k) != v]
-        if changed:
-            raise ValueError(f"{store.root} was made with {'; '.join(changed)}: choose another --out")
-
-
-def guarded(run: Callable[[], int]) -> int:
-    """Run a job; the user's mistakes and missing machinery become one sentence and exit code 2."""
-    try:
-        return run()
-    except BrokenPipeError:
-        sys.stdout = None  # whoever read has left: nothing more to say
-        return 1
-    except (ValueError, RuntimeError, OSError, StorageError) as error:
-        print(f"error: {scrub(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 1

@@ -8,17 +8,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from eval.answers import Thresholds
 from eval.assignment import StudyConfig
-from jobs.settings import guarded
+from factory.storage.user_error import UserError
+from jobs.base import Job, start
+from jobs.help import parse_flags
 
 
 @dataclass(kw_only=True, slots=True)
-class Make:
+class Make(Job):
     """Build the page and the assignment table of a study. The first run is ours, the others are its competitors."""
 
     runs: tuple[str, ...]
@@ -37,7 +39,7 @@ class Make:
 
 
 @dataclass(kw_only=True, slots=True)
-class Serve:
+class Serve(Job):
     """Hand out the page and collect answers in DIR/answers, until Ctrl-C."""
 
     study: str
@@ -49,7 +51,7 @@ class Serve:
 
 
 @dataclass(kw_only=True, slots=True)
-class Score:
+class Score(Job):
     """Turn answers into win rates. Writes DIR/results: scores.json, annotators.csv, consensus.csv, rates.csv."""
 
     study: str
@@ -61,7 +63,7 @@ class Score:
     """How the table is written."""
 
 
-Job = (
+AnyStudy: Any = (
     Annotated[Make, tyro.conf.subcommand("make")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Score, tyro.conf.subcommand("score")]
@@ -70,12 +72,15 @@ Job = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, report; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(Job, args=arguments, prog="im3d study", description=__doc__)))  # type: ignore[arg-type]
+    return start("study", AnyStudy, run, argv, _parse)
+
+
+def _parse(arguments: list[str]) -> Any:
+    return parse_flags(AnyStudy, arguments, "im3d study", description=__doc__)
 
 
 def run(job: Make | Serve | Score) -> int:
-    """Do the job; returns the exit code. Raises ValueError for the user."""
+    """Do the job; returns the exit code. Raises UserError for the user."""
     if isinstance(job, Make):
         return make(job)
     return serve(job) if isinstance(job, Serve) else score(job)
@@ -89,11 +94,13 @@ def make(job: Make) -> int:
 
     labels = job.labels or tuple(run.rstrip("/").rsplit("/", 1)[-1] for run in job.runs)
     if len(labels) != len(job.runs):
-        raise ValueError(f"{len(labels)} labels for {len(job.runs)} runs; give one each")
+        raise UserError(f"{len(labels)} labels for {len(job.runs)} runs; give one each")
     if job.limit is not None and job.limit < 1:
-        raise ValueError(f"limit is {job.limit}; it must be at least 1")
-    methods = [method_of_run(label, run, job.prompts, job.image_root) for label, run in zip(labels, job.runs)]
-    record = write_study(methods, open_store(job.out), job.study, job.limit)
+        raise UserError(f"limit is {job.limit}; it must be at least 1")
+    methods = [
+        method_of_run(label, place, job.storage, job.prompts, job.image_root) for label, place in zip(labels, job.runs)
+    ]
+    record = write_study(methods, open_store(job.out, job.storage), job.study, job.limit)
     pairs = ", ".join(f"{count} with {label}" for label, count in record["competitors"].items())
     print(f"{record['questions']} questions on pairs of {record['ours']}: {pairs}; {record['pairs_left_out']} left out")
     print(f"{record['annotators']} annotators, {record['screens']} screens with the checks; links: {job.out}/links.csv")
@@ -114,8 +121,8 @@ def serve(job: Serve) -> int:
     from factory.evaluation.study.folder import keep_answers, read_study
     from factory.storage.store import LocalStore
 
-    study, tasks = read_study(job.study)
     store = LocalStore(job.study)
+    study, tasks = read_study(store)
 
     def keep(annotator: str, data: bytes) -> bool:
         kept = keep_answers(store, annotator, data)
@@ -127,7 +134,7 @@ def serve(job: Serve) -> int:
             (job.host, job.port), Path(job.study, "page"), study, {task.task_id: task for task in tasks}, keep
         )
     except OSError as error:
-        raise ValueError(f"cannot listen on {job.host}:{job.port}: {error}; choose another --port") from error
+        raise UserError(f"cannot listen on {job.host}:{job.port}: {error}; choose another --port") from error
     with server:
         print(f"{server.url}?a=CODE, with the codes of {job.study}/links.csv; Ctrl-C ends", flush=True)
         try:
@@ -145,10 +152,10 @@ def score(job: Score) -> int:
     from factory.evaluation.study.folder import read_answers, read_study
     from factory.storage.store import open_store
 
-    study, tasks = read_study(job.study)
-    texts = read_answers(job.answers or (f"{job.study.rstrip('/')}/answers",))
+    store = open_store(job.study, job.storage)
+    study, tasks = read_study(store)
+    texts = read_answers(job.answers or (f"{job.study.rstrip('/')}/answers",), job.storage)
     result = score_study(study, tasks, texts, job.thresholds)
-    store = open_store(job.study)
     for name in ("annotators", "consensus", "rates"):
         store.put(f"results/{name}.csv", as_csv(getattr(result, name)).encode())
     store.put("results/scores.json", as_json(asdict(result) | {"thresholds": asdict(job.thresholds)}))

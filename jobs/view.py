@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
-from jobs.settings import guarded
+from factory.storage.user_error import UserError
+from jobs.base import Job, start
 
 if TYPE_CHECKING:
     from factory.outputs.viewer import Viewer
 
 
 @dataclass(kw_only=True, slots=True)
-class View:
+class View(Job):
     """Show the assets of a run, or PLY files; turn them with the mouse, choose by prompt. Ctrl+C ends it."""
 
     run: str | None = None
@@ -33,19 +32,18 @@ class View:
 
     def __post_init__(self) -> None:
         if bool(self.run) == bool(self.ply):
-            raise ValueError("give either --run with the folder of a run or --ply with PLY files")
+            raise UserError("give either --run with the folder of a run or --ply with PLY files")
         if not 0 < self.port < 65536:
-            raise ValueError(f"port is {self.port}; it must lie in 1..65535")
+            raise UserError(f"port is {self.port}; it must lie in 1..65535")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, serve until Ctrl+C; returns the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: run(tyro.cli(View, args=arguments, prog="im3d view")))
+    return start("view", View, run, argv)
 
 
 def run(job: View) -> int:
-    """Serve until Ctrl+C; returns the exit code. Raises ValueError for the user."""
+    """Serve until Ctrl+C; returns the exit code. Raises UserError for the user."""
     viewer = open_viewer(job)
     print(f"{len(viewer.assets)} assets at http://{job.host}:{viewer.port} (Ctrl+C ends it)", flush=True)
     try:
@@ -60,12 +58,13 @@ def open_viewer(job: View) -> Viewer:
     try:
         import viser  # noqa: F401
     except ImportError as error:
-        raise RuntimeError("viser is not installed: `pip install -c constraints.txt viser` brings it") from error
+        raise UserError("viser is not installed: `pip install -c constraints.txt viser` brings it") from error
     from factory.ledger.finished_assets import assets_of_files, assets_of_run
     from factory.outputs.viewer import Viewer
+    from factory.storage.read_only import open_read_only
 
-    assets = assets_of_run(job.run) if job.run else assets_of_files(job.ply)
-    return Viewer(assets, job.host, job.port)
+    assets = assets_of_run(open_read_only(job.run, job.storage)) if job.run else assets_of_files(job.ply)
+    return Viewer(assets, job.host, job.port, job.storage)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from eval.fidelity import F_SCORE_REACH, PICTURES, SURFACES, Perceptual, depth_error, picture_fidelity
 from eval.fidelity import surface_distances as distances
 from factory.evaluation.viewable_asset import Shape, Turn
+from factory.storage.interface import StorageConfig
 
 UNSEEN_VIEWS = 8
 POINTS = 10_000
@@ -39,11 +40,12 @@ def compare(shape: Shape, truth: Shape, turn: Turn, network: Perceptual) -> dict
     return {f"{name}_renders": value for name, value in found.items()} | surfaces
 
 
-def truth_paths(uri: str) -> tuple[str, dict[str, str]]:
+def truth_paths(uri: str, storage: StorageConfig) -> tuple[str, dict[str, str]]:
     """The folder of known objects, and the path of each in it by asset id.
 
     Args:
         uri: a folder with `assets.jsonl`, or a table with columns `id` and `path`; local or s3://.
+        storage: how it is reached.
 
     Raises:
         ValueError: when there is no such table.
@@ -51,7 +53,7 @@ def truth_paths(uri: str) -> tuple[str, dict[str, str]]:
     from factory.prompts.assets import read_assets
 
     table = uri if uri.endswith((".csv", ".jsonl", ".parquet")) else f"{uri.rstrip('/')}/assets.jsonl"
-    rows = read_assets(table)
+    rows = read_assets(table, storage=storage)
     return table.rpartition("/")[0] or ".", {row["asset_id"]: row["path"] for row in rows if not row["error"]}
 
 

@@ -20,12 +20,12 @@ from eval.clip import Scorer
 from eval.similarity import VIEW_SETS, Protocol, columns
 from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
-from factory.ledger.ledger import ASSETS, DEAD, Ledger
+from factory.ledger.reader import ASSETS, LedgerReader
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import ERROR, by_part, chosen
 from factory.line.stage import Row
-from factory.prompts.foreign_folder import assets_of_folder
-from factory.storage.store import Store, open_store
+from factory.storage.interface import ReadableStore
+from factory.storage.user_error import UserError
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
@@ -106,37 +106,28 @@ def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
     return pa.schema([*fields, ("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())])
 
 
-def assets_of(run: str, prompts: str | None = None, image_root: str | None = None) -> Iterator[Row]:
-    """The assets of an output folder of `im3d generate`, or with `prompts` those of anyone's folder, streamed.
+def assets_of_run(reader: LedgerReader) -> Iterator[Row]:
+    """The assets of an output folder of `im3d generate`, one after the other: those that the reader has found.
 
     Raises:
-        ValueError: when a run has none, or a folder or its table of prompts cannot be read.
+        UserError: when it has none.
     """
-    if prompts:
-        return assets_of_folder(run, prompts, image_root)
-    ledger = Ledger(open_store(run))
-    ledger.publish()
-    if next(ledger.rows(ASSETS, ["prompt_id"]), None) is None:
-        dead = sum(1 for _ in ledger.rows(DEAD, ["prompt_id"]))
-        raise ValueError(
-            f"{run} holds no assets ({dead} dead letters); give the output of im3d generate, "
-            "or a folder of videos and models with --prompts"
+    if not len(reader.done):
+        raise UserError(
+            f"{reader.store.root} holds no assets ({len(reader.dead)} dead letters); give the output of im3d "
+            "generate, or a folder of videos and models with --prompts"
         )
-    return assets_of_run(ledger)
-
-
-def assets_of_run(ledger: Ledger) -> Iterator[Row]:
-    """The assets of an output folder of `im3d generate`, one after the other."""
     wanted = ["prompt_id", "prompt", "elevation", "yield_score", "ply.path", "generated.path", "image.path"]
-    for row in ledger.rows(ASSETS, wanted):
-        yield {name: row[name] for name in ("prompt_id", "prompt", "elevation", "yield_score")} | {
-            "frames_path": (row["generated"] or {}).get("path"),
-            "model_path": row["ply"]["path"],
-            "image_path": row["image"]["path"],
+    for row in reader.rows(ASSETS, wanted):
+        files = {name: (row.get(name) or {}).get("path") for name in ("generated", "ply", "image")}
+        yield {name: row.get(name) for name in ("prompt_id", "prompt", "elevation", "yield_score")} | {
+            "frames_path": files["generated"],
+            "model_path": files["ply"],
+            "image_path": files["image"],
         }
 
 
-def views_of_run(store: Store) -> dict[str, Any]:
+def views_of_run(store: ReadableStore) -> dict[str, Any]:
     """What a run says of its own views, as fields of `Protocol`: number, size, field of view, distance."""
     settings = settings_of(store)
     found = {name: settings.get(f"orbit.{name}") for name in ("num_views", "fov_degrees", "distance")}
@@ -144,7 +135,7 @@ def views_of_run(store: Store) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def costs_of_run(ledger: Ledger) -> dict[str, float]:
+def costs_of_run(ledger: LedgerReader) -> dict[str, float]:
     """Means over the run's assets: `minutes`, and the video model's `steps` and `forwards` (guidance doubles these)."""
     wanted = ("seconds", "steps", "forwards")
     sums, count = dict.fromkeys(("minutes", "steps", "forwards"), 0.0), 0
@@ -162,7 +153,7 @@ def with_truth(rows: Iterable[Row], paths: Mapping[str, str]) -> Iterator[Row]:
     return (row | {"truth_path": fidelity.truth_of(row["prompt_id"], paths)} for row in rows)
 
 
-def slices(rows: Iterable[Row], ledger: Ledger, size: int = ROWS_AT_ONCE) -> Iterator[ScoreWork]:
+def slices(rows: Iterable[Row], ledger: LedgerReader, size: int = ROWS_AT_ONCE) -> Iterator[ScoreWork]:
     """The rows that have no outcome yet, at most `size` and about BYTES_AT_ONCE at a time, as columns."""
     stream, tables = iter(rows), list[pa.Table]()
     while read := list(islice(stream, min(size, ROWS_AT_A_TIME))):

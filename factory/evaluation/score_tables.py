@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from eval.similarity import VIEW_SETS, columns
 from eval.statistics import compare, prompt_means, summarise
 from factory.ledger.keys import digest
-from factory.ledger.ledger import DEAD, SCORES, Ledger
-from factory.storage.store import Store, open_store
+from factory.ledger.reader import DEAD, SCORES, LedgerReader
+from factory.storage.interface import ReadableStore, StorageConfig
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 
 PRECISION_AT = (1, 5, 10)
+PARTS = ("views", "models", "measures")
+"""Of a protocol: what two of them must share."""
 NAMED = 1000
 """Bad assets that a summary names; the others it counts."""
 
@@ -38,7 +42,7 @@ class Scores:
         return prompt_means(self.prompts, self.values[column])
 
 
-def read_scores(ledger: Ledger, names: Sequence[str]) -> Scores:
+def read_scores(ledger: LedgerReader, names: Sequence[str]) -> Scores:
     """These columns of the scores that a ledger holds: 8 bytes an asset and column in memory."""
     prompts, values = array("Q"), [array("d") for _ in names]
     for row in ledger.rows(SCORES, ["prompt", *names]):
@@ -94,7 +98,7 @@ def comparisons(mine: Scores, theirs: Scores, names: Sequence[str]) -> dict[str,
     return found
 
 
-def letters(ledger: Ledger, folder: str = DEAD) -> dict[str, Any]:
+def letters(ledger: LedgerReader, folder: str = DEAD) -> dict[str, Any]:
     """The dead letters of a ledger: their `count`, counts `by_type`, and NAMED of them with their reasons."""
     kinds: Counter[str] = Counter()
     named: list[dict[str, str]] = []
@@ -105,34 +109,37 @@ def letters(ledger: Ledger, folder: str = DEAD) -> dict[str, Any]:
     return {"count": kinds.total(), "by_type": dict(kinds), "named": named}
 
 
-def same_protocol(other: str, store: Store, parts: Iterable[str] = ("views", "models", "measures")) -> Store:
+def same_protocol(other: str, store: ReadableStore, storage: StorageConfig) -> ReadableStore:
     """The evaluation of the folder `other` that was made as the one in `store`; of several, the one of most assets.
 
+    Args:
+        storage: how the other folder is reached.
+
     Raises:
-        ValueError: when there is none, saying what differs, or it was never finished.
+        UserError: when there is none, saying what differs, or it was never finished.
     """
     own, name = json.loads(store.get("protocol.json")), store.root.rstrip("/").rsplit("/", 1)[1].split("-")[0]
-    place = open_store(other)
+    place = open_read_only(other, storage)
     folders = [key.rpartition("/")[0] for key in place.keys("evaluations/") if key.endswith("/protocol.json")]
     if not folders:
-        raise ValueError(f"{other} has no evaluation; run im3d evaluate --run {other} with the same flags first")
+        raise UserError(f"{other} has no evaluation; run im3d evaluate --run {other} with the same flags first")
     alike = [folder for folder in folders if folder.split("/")[1].split("-")[0] == name]
     if alike:
         counts = {folder: _scored(place, folder) for folder in alike}
         most = max(alike, key=counts.__getitem__)
         if counts[most] < 0:
-            raise ValueError(f"the evaluation {other.rstrip('/')}/{most} is not finished; run its command again first")
-        return open_store(f"{other.rstrip('/')}/{most}")
+            raise UserError(f"the evaluation {other.rstrip('/')}/{most} is not finished; run its command again first")
+        return open_read_only(f"{other.rstrip('/')}/{most}", storage)
     theirs = json.loads(place.get(f"{folders[-1]}/protocol.json"))
     changes = [
-        f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in parts if own.get(part) != theirs.get(part)
+        f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in PARTS if own.get(part) != theirs.get(part)
     ]
-    raise ValueError(
+    raise UserError(
         f"{other} was evaluated by another protocol ({'; '.join(changes)}): evaluate it with the same flags"
     )
 
 
-def _scored(place: Store, folder: str) -> int:
+def _scored(place: ReadableStore, folder: str) -> int:
     """The assets that a finished evaluation scored; -1 for one that was never finished."""
     try:
         return json.loads(place.get(f"{folder}/summary.json"))["assets"]

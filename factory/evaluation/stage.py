@@ -17,7 +17,8 @@ from factory.line.settings import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.prompts.assets import beside, read_asset
-from factory.storage.store import open_store
+from factory.storage.interface import StorageConfig
+from factory.storage.read_only import open_read_only
 from recon.config import OrbitConfig
 
 
@@ -47,13 +48,14 @@ class Evaluate(Finish):
         root: str,
         out: str,
         run_id: str,
+        storage: StorageConfig,
         truth_root: str = "",
         threads: int = 1,
         board: Any = None,
     ) -> None:
         self.clip, self.prompts, self.measures = clip, prompts, measures
-        self.assets, self.truth_root = open_store(root), truth_root
-        super().__init__(config, out, run_id, threads, board)
+        self.assets, self.truth_root = open_read_only(root, storage), truth_root
+        super().__init__(config, out, run_id, threads, board, storage)
 
     def load(self) -> None:
         from eval.clip import Scorer
@@ -138,7 +140,7 @@ class Evaluate(Finish):
         """The asset against the real object."""
         from factory.evaluation.fidelity import compare
 
-        path, read = row["truth_path"], lambda name: read_asset(name, self.truth_root)
+        path, read = row["truth_path"], lambda name: read_asset(name, self.truth_root, self.storage)
         truth = read_shape(read(path), path, fine=True, opener=beside(path, read))
         return dict(compare(shape, truth, turn, self.network))
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from factory.ledger.keys import ID_PATTERN
-from factory.ledger.ledger import ASSETS, COMMITS
-from factory.storage.store import Store, open_store
+from factory.ledger.reader import ASSETS, LedgerReader
+from factory.storage.interface import ReadableStore, StorageConfig
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 
 Row = dict[str, Any]
 
@@ -34,34 +36,21 @@ FINISHED = pa.schema(
 _COLUMNS = ["prompt_id", "prompt", "seed", "elevation", "ply", "mesh.path", "image.path", "turntable.path"]
 
 
-def assets_of_run(run: str) -> list[Row]:
+def assets_of_run(store: ReadableStore) -> list[Row]:
     """The assets of an output folder of `im3d generate`, as rows of FINISHED, by prompt id.
 
     Raises:
-        ValueError: when there are none.
+        UserError: when there are none.
     """
-    store = open_store(run)
-    found = {row["prompt_id"]: row for row in _rows(store)}
+    found = sorted(LedgerReader(store).rows(ASSETS, _COLUMNS), key=lambda row: row["prompt_id"])
     if not found:
-        raise ValueError(f"{run} holds no assets; give the output folder of im3d generate, or PLY files with --ply")
-    return [_finished(found[name], store.root) for name in sorted(found)]
-
-
-def _rows(store: Store) -> Iterator[Row]:
-    """Commits before parts: a record that moves meanwhile is seen at least once."""
-    for folder in (COMMITS, ASSETS):
-        for key in store.keys(f"{folder}/"):
-            try:
-                file = pq.ParquetFile(io.BytesIO(store.get(key)))
-            except KeyError:
-                continue
-            if "ply" in file.schema_arrow.names:
-                yield from file.read(columns=_COLUMNS).to_pylist()
+        raise UserError(f"{store.root} holds no assets; give the output of im3d generate, or PLY files with --ply")
+    return [_finished(row, store.root) for row in found]
 
 
 def _finished(row: Row, root: str) -> Row:
     paths = {name: (row.get(name) or {}).get("path") for name in FILES}
-    known = {name: row[name] for name in ("prompt_id", "prompt", "seed", "elevation")}
+    known = {name: row.get(name) for name in ("prompt_id", "prompt", "seed", "elevation")}
     return known | paths | {"root": root, "ply_sha256": row["ply"]["sha256"], "attempt": 1}
 
 
@@ -69,16 +58,16 @@ def assets_of_files(paths: Sequence[str]) -> list[Row]:
     """Loose PLY files, local or s3://, as rows of FINISHED; each is called by its name without suffix.
 
     Raises:
-        ValueError: when a name is no id, or two files have the same.
+        UserError: when a name is no id, or two files have the same.
     """
     rows: dict[str, Row] = {}
     for path in paths:
         root, slash, name = path.rpartition("/")
         stem = PurePosixPath(name).stem
         if not ID_PATTERN.fullmatch(stem):
-            raise ValueError(f"{path}: name {stem!r} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ -")
+            raise UserError(f"{path}: name {stem!r} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ -")
         if stem in rows:
-            raise ValueError(f"{path}: another file is called {stem!r} too; rename one")
+            raise UserError(f"{path}: another file is called {stem!r} too; rename one")
         place = root or slash or "."
         rows[stem] = dict.fromkeys(FINISHED.names) | {"prompt_id": stem, "root": place, "ply": name, "attempt": 1}
     return list(rows.values())
@@ -90,18 +79,18 @@ def table(rows: Iterable[Row]) -> pa.Table:
 
 
 @lru_cache(maxsize=8)
-def _store(root: str) -> Store:
-    return open_store(root)
+def _store(root: str, storage: str) -> ReadableStore:
+    return open_read_only(root, StorageConfig(**json.loads(storage)))
 
 
-def read(row: Row, name: str) -> bytes:
-    """The bytes of a file of an asset.
+def read(row: Row, name: str, storage: StorageConfig) -> bytes:
+    """The bytes of a file of an asset; `storage`: how its folder is reached.
 
     Raises:
         ValueError: when it is missing, or the PLY is not the one that the run wrote.
     """
     try:
-        data = _store(row["root"]).get(row[name])
+        data = _store(row["root"], json.dumps(asdict(storage))).get(row[name])
     except KeyError as error:
         raise ValueError(f"{row[name]} is missing from {row['root']}") from error
     if name == "ply" and row["ply_sha256"] and hashlib.sha256(data).hexdigest() != row["ply_sha256"]:

@@ -13,12 +13,13 @@ from typing import Any
 
 from factory.ledger.stop_signal import handle_stops, restore
 from factory.storage.store import Store
+from factory.storage.user_error import UserError
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 
 
-class LeaseLost(RuntimeError):
+class LeaseLost(UserError):
     """Another run has taken over the folder; this one must not write tables any more."""
 
 
@@ -60,7 +61,7 @@ class Lease:
             self._refuse_if_alive(held[-1])
         self.key = f"lease/{number:08d}.json"
         if not self.store.create(self.key, self._record()):
-            raise ValueError(f"{self.store.root}: another run took this folder just now; wait for it or choose another")
+            raise UserError(f"{self.store.root}: another run took this folder just now; wait for it or choose another")
         for key in held:
             self.store.delete(key)
         self._handlers = handle_stops()
@@ -93,7 +94,7 @@ class Lease:
         age = time.time() - record["time"]
         if record["released"] or age > self.stale_seconds or _is_gone(record):
             return
-        raise ValueError(
+        raise UserError(
             f"{self.store.root}: a run on {record['host']} (process {record['pid']}) writes here, "
             f"last seen {age:.0f} s ago; wait for it, stop it, or choose another folder"
         )

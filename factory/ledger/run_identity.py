@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from factory.ledger.keys import digest
-from factory.storage.store import Store
+from factory.storage.interface import ReadableStore, Store
+from factory.storage.user_error import UserError
 
 SETTINGS, WEIGHTS, INPUTS = "config.yaml", "weights.json", "inputs.json"
 Weights = dict[str, str]
@@ -34,7 +34,7 @@ class RunSettings:
     """Over all other sections."""
 
 
-def changes(store: Store, settings: RunSettings, weights: Weights | None = None) -> list[str]:
+def changes(store: ReadableStore, settings: RunSettings, weights: Weights | None = None) -> list[str]:
     """One line for each setting, and each network where `weights` is given, that differs from the folder's last run."""
     found = []
     if before := settings_of(store):
@@ -47,17 +47,17 @@ def changes(store: Store, settings: RunSettings, weights: Weights | None = None)
     return found
 
 
-def refuse_changes(store: Store, settings: RunSettings, weights: Weights | None, settled: int) -> None:
-    """Raise ValueError with the difference when outcomes of other settings or weights lie in the folder."""
+def refuse_changes(store: ReadableStore, settings: RunSettings, weights: Weights | None, settled: int) -> None:
+    """Raise UserError with the difference when outcomes of other settings or weights lie in the folder."""
     changed = changes(store, settings, weights) if settled else []
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{store.root} holds {settled} outcomes made with other settings ({'; '.join(changed)}): set them back, "
             "--new-run to make everything anew in a folder of its own, or --accept-changes to mix"
         )
 
 
-def is_new(store: Store) -> bool:
+def is_new(store: ReadableStore) -> bool:
     """Nothing was ever made in the folder."""
     return _text(store, SETTINGS) is None
 
@@ -73,7 +73,7 @@ def write(store: Store, settings: RunSettings, weights: Weights | None) -> None:
         store.put(WEIGHTS, json.dumps(weights, indent=2).encode())
 
 
-def inputs(store: Store) -> list[dict[str, Any]]:
+def inputs(store: ReadableStore) -> list[dict[str, Any]]:
     """The tables that were run into a folder: {"prompts", "limit", "image_root"} each."""
     return json.loads(_text(store, INPUTS) or "[]")
 
@@ -88,17 +88,19 @@ def add_input(store: Store, source: dict[str, Any]) -> None:
 
 def folder_of_new_run(out: str, fingerprint: str, weights: Weights) -> str:
     """Where a run with changed settings or weights goes: the same place for the same ones, so that it resumes."""
+    from factory.ledger.keys import digest
+
     return f"{out.rstrip('/')}/runs/{digest(fingerprint, json.dumps(weights, sort_keys=True))[:12]}"
 
 
-def _text(store: Store, key: str) -> str | None:
+def _text(store: ReadableStore, key: str) -> str | None:
     try:
         return store.get(key).decode()
     except KeyError:
         return None
 
 
-def settings_of(store: Store) -> dict[str, Any]:
+def settings_of(store: ReadableStore) -> dict[str, Any]:
     """The settings of the last run into a folder as `fit.iterations: 1200`; empty where there are none.
 
     Raises:
@@ -111,7 +113,7 @@ def settings_of(store: Store) -> dict[str, Any]:
     except KeyError:
         return {}
     except yaml.YAMLError as error:
-        raise ValueError(f"{store.root}/{SETTINGS} is no YAML: {error}") from error
+        raise UserError(f"{store.root}/{SETTINGS} is no YAML: {error}") from error
     return dict(flat(values)) if isinstance(values, dict) else {}
 
 

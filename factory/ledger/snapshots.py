@@ -15,22 +15,22 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from factory.ledger.keys import Keys, KeySet, packed
-from factory.storage.store import Store
+from factory.storage.interface import ReadableStore, Store
 
 PARTS_PER_SNAPSHOT = 16
 MAX_SNAPSHOTS = 8
 READERS = 8
 
 
-class Snapshots:
-    """The snapshots of one folder of parts.
+class SnapshotReader:
+    """The snapshots of one folder of parts, read.
 
     Args:
         store: the output folder.
         folder: of the parts, as "assets".
     """
 
-    def __init__(self, store: Store, folder: str) -> None:
+    def __init__(self, store: ReadableStore, folder: str) -> None:
         self.store, self.folder = store, folder
         self._names: list[str] = []
         self._covered: list[str] = []
@@ -46,6 +46,20 @@ class Snapshots:
         self._fresh = dict(read_each(self.store, sorted(parts.difference(self._covered)), _part))
         keys = [found[0] for found in usable.values()] + list(self._fresh.values())
         return KeySet(np.concatenate(keys) if keys else None), 1 + max(map(number_of, parts), default=-1)
+
+
+class Snapshots(SnapshotReader):
+    """The snapshots of one folder of parts, read and kept up.
+
+    Args:
+        store: the output folder.
+        folder: of the parts, as "assets".
+    """
+
+    store: Store
+
+    def __init__(self, store: Store, folder: str) -> None:
+        super().__init__(store, folder)
 
     def add(self, part: str, keys: Keys) -> None:
         """Note a part just published; every PARTS_PER_SNAPSHOT of them make a snapshot."""
@@ -79,7 +93,7 @@ class Snapshots:
             self.store.delete(name)
 
 
-def part_names(store: Store, folder: str) -> Iterator[str]:
+def part_names(store: ReadableStore, folder: str) -> Iterator[str]:
     """The published parts of a folder, in order."""
     return (name for name in store.keys(f"{folder}/") if name.endswith(".parquet"))
 
@@ -89,7 +103,7 @@ def number_of(name: str) -> int:
     return int(name.rsplit("/", 1)[1].split(".")[0].removeprefix("part-"))
 
 
-def read_each(store: Store, names: list[str], read: Any) -> Iterator[tuple[str, Any]]:
+def read_each(store: ReadableStore, names: list[str], read: Any) -> Iterator[tuple[str, Any]]:
     """Name and `read(store, name)` of objects, several at a time; one that has gone meanwhile is left out."""
 
     def attempt(name: str) -> Any:
@@ -104,12 +118,12 @@ def read_each(store: Store, names: list[str], read: Any) -> Iterator[tuple[str, 
         yield from ((name, found) for name, found in zip(names, pool.map(attempt, names)) if found is not None)
 
 
-def _snapshot(store: Store, name: str) -> tuple[Keys, list[str]]:
+def _snapshot(store: ReadableStore, name: str) -> tuple[Keys, list[str]]:
     with np.load(io.BytesIO(store.get(name)), allow_pickle=False) as saved:
         return saved["keys"], saved["parts"].tolist()
 
 
-def _part(store: Store, name: str) -> Keys:
+def _part(store: ReadableStore, name: str) -> Keys:
     with store.open(name) as stream:
         file = pq.ParquetFile(stream)
         return packed(file.read(columns=[file.schema_arrow.names[0]]).column(0).to_pylist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from factory.line.settings import Pool
+from factory.storage.user_error import UserError
 
 
 def device_for(wanted: str, pool: Pool, stage: str) -> str:
@@ -14,7 +15,7 @@ def device_for(wanted: str, pool: Pool, stage: str) -> str:
         ValueError: for CUDA in a stage that reserves no GPU; it would compute beside those that do.
     """
     if wanted == "cuda" and pool.gpus == 0:
-        raise ValueError(
+        raise UserError(
             f"a model of stage {stage} is set to run on CUDA, but the stage's pool reserves no GPU (gpus 0): "
             "give it a share, as 0.5, or set the model's device to cpu or auto"
         )

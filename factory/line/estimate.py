@@ -17,6 +17,7 @@ from eval.agreement import wilson_interval
 from factory.ledger.keys import digest
 from factory.line.cost import CostConfig, Usage, usage
 from factory.line.settings import Pool
+from factory.storage.user_error import UserError
 
 CONFIDENCE = 0.95
 
@@ -84,7 +85,7 @@ def choose(ids: Sequence[str], count: int) -> list[str]:
         ValueError: when fewer than two are asked for or there.
     """
     if min(count, len(ids)) < 2:
-        raise ValueError(f"a dry run of {min(count, len(ids))} prompts tells no spread; give at least 2")
+        raise UserError(f"a dry run of {min(count, len(ids))} prompts tells no spread; give at least 2")
     return sorted(ids, key=lambda name: digest("dry run", name))[:count]
 
 
@@ -111,7 +112,7 @@ def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, 
     """
     made = len(sample.sizes)
     if made < 2:
-        raise ValueError(f"{made} of {sample.prompts} sampled prompts made an asset; an estimate wants at least 2")
+        raise UserError(f"{made} of {sample.prompts} sampled prompts made an asset; an estimate wants at least 2")
     totals = {stage: total(values, rows) for stage, values in sample.seconds.items()}
     each = {stage: totals[stage].times(1 / pools[stage].actors) for stage in totals}
     slowest = max(each, key=lambda stage: each[stage].mid)

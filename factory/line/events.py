@@ -9,6 +9,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,11 +28,14 @@ class EventLog:
     Args:
         store: the output folder, held by this run.
         run_id: stands in each event.
+        writable: whether the folder is still held by this run; asked before every writing.
         limit: lines kept; older ones make room.
     """
 
-    def __init__(self, store: Store, run_id: str, limit: int = MAX_EVENTS) -> None:
-        self.store, self.run_id = store, run_id
+    def __init__(
+        self, store: Store, run_id: str, writable: Callable[[], bool] = lambda: True, limit: int = MAX_EVENTS
+    ) -> None:
+        self.store, self.run_id, self.writable = store, run_id, writable
         self._lines: deque[str] = deque(self._earlier(), maxlen=limit)
         self._dirty, self._written = False, time.monotonic()
 
@@ -49,7 +53,7 @@ class EventLog:
 
         A folder that cannot be written now is no reason to stop the line: the next flush tries again.
         """
-        if not self._dirty or (not force and time.monotonic() - self._written < FLUSH_SECONDS):
+        if not self._dirty or not self.writable() or (not force and time.monotonic() - self._written < FLUSH_SECONDS):
             return
         self._written = time.monotonic()
         try:

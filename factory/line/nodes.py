@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from factory.line.placement import Node
+from factory.storage.user_error import UserError
 
 WATCH_SECONDS = 5.0
 
@@ -32,7 +33,7 @@ def require_calls() -> None:
         leaving()
         _killer()
     except (ImportError, AttributeError, TypeError) as error:
-        raise RuntimeError(
+        raise UserError(
             f"Ray {ray.__version__} cannot tell which nodes leave, or end an actor by its id ({error}): "
             "install the version of Ray in constraints.txt"
         ) from error

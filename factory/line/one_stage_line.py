@@ -42,7 +42,8 @@ class Finish(Stage):
         self, config: Any, out: str, run_id: str, threads: int = 1, board: Any = None,
         storage: StorageConfig | None = None,
     ) -> None:  # fmt: skip
-        self.store, self.run_id = open_store(out, storage), run_id
+        self.storage = storage or StorageConfig()
+        self.store, self.run_id = open_store(out, self.storage), run_id
         super().__init__(config, threads, board)
 
     def make(self, row: Row) -> Row:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from factory.line.settings import Pool
+from factory.storage.user_error import UserError
 
 CPUS_LEFT = 1.0
 """For reading and for splitting blocks; without it a line whose actors hold every CPU never starts."""
@@ -33,7 +34,7 @@ def refuse_homeless(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
     for name, pool in pools.items():
         if not any(node.holds(pool) for node in nodes):
             labels = f" and the labels {' '.join(pool.labels)}" if pool.labels else ""
-            raise RuntimeError(
+            raise UserError(
                 f"none of {len(nodes)} nodes has {pool.cpus:g} CPUs, {pool.gpus:g} GPUs{labels} for an actor of stage "
                 f"{name}: mend line.pools.{name}, add nodes, or set line.autoscaling where they come on demand"
             )
@@ -98,7 +99,7 @@ def _room(pool: Pool, cpus: float, gpus: float) -> int:
 
 def _refuse(kind: str, needed: float, there: float, setting: str) -> None:
     if needed > there + 1e-6:
-        raise RuntimeError(
+        raise UserError(
             f"the line reserves {needed:g} {kind}s and the cluster has {there:g}: lower line.pools.<stage>.actors or "
             f"line.pools.<stage>.{setting}, add nodes, or set line.autoscaling where the cluster grows on demand"
         )

@@ -74,7 +74,12 @@ class Display:
         prices: for the cost so far.
         pools: by stage what its actors hold; without it no cost is shown.
         log_seconds: between the lines where there is no terminal.
+
+    Attributes:
+        tally: of the run that is or was watched last; None before the first.
     """
+
+    tally: Tally | None = None
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class Display:
         """Show and note `tally` until the block ends."""
         from rich.live import Live
 
+        self.tally = tally
         stop = threading.Event()
         live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self._note("run_started", rows=tally.total)

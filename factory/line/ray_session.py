@@ -13,6 +13,7 @@ from ray.data import DataContext
 from factory.ledger.stop_signal import handler_kept
 from factory.line.cpus import available_cpus
 from factory.line.object_store import LOCAL_STORE_BYTES
+from factory.storage.user_error import UserError
 
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""
@@ -43,13 +44,13 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
                 ray.init(address, **common)
             return
         except ConnectionError as error:
-            raise RuntimeError(
+            raise UserError(
                 f"no Ray cluster answers at {address!r}: start one (`ray start --head`), or set line.address to local"
             ) from error
         except Exception as error:
             ray.shutdown()
             if attempt == START_ATTEMPTS or not _was_slow(error):
-                raise RuntimeError(f"Ray did not start: {error}") from error
+                raise UserError(f"Ray did not start: {error}") from error
 
 
 def _was_slow(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from factory.line.settings import LineConfig, Pool
 from factory.line.step import Step
 from factory.line.tally import Tally
 from factory.line.work import Work, source
+from factory.storage.user_error import UserError
 
 MIN_ROWS_TO_JUDGE = 20
 REFRESH_SECONDS = 1.0
@@ -66,7 +67,7 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
     }
 
 
-class TooManyFailures(RuntimeError):
+class TooManyFailures(UserError):
     """So large a share of the rows failed that the line itself must be broken."""
 
 

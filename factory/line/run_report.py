@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from factory.line.cost import CostConfig, Usage, usage
 from factory.line.settings import Pool
-from factory.storage.store import Store
+from factory.storage.interface import ReadableStore, Store
 
 if TYPE_CHECKING:
     from factory.line.board import StageCount
@@ -32,7 +32,7 @@ def run_report(
     summed = ("actor_seconds", "cpu_seconds", "gpu_seconds", "dollars", "steps", "forwards")
     return {
         "run_id": run_id,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "config_fingerprint": fingerprint,
         "seconds": round(tally.seconds, 3),
         "rows": {"total": tally.total, "done": tally.done, "failed": tally.failed, "left": tally.left},
@@ -63,7 +63,7 @@ def save_report(store: Store, report: dict[str, Any]) -> None:
     store.put(f"{FOLDER}/{stamp}-{report['run_id']}.json", json.dumps(report, indent=1).encode())
 
 
-def newest_report(store: Store) -> dict[str, Any] | None:
+def newest_report(store: ReadableStore) -> dict[str, Any] | None:
     """The report of the last run into a folder, or None."""
     names = [name for name in store.keys(f"{FOLDER}/") if name.endswith(".json")]
     return json.loads(store.get(names[-1])) if names else None

@@ -22,7 +22,7 @@ from factory.line.stage import Row
 from factory.line.step import Step
 from factory.outputs import training_formats
 from factory.outputs.export_settings import CONVERTED, ExportConfig
-from factory.storage.store import Store
+from factory.storage.interface import StorageConfig, Store
 
 EXPORTS, DATA, SHARDS = "exports", "data", "shards"
 EXPORTED = pa.schema(
@@ -67,9 +67,10 @@ class ExportWork:
         return chosen(self.assets[row] | error, EXPORT_DEAD_LETTERS), EXPORT_DEAD_LETTERS
 
 
-def steps(config: ExportConfig, out: str, run_id: str) -> list[Step]:
+def steps(config: ExportConfig, out: str, run_id: str, storage: StorageConfig) -> list[Step]:
     """The chain: one stage."""
-    return [Step(actor=Export, pool=config.pool, arguments={"config": config, "out": out, "run_id": run_id})]
+    arguments = {"config": config, "out": out, "run_id": run_id, "storage": storage}
+    return [Step(actor=Export, pool=config.pool, arguments=arguments)]
 
 
 class Export(Finish):
@@ -78,6 +79,7 @@ class Export(Finish):
     Args:
         config: the format; `splat_transform` is a path.
         out: folder of this format, local or s3://. run_id: which run this is.
+        storage: how it and the assets are reached.
     """
 
     name, dead_letters, passing = "export", EXPORT_DEAD_LETTERS, OSError
@@ -113,8 +115,8 @@ class Export(Finish):
 
         kind = self.config.format
         if kind == "glb" and row["mesh"]:
-            return read(row, "mesh")
-        ply = read(row, "ply")
+            return read(row, "mesh", self.storage)
+        ply = read(row, "ply", self.storage)
         gaussians = gaussians_of(ply, row["ply"])
         if kind in CONVERTED:
             return convert(ply, kind, self.config.splat_transform)
@@ -125,7 +127,7 @@ class Export(Finish):
     def _nerfstudio(self, row: Row) -> dict[str, bytes]:
         from factory.stages.asset_files import gaussians_of
 
-        ply = read(row, "ply")
+        ply = read(row, "ply", self.storage)
         gaussians = gaussians_of(ply, row["ply"])
         pictures = training_formats.pictures_of(gaussians, row["elevation"], self.config)
         return training_formats.nerfstudio_files(pictures, ply, training_formats.point_cloud(gaussians))
@@ -133,9 +135,9 @@ class Export(Finish):
     def _sample(self, row: Row) -> tuple[Row, training_formats.Pictures, bytes, bytes | None]:
         from factory.stages.asset_files import gaussians_of
 
-        ply = read(row, "ply")
+        ply = read(row, "ply", self.storage)
         pictures = training_formats.pictures_of(gaussians_of(ply, row["ply"]), row["elevation"], self.config)
-        return row, pictures, ply, read(row, "image") if row["image"] else None
+        return row, pictures, ply, read(row, "image", self.storage) if row["image"] else None
 
 
 def gather_shards(store: Store) -> list[str]:

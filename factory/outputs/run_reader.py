@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from eval.measures import is_measure
 from eval.page import address
 from eval.scored_run import Evaluation, Letter, ScoredRun
-from factory.ledger.ledger import ASSETS, COMMITS, DEAD, SCORES
+from factory.ledger.reader import ASSETS, COMMITS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import ERROR, by_part
 from factory.line.failure import place_of
 from factory.line.run_report import newest_report, report_section
 from factory.prompts.foreign_folder import asset_files, store_files
-from factory.storage.store import Store, open_store
+from factory.storage.interface import ReadableStore, StorageConfig
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 
 VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
@@ -32,25 +34,28 @@ _TEXTS = ("prompt_id", "prompt", "ply.path")
 _LETTER = ["prompt_id", "prompt", *(name for name, _ in ERROR)]
 
 
-def read_run(root: str, page: str | None = None) -> ScoredRun:
+def read_run(root: str, storage: StorageConfig, page: str | None = None, judged: str | None = None) -> ScoredRun:
     """A run's assets, scores, dead letters and figures.
 
     Args:
         root: output folder of `im3d generate`, or a folder that `im3d evaluate --prompts` has judged; local or s3://.
+        storage: how folders are reached.
         page: folder that the page will lie in; `root` by default.
+        judged: another folder with evaluations of the run, beside those in `root`.
 
     Raises:
-        ValueError: when it holds neither assets nor dead letters, and no evaluation.
+        UserError: when it holds neither assets nor dead letters, and no evaluation.
     """
-    store = open_store(root)
+    store = open_read_only(root, storage)
+    places = _evaluation_stores([root, judged] if judged else [root], storage)
     assets, dead = _rows(store, ASSETS, (*_TEXTS, *_NUMBERS)), _rows(store, DEAD, _LETTER)
     if not len(assets) and not len(dead):
-        return _judged_folder(store, root, page)
+        return _judged_folder(root, storage, page, places)
     settings, ids = settings_of(store), _texts(assets, "prompt_id")
     columns = {kind: by_part(assets.column_names, kind) for kind in ("seconds", "steps", "forwards")}
     seconds = {stage: _column(assets, name) for stage, name in columns["seconds"].items()}
     calls = {name: _column(assets, name) for kind in ("steps", "forwards") for name in columns[kind].values()}
-    evaluations, scores = _evaluations(store, ids)
+    evaluations, scores = _evaluations(places, ids)
     numbers = {name: _column(assets, name) for name in _NUMBERS} | {
         "seconds": _sum(seconds.values(), len(ids)),
         "forwards": _sum([calls[name] for name in columns["forwards"].values()], len(ids)),
@@ -58,7 +63,7 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
     numbers["yield_score"] = _first_known([numbers["yield_score"], *_of_gate(scores)])
     return ScoredRun(
         label=root.rstrip("/").rsplit("/", 1)[-1],
-        base=_way(store.root, open_store(page or root).root),
+        base=_way(store.root, open_read_only(page or root, storage).root),
         prompt_ids=ids,
         prompts=_texts(assets, "prompt"),
         folders=[path.rpartition("/")[0] for path in _texts(assets, "ply.path")],
@@ -75,22 +80,24 @@ def read_run(root: str, page: str | None = None) -> ScoredRun:
     )
 
 
-def _judged_folder(store: Store, root: str, page: str | None) -> ScoredRun:
+def _judged_folder(
+    root: str, storage: StorageConfig, page: str | None, places: Mapping[str, ReadableStore]
+) -> ScoredRun:
     """Anyone's videos and models, as the largest evaluation of them has them; what it could not score is dead."""
-    places = _evaluation_stores(store).values()
-    known = [(_rows(place, SCORES, ["prompt_id", "prompt"]), _rows(place, DEAD, _LETTER)) for place in places]
+    store, judged = open_read_only(root, storage), places.values()
+    known = [(_rows(place, SCORES, ["prompt_id", "prompt"]), _rows(place, DEAD, _LETTER)) for place in judged]
     if not any(len(scored) or len(dead) for scored, dead in known):
-        raise ValueError(
+        raise UserError(
             f"{root} holds neither assets nor dead letters; give the output folder of im3d generate, "
             "or a folder that im3d evaluate --prompts has judged"
         )
     scored, dead = max(known, key=lambda tables: len(tables[0]))
     ids, none = _texts(scored, "prompt_id"), np.full(len(scored), np.nan)
-    evaluations, scores = _evaluations(store, ids)
-    files = asset_files(store_files(root))
+    evaluations, scores = _evaluations(places, ids)
+    files = asset_files(store_files(root, storage))
     return ScoredRun(
         label=root.rstrip("/").rsplit("/", 1)[-1],
-        base=_way(store.root, open_store(page or root).root),
+        base=_way(store.root, open_read_only(page or root, storage).root),
         prompt_ids=ids,
         prompts=_texts(scored, "prompt"),
         folders=[""] * len(ids),
@@ -120,7 +127,7 @@ def _letters(dead: pa.Table) -> list[Letter]:
     ]
 
 
-def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:
+def _rows(store: ReadableStore, folder: str, columns: Sequence[str]) -> pa.Table:
     """Rows of one kind, one a prompt, with the wanted columns and every measure; paths as `ply.path`.
 
     Commits are read before parts, so that a record that moves meanwhile is seen at least once; where both have a
@@ -134,7 +141,7 @@ def _rows(store: Store, folder: str, columns: Sequence[str]) -> pa.Table:
     return joined.take(pa.array(np.sort(first.to_numpy())))
 
 
-def _tables(store: Store, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _tables(store: ReadableStore, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Commits, then parts: the wanted columns that each file has, and its measures, without nesting."""
     for key in (key for place in (COMMITS, folder) for key in store.keys(f"{place}/") if key.endswith(".parquet")):
         try:
@@ -148,12 +155,13 @@ def _tables(store: Store, folder: str, columns: Sequence[str]) -> Iterator[pa.Ta
             yield file.read(columns=[*wanted, *counted, *filter(is_measure, names)]).flatten()
 
 
-def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], dict[str, NDArray[np.float64]]]:
+def _evaluations(
+    places: Mapping[str, ReadableStore], ids: Sequence[str]
+) -> tuple[list[Evaluation], dict[str, NDArray[np.float64]]]:
     """The evaluations of `im3d evaluate`, and their scores by `column@protocol`, in the order of `ids`.
 
     Of evaluations by one protocol, which differ by the prompts that ranks are among, the one with the most scores.
     """
-    places = _evaluation_stores(store)
     tables = {name: _rows(place, SCORES, ["prompt_id"]) for name, place in places.items()}
     chosen = {name.partition("-")[0]: name for name in sorted(tables, key=lambda name: len(tables[name]))}
     found, scores = [], {}
@@ -170,10 +178,14 @@ def _evaluations(store: Store, ids: Sequence[str]) -> tuple[list[Evaluation], di
     return found, {column: values for column, values in scores.items() if np.isfinite(values).any()}
 
 
-def _evaluation_stores(store: Store) -> dict[str, Store]:
+def _evaluation_stores(roots: Sequence[str], storage: StorageConfig) -> dict[str, ReadableStore]:
     """The folders of evaluations by name."""
-    names = sorted({key.split("/")[1] for key in store.keys("evaluations/") if key.endswith("/protocol.json")})
-    return {name: open_store(f"{store.root}/evaluations/{name}") for name in names}
+    found: dict[str, ReadableStore] = {}
+    for root in roots:
+        keys = open_read_only(root, storage).keys("evaluations/")
+        names = sorted({key.split("/")[1] for key in keys if key.endswith("/protocol.json")})
+        found |= {name: open_read_only(f"{root.rstrip('/')}/evaluations/{name}", storage) for name in names}
+    return found
 
 
 def _of_gate(scores: Mapping[str, NDArray[np.float64]]) -> list[NDArray[np.float64]]:
@@ -189,7 +201,7 @@ def _first_known(columns: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
     return found
 
 
-def _viewers(store: Store) -> set[str]:
+def _viewers(store: ReadableStore) -> set[str]:
     return {key.rsplit("/", 1)[1].removesuffix(".html") for key in store.keys(f"{VIEWERS}/") if key.endswith(".html")}
 
 

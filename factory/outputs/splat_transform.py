@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from factory.storage.user_error import UserError
+
 SECONDS = 600
 PACKAGE = "@playcanvas/splat-transform"
 
@@ -19,7 +21,7 @@ def locate(program: str) -> str:
     """
     found = shutil.which(program)
     if found is None:
-        raise ValueError(
+        raise UserError(
             f"{program!r} is not installed: `npm install -g {PACKAGE}` brings it (Node.js 20 or newer), or name it "
             "with --splat-transform; ply, splat, glb and the formats of rendered views need no other program"
         )

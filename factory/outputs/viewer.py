@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from factory.ledger.finished_assets import read
 from factory.stages.asset_files import gaussians_of
+from factory.storage.interface import StorageConfig
 
 if TYPE_CHECKING:
     from recon.gaussians import Gaussians
@@ -34,11 +35,13 @@ class Viewer:
     Args:
         assets: rows of `finished.FINISHED`, at least one.
         host: address to listen on. port: TCP port; the next free one where it is taken.
+        storage: how the assets are reached.
     """
 
-    def __init__(self, assets: Sequence[Row], host: str, port: int) -> None:
+    def __init__(self, assets: Sequence[Row], host: str, port: int, storage: StorageConfig) -> None:
         import viser
 
+        self.storage = storage
         self.assets = {_label(row): row for row in assets}
         self.server = viser.ViserServer(host=host, port=port, label="im3d view", verbose=False)
         self.server.scene.set_up_direction("+y")
@@ -66,7 +69,7 @@ class Viewer:
         row = self.assets[label]
         self.prompt.value = row["prompt"] or ""
         try:
-            gaussians = gaussians_of(read(row, "ply"), row["ply"])
+            gaussians = gaussians_of(read(row, "ply", self.storage), row["ply"])
         except (OSError, ValueError) as error:
             self.server.scene.remove_by_name("/asset")
             self.about.value = f"cannot be shown: {error}"

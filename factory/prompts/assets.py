@@ -11,6 +11,7 @@ from factory.ledger.keys import ID_PATTERN, digest
 from factory.storage.interface import StorageConfig, StorageError
 from factory.storage.store import pyarrow_filesystem
 from factory.storage.tables import Raw, read_rows
+from factory.storage.user_error import UserError
 
 if TYPE_CHECKING:
     from recon.meshes.mesh import Mesh
@@ -46,13 +47,13 @@ def read_assets(
         if split is not None and split_of_asset(row) != split:
             continue
         if row["asset_id"] in seen:
-            raise ValueError(f"{uri}: row {raw.number}: id {row['asset_id']!r} repeats; give each asset its own")
+            raise UserError(f"{uri}: row {raw.number}: id {row['asset_id']!r} repeats; give each asset its own")
         seen.add(row["asset_id"])
         rows.append(row)
     if not rows:
-        raise ValueError(f"{uri}: no assets" + (f" of split {split!r}" if split else ""))
+        raise UserError(f"{uri}: no assets" + (f" of split {split!r}" if split else ""))
     if all(row["path"] is None for row in rows):
-        raise ValueError(f"{uri}: no column 'path' with the meshes' files")
+        raise UserError(f"{uri}: no column 'path' with the meshes' files")
     return rows
 
 

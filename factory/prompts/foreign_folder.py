@@ -6,12 +6,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from factory.line.stage import Row
+from factory.storage.interface import StorageConfig
+from factory.storage.user_error import UserError
 
 MODELS = (".ply", ".glb", ".gltf", ".obj")
 VIDEOS = (".mp4", ".webm", ".mov")
 
 
-def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> Iterator[Row]:
+def assets_of_folder(
+    root: str, prompts: str, image_root: str | None = None, storage: StorageConfig | None = None
+) -> Iterator[Row]:
     """Videos and models named after the ids of a prompt table, one after the other: `<prompt_id>.mp4`, `.ply`, `.glb`.
 
     A prompt without files, a file without prompt and an unusable row of the table, with its `error`, are rows too, so
@@ -20,13 +24,14 @@ def assets_of_folder(root: str, prompts: str, image_root: str | None = None) -> 
     Args:
         root: the folder, local or s3://.
         prompts: the table. image_root: folder that its image paths are relative to, the table's own by default.
+        storage: how both are reached.
 
     Raises:
         ValueError: when the prompt table or the folder cannot be read.
     """
     from factory.prompts.table import read_prompts
 
-    table, files = read_prompts(prompts, image_root=image_root), asset_files(store_files(root))
+    table, files = read_prompts(prompts, None, image_root, storage), asset_files(store_files(root, storage))
     for prompt in table.prompts:
         known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
         yield known | files.pop(prompt.prompt_id, {})
@@ -49,15 +54,15 @@ def asset_files(names: Iterable[str]) -> dict[str, Row]:
     return files
 
 
-def store_files(root: str) -> list[str]:
+def store_files(root: str, storage: StorageConfig | None = None) -> list[str]:
     """The names of the files that lie directly in a folder, local or s3://, sorted."""
     import pyarrow.fs
 
     from factory.storage.store import pyarrow_filesystem
 
-    filesystem, path = pyarrow_filesystem(root)
+    filesystem, path = pyarrow_filesystem(root, storage)
     try:
         entries = filesystem.get_file_info(pyarrow.fs.FileSelector(path))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{root} is no folder; give the output of im3d generate or a folder of assets") from error
+        raise UserError(f"{root} is no folder; give the output of im3d generate or a folder of assets") from error
     return sorted(entry.base_name for entry in entries if entry.type == pyarrow.fs.FileType.File)

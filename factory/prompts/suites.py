@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.storage.store import Store
+from factory.storage.user_error import UserError
 
 MAX_BYTES = 16 << 20
 
@@ -57,19 +58,19 @@ def read_suite(name: str, path: str) -> list[dict[str, str]]:
         ValueError: for an unknown name, a missing or unreadable file, or one without prompts.
     """
     if name not in SUITES:
-        raise ValueError(f"suite {name!r} not found. Available: {', '.join(SUITES)}")
+        raise UserError(f"suite {name!r} not found. Available: {', '.join(SUITES)}")
     file = _file(name, Path(path).expanduser())
     if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{file} has {file.stat().st_size} bytes; a list of prompts has at most {MAX_BYTES}")
+        raise UserError(f"{file} has {file.stat().st_size} bytes; a list of prompts has at most {MAX_BYTES}")
     try:
         prompts = _prompts(file.read_text("utf-8-sig"), file.suffix.lower(), name)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is no {SUITES[name].origin} ({type(error).__name__}: {error}); give that file, or JSON lines "
             "with a column prompt"
         ) from error
     if not prompts:
-        raise ValueError(f"{file} holds no prompts; give {SUITES[name].origin}")
+        raise UserError(f"{file} holds no prompts; give {SUITES[name].origin}")
     return [{"prompt_id": f"{name}-{place:04d}", "prompt": prompt} for place, prompt in enumerate(prompts)]
 
 
@@ -88,7 +89,7 @@ def write_suite(store: Store, name: str, path: str) -> str:
 def check_choice(prompts: str, suite: str, path: str) -> None:
     """Raises ValueError unless either a table is named, or a suite and its path."""
     if bool(prompts) == bool(suite) or bool(suite) != bool(path):
-        raise ValueError("give either --prompts, or --suite with --suite-path")
+        raise UserError("give either --prompts, or --suite with --suite-path")
 
 
 def _file(name: str, path: Path) -> Path:
@@ -97,7 +98,7 @@ def _file(name: str, path: Path) -> Path:
     for candidate in SUITES[name].files:
         if (path / candidate).is_file():
             return path / candidate
-    raise ValueError(f"{path} holds none of {', '.join(SUITES[name].files)}; give a copy of {SUITES[name].origin}")
+    raise UserError(f"{path} holds none of {', '.join(SUITES[name].files)}; give a copy of {SUITES[name].origin}")
 
 
 def _prompts(text: str, suffix: str, name: str) -> list[str]:

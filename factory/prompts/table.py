@@ -14,6 +14,7 @@ from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, giv
 from factory.prompts.spool import Spool
 from factory.storage.store import StorageConfig
 from factory.storage.tables import Raw, missing_column, read_rows
+from factory.storage.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,7 +53,7 @@ def read_prompts(
         ValueError: when the file is missing or no table, holds no rows, or has no `prompt` column.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it must be at least 1")
+        raise UserError(f"limit is {limit}; it must be at least 1")
     root = image_root or uri.rpartition("/")[0] or "."
     table, columns, seen, spool = PromptTable(), dict[str, None](), dict[str, int](), Spool()
     for raw in _first(read_rows(uri, storage=storage, columns=COLUMNS), limit):
@@ -65,7 +66,7 @@ def read_prompts(
             table.rejected.append(_rejected(raw, error))
     _name_apart(table.rejected, seen)
     if not table.prompts and not table.rejected:
-        raise ValueError(f"{uri}: the table is empty; give at least one prompt")
+        raise UserError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:
         raise missing_column(uri, "prompt", columns)
     return table

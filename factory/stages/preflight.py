@@ -12,17 +12,18 @@ from factory.line.network import Network
 from factory.line.settings import Pool
 from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
+from factory.storage.user_error import as_user_error
 
 
+@as_user_error()
 def preflight(config: FactoryConfig) -> None:
     """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
 
     On a cluster only the chain and its pools are checked: what the nodes lack, `find_weights` finds out.
 
     Raises:
-        RuntimeError: in one sentence that says what is missing and how to get it.
-        ValueError: the same, of a chain whose stages do not fit together, and of models on CUDA in a stage whose pool
-            reserves no GPU.
+        UserError: for what is missing and how to get it, a chain whose stages do not fit together, and models on CUDA
+            in a stage whose pool reserves no GPU.
     """
     stages, pools = stages_of(config.chain), pools_of(config)
     for stage in stages:
@@ -33,11 +34,12 @@ def preflight(config: FactoryConfig) -> None:
             _check(stage, config, pools[stage.name])
 
 
+@as_user_error()
 def find_weights(config: FactoryConfig) -> Weights:
     """Check as `preflight` does, and the revisions of the weights: on a cluster as a node of each stage has them.
 
     Raises:
-        RuntimeError: if something is missing.
+        UserError: if something is missing.
     """
     preflight(config)
     stages = stages_of(config.chain)

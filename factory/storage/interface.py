@@ -1,4 +1,4 @@
-"""What the line needs of a place for files: the protocol `Store`, its settings and its errors.
+"""What the line needs of a place for files: the protocols `ReadableStore` and `Store`, settings and errors.
 
 A key is seen wholly or not at all. `create` is the only way two writers may meet: one of them wins.
 """
@@ -57,18 +57,10 @@ class StorageError(OSError):
     """The storage did not do what was asked, and trying again did not help; holds no credentials."""
 
 
-class Store(Protocol):
-    """What the line needs of a place for files. Every method raises OSError when the place fails."""
+class ReadableStore(Protocol):
+    """What reading wants of a place for files. Every method raises OSError when the place fails."""
 
     root: str
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write or replace one object, durably."""
-        ...
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write one object unless it exists; False when it did, and then nothing has changed."""
-        ...
 
     def get(self, key: str) -> bytes:
         """One object's bytes; raises KeyError."""
@@ -84,6 +76,18 @@ class Store(Protocol):
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         """What lies below a folder, in any order; `prefix` ends in a slash."""
+        ...
+
+
+class Store(ReadableStore, Protocol):
+    """What the line needs of a place for files: reading, and writing."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace one object, durably."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write one object unless it exists; False when it did, and then nothing has changed."""
         ...
 
     def delete(self, key: str) -> None:

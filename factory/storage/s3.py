@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageConfig, StorageError, Stored, checked
+from factory.storage.user_error import UserError
 
 Answer = TypeVar("Answer")
 CHUNK = 1 << 16
@@ -34,9 +35,9 @@ def split(url: str) -> tuple[str, str]:
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if "@" in bucket:
-        raise ValueError(f"{scrub(url)}: keys do not belong into an address; use the AWS environment or a profile")
+        raise UserError(f"{scrub(url)}: keys do not belong into an address; use the AWS environment or a profile")
     if not bucket:
-        raise ValueError(f"{url}: no bucket; write s3://bucket/prefix")
+        raise UserError(f"{url}: no bucket; write s3://bucket/prefix")
     return bucket, key.rstrip("/")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.storage.interface import StorageConfig, Store, Stored, checked
+from factory.storage.user_error import UserError
 
 _TEMPORARY = ".tmp"
 
@@ -27,7 +28,7 @@ def open_store(url: str, config: StorageConfig | None = None) -> Store:
 
         return S3Store(url, config or StorageConfig())
     if "://" in url:
-        raise ValueError(f"{url}: scheme not supported. Available: a local path, s3://bucket/prefix")
+        raise UserError(f"{url}: scheme not supported. Available: a local path, s3://bucket/prefix")
     return LocalStore(url)
 
 
@@ -44,7 +45,7 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{store.root}/{key} holds no JSON object; restore it, or name another folder")
+        raise UserError(f"{store.root}/{key} holds no JSON object; restore it, or name another folder")
     return found
 
 
@@ -59,7 +60,7 @@ def pyarrow_filesystem(uri: str, config: StorageConfig | None = None) -> tuple[A
     if "://" not in uri:
         return pyarrow.fs.LocalFileSystem(), uri
     if not uri.startswith("s3://"):
-        raise ValueError(f"{uri}: scheme not supported. Available: a local path, s3://bucket/key")
+        raise UserError(f"{uri}: scheme not supported. Available: a local path, s3://bucket/key")
     from factory.storage.s3 import arrow_filesystem, split
 
     bucket, key = split(uri)

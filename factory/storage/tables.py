@@ -15,6 +15,7 @@ from typing import Any
 
 from factory.storage.credentials import scrub
 from factory.storage.store import StorageConfig, pyarrow_filesystem
+from factory.storage.user_error import UserError
 
 FORMATS = ("txt", "csv", "jsonl", "parquet")
 MAX_LINE_BYTES = 4 << 20
@@ -50,7 +51,7 @@ def read_rows(
     """
     suffix = uri.rsplit(".", 1)[-1].lower() if "." in uri.rsplit("/", 1)[-1] else ""
     if suffix not in FORMATS:
-        raise ValueError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
+        raise UserError(f"{uri}: format {suffix!r} is not supported. Available: {', '.join(FORMATS)}")
     with _open(uri, storage) as stream:
         if suffix == "parquet":
             yield from _parquet_rows(uri, stream, text_column, columns)
@@ -68,9 +69,9 @@ def _open(uri: str, storage: StorageConfig | None):
     try:
         return filesystem.open_input_file(path)
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"{uri}: no such file; give a .{', .'.join(FORMATS)} file") from error
+        raise UserError(f"{uri}: no such file; give a .{', .'.join(FORMATS)} file") from error
     except OSError as error:
-        raise ValueError(f"{uri}: cannot be read: {scrub(str(error))}") from error
+        raise UserError(f"{uri}: cannot be read: {scrub(str(error))}") from error
 
 
 def _lines(stream, parse) -> Iterator[Raw]:
@@ -124,7 +125,7 @@ def _text_values(column: str):
 
 def _json_rows(uri: str, stream) -> Iterator[Raw]:
     if _ARRAY.match(stream.read(4096)):
-        raise ValueError(f"{uri}: a JSON array; write one object a line, as `jq -c '.[]'` does")
+        raise UserError(f"{uri}: a JSON array; write one object a line, as `jq -c '.[]'` does")
     stream.seek(0)
     return _lines(stream, _json_values)
 
@@ -160,25 +161,25 @@ def _check_header(uri: str, names: Sequence[str], text_column: str, wanted: Sequ
     """The text column must be there, and what the caller looks at must come once; other columns may repeat."""
     repeated = [name for name in _repeated(names) if (wanted is None and name) or name in (wanted or ())]
     if repeated:
-        raise ValueError(f"{uri}: column {repeated[0]!r} comes {list(names).count(repeated[0])} times; keep one")
+        raise UserError(f"{uri}: column {repeated[0]!r} comes {list(names).count(repeated[0])} times; keep one")
     if text_column not in names:
         raise missing_column(uri, text_column, names)
 
 
-def missing_column(uri: str, column: str, names: Iterable[str]) -> ValueError:
+def missing_column(uri: str, column: str, names: Iterable[str]) -> UserError:
     """The error of a table whose columns have `names` but not `column`, with the nearest of them."""
     names = list(map(str, names))
     plain = {name.strip().lower(): name for name in names}
     if near := difflib.get_close_matches(column, plain, 1):
-        return ValueError(f"{uri}: no column {column!r}; did you mean {plain[near[0]]!r}? Rename it to {column!r}")
-    return ValueError(f"{uri}: no column {column!r}. Available: {', '.join(names)}")
+        return UserError(f"{uri}: no column {column!r}; did you mean {plain[near[0]]!r}? Rename it to {column!r}")
+    return UserError(f"{uri}: no column {column!r}. Available: {', '.join(names)}")
 
 
 def _csv_rows(uri: str, stream, text_column: str, wanted: Sequence[str] | None) -> Iterator[Raw]:
     csv.field_size_limit(MAX_LINE_BYTES)
     reader = csv.DictReader(_CsvText(stream), strict=True)
     if reader.fieldnames and any("\0" in name for name in reader.fieldnames):
-        raise ValueError(f"{uri}: not UTF-8 text; save the table as UTF-8")
+        raise UserError(f"{uri}: not UTF-8 text; save the table as UTF-8")
     if reader.fieldnames:
         _check_header(uri, reader.fieldnames, text_column, wanted)
     number = 0
@@ -190,7 +191,7 @@ def _csv_rows(uri: str, stream, text_column: str, wanted: Sequence[str] | None) 
             return
         except csv.Error as error:
             if "unexpected end" in str(error):
-                raise ValueError(f"{uri}: a quote opened in row {number} is never closed; close it") from error
+                raise UserError(f"{uri}: a quote opened in row {number} is never closed; close it") from error
             reason = str(error) if _TOO_LONG in str(error) else f"badly quoted: {error}"
             yield Raw(number=number, values={}, error=reason)
             continue
@@ -238,7 +239,7 @@ def _parquet_rows(uri: str, stream, text_column: str, wanted: Sequence[str] | No
                     number += 1
                     yield _parquet_row(number, columns, row)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{uri}: not a readable parquet file: {error}") from error
+        raise UserError(f"{uri}: not a readable parquet file: {error}") from error
 
 
 def _parquet_row(number: int, columns: dict[str, Any], row: int) -> Raw:

@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.ledger.lease import Lease
 from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import ENCODED
+from factory.line.output_folder import OutputFolder
 from factory.line.stage import Row
-from factory.storage.store import Store, open_store
+from factory.storage.interface import ReadableStore, Store
+from factory.storage.store import open_store
 from factory.training.finetune.run import fetch
 from factory.training.shards.index import COLUMNS, ENCODER, SHAPE, Chunk
 from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, results
@@ -52,7 +53,7 @@ class Encoding:
     seed: int
 
 
-def fingerprint(weights: Store) -> str | None:
+def fingerprint(weights: ReadableStore) -> str | None:
     """Which encoder `autoencoder` in a folder of weights is: the first 16 digits of its SHA-256; None without one.
 
     The decoder does not count: latents stay what they are when it is trained further.
@@ -141,16 +142,14 @@ def _copy(model: Any, row: dict[str, Any], variant: int, sample: Batch) -> dict[
     return known | named | {"latents": latents.tobytes(), "shape": list(latents.shape)}
 
 
-def ledger_of(out: Store, lease: Lease, groups: Mapping[str, Chunk]) -> Ledger:
-    """The ledger of a folder of latents; an empty one where a shard is gone, so that all are looked for again."""
-    ledger = Ledger(out, ENCODINGS, ROWS_PER_PART, lease)
-    ledger.publish()
-    if _named(ledger, groups) <= _shards(out):
-        return ledger
-    for folder in (ENCODINGS, "snapshots"):
-        for key in list(out.keys(f"{folder}/")):
-            out.delete(key)
-    return Ledger(out, ENCODINGS, ROWS_PER_PART, lease)
+def look_again_where_shards_are_gone(folder: OutputFolder, groups: Mapping[str, Chunk]) -> None:
+    """Forget every result where a shard of latents is gone, so that all are looked for again."""
+    if _named(folder.ledger, groups) <= _shards(folder.store):
+        return
+    for part in (ENCODINGS, "snapshots"):
+        for key in list(folder.store.keys(f"{part}/")):
+            folder.store.delete(key)
+    folder.ledger = Ledger(folder.store, ENCODINGS, ROWS_PER_PART, folder.lease)
 
 
 def drop_strangers(ledger: Ledger, groups: Mapping[str, Chunk]) -> None:

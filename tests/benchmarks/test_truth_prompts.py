@@ -13,6 +13,7 @@ from PIL import Image
 from benchmarks.truth_prompts import Arguments, main
 from factory.evaluation.fidelity import truth_of, truth_paths
 from factory.prompts.table import read_prompts
+from factory.storage.interface import StorageConfig
 
 
 def test_the_table_shows_each_object_and_names_it(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_the_table_shows_each_object_and_names_it(tmp_path: Path) -> None:
     (tmp_path / "assets.jsonl").write_text("\n".join(map(json.dumps, rows)))
     table = read_prompts(str(main(Arguments(assets=tmp_path, size=32, elevation_degrees=0.0, out=tmp_path / "out"))))
     assert not table.rejected
-    _, paths = truth_paths(str(tmp_path))
+    _, paths = truth_paths(str(tmp_path), StorageConfig())
     assert [truth_of(prompt.prompt_id, paths) for prompt in table.prompts] == ["tall.glb", "wide.glb"]
     for prompt, axis in zip(table.prompts, (0, 1)):
         covered = np.asarray(Image.open(io.BytesIO(prompt.image or b"")))[..., 3] > 127

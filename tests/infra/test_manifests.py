@@ -297,7 +297,7 @@ def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]
     name, *flags = arguments
     assert name in JOBS
     job = getattr(
-        importlib.import_module(f"jobs.{name}"), {"export": "ExportJob", "study": "Job"}.get(name, name.capitalize())
+        importlib.import_module(f"jobs.{name}"), {"export": "ExportJob", "study": "AnyStudy"}.get(name, name.capitalize())
     )
     if name == "generate":
         parse(job, flags)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,11 @@ from eval.clip import Scorer
 from eval.fidelity import psnr
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
 from factory.evaluation.viewable_asset import Solid, Turn, read_shape
-from factory.ledger.lease import Lease
 from factory.ledger.ledger import Ledger, commit, file_entry
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.store import open_store
-from jobs import evaluate
+from jobs import evaluate, export, report, study
 from recon.cameras import OrbitConfig, turntable
 from recon.gaussians import init_ball, render
 from recon.meshes.load import load_mesh
@@ -72,7 +75,7 @@ def make_run(folder: Path, seed: int) -> Path:
     for number, (name, prompt) in enumerate(PROMPTS.items()):
         files(folder / "files", name, 10 * seed + number)
         row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": prompt, "elevation": 0.2}
-        for column, suffix in (("ply", "ply"), ("generated", "mp4")):
+        for column, suffix in (("ply", "ply"), ("generated", "mp4"), ("turntable", "mp4")):
             row[column] = file_entry(f"files/{name}.{suffix}", (folder / f"files/{name}.{suffix}").read_bytes())
         row["image"] = {"bytes": (folder / f"files/{name}.png").read_bytes(), "path": f"files/{name}.png"}
         commit(store, row, schema)
@@ -239,12 +242,69 @@ def test_a_folder_and_its_prompts_in_s3(tmp_path: Path, judges: list[str], s3: s
     ray.shutdown()
 
 
-def test_unfinished_and_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> None:
+def listing(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, and what it holds."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def writer_of(run: Path) -> Iterator[None]:
+    """Another process that holds the folder of a run, as `im3d generate` does while it goes on."""
+    code = (
+        "import sys; from factory.ledger.lease import Lease; from factory.storage.store import LocalStore\n"
+        "with Lease(LocalStore(sys.argv[1]), beat_seconds=3600): print('held', flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", code, str(run)]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield
+        process.communicate("")
+    assert process.returncode == 0
+
+
+def test_reading_jobs_leave_a_run_that_goes_on_as_it_is(tmp_path: Path, judges: list[str], capsys) -> None:
+    run, out = make_run(tmp_path / "run", 3), tmp_path / "out"
+    store, schema = open_store(str(run)), assets_schema(written_columns())
+    row = pq.read_table(next((run / "assets").glob("*.parquet"))).to_pylist()[0]
+    commit(store, {name: row.get(name) for name in schema.names} | {"prompt_id": "late"}, schema)  # not published yet
+    flags = ["--run", str(run), "--clip", judges[0], *CHEAP]
+    with writer_of(run):
+        before = listing(run)
+        assert evaluate.main([*flags, "--out", str(out)]) == 0
+        assert report.main(["--run", str(run), "--out", str(out)]) == 0
+        exporting = ["--format", "ply", "--out", str(tmp_path / "ply"), "--pool.actors", "1"]
+        assert export.main(["--run", str(run), *exporting]) == 0
+        study_of = ["make", "--runs", str(run), str(run), "--labels", "a", "b", "--out", str(tmp_path / "study")]
+        assert study.main(study_of) == 0
+        assert listing(run) == before
+        assert evaluate.main(flags) == 0
+        added = listing(run).keys() - before.keys()
+        assert {name: data for name, data in listing(run).items() if name not in added} == before
+        assert {name.split("/")[0] for name in added} == {"evaluations"}
+    assert sorted(scores(out)) == sorted(scores(run)) == sorted([*PROMPTS, "late"])
+    assert sorted(path.name for path in (tmp_path / "ply/ply").glob("*.ply")) == sorted(
+        f"{name}.ply" for name in (*PROMPTS, "late")
+    )
+    assert "clip_text_renders_first" in (out / "report/contents.js").read_text()
+    events = [json.loads(line) for line in next(out.glob("evaluations/*/events.jsonl")).read_text().splitlines()]
+    assert [events[0]["event"], events[-1]["event"]] == ["run_started", "run_finished"]
+    (figures,) = out.glob("evaluations/*/reports/*.json")
+    assert json.loads(figures.read_text())["rows"] == {"total": 4, "done": 4, "failed": 0, "left": 0}
+
+
+def test_two_evaluations_of_one_protocol_do_not_meet(tmp_path: Path, judges: list[str], capsys) -> None:
     run = make_run(tmp_path / "run", 3)
-    with Lease(open_store(str(run))):
-        assert evaluate.main(["--run", str(run), "--clip", judges[0], *CHEAP]) == 2
+    flags = ["--run", str(run), "--clip", judges[0], *CHEAP]
+    assert evaluate.main(flags) == 0
+    with writer_of(next(run.glob("evaluations/*"))):
+        assert evaluate.main(flags) == 2
     assert "writes here" in capsys.readouterr().err
+
+
+def test_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> None:
     (tmp_path / "empty").mkdir()
     assert evaluate.main(["--run", str(tmp_path / "empty"), "--clip", judges[0]]) == 2
     assert "holds no assets" in capsys.readouterr().err
-    assert not list(run.glob("evaluations/*"))
+    assert not list((tmp_path / "empty").iterdir())

@@ -24,6 +24,7 @@ from factory.outputs.export_settings import ExportConfig
 from factory.outputs.training_formats import DEPTH_UNIT
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
+from factory.storage.read_only import open_read_only
 from factory.storage.store import open_store
 from jobs import export
 from recon.config import MeshConfig
@@ -103,7 +104,10 @@ def picture(data: bytes) -> np.ndarray:
 
 
 def test_nerfstudio_folders_hold_views_with_geometry_and_cameras(run: Path, tmp_path: Path) -> None:
-    assert sorted(exported(assets_of_run(str(run)), tmp_path, format="nerfstudio")) == ["changed", "gone"]
+    assert sorted(exported(assets_of_run(open_read_only(str(run))), tmp_path, format="nerfstudio")) == [
+        "changed",
+        "gone",
+    ]
     folder = tmp_path / "a.red"
     document = json.loads((folder / "transforms.json").read_text())
     assert len(document["frames"]) == 3
@@ -159,8 +163,8 @@ def test_job_resumes_names_bad_assets_and_refuses_other_settings(run: Path, tmp_
 
 def test_parquet_is_ready_for_datasets(run: Path, tmp_path: Path) -> None:
     config = ExportConfig(format="hf", size=48, num_views=3)
-    export.describe(open_store(str(tmp_path / "hf")), config)
-    exported(assets_of_run(str(run)), tmp_path / "hf", format="hf")
+    export.write_card(open_store(str(tmp_path / "hf")), config)
+    exported(assets_of_run(open_read_only(str(run))), tmp_path / "hf", format="hf")
     (part,) = (tmp_path / "hf/data").glob("*.parquet")
     rows = {row["prompt_id"]: row for row in pq.read_table(part).to_pylist()}
     assert sorted(rows) == ["a.red", "blue"]

@@ -17,6 +17,7 @@ from PIL import Image
 from eval.assignment import Task
 from eval.collector import Collector
 from factory.evaluation.study.folder import keep_answers, read_study
+from factory.storage.read_only import open_read_only
 from factory.storage.store import LocalStore
 from jobs import study
 from recon.video_io import encode_mp4
@@ -76,7 +77,7 @@ def downloaded(page: Any) -> str:
 
 
 def test_twenty_answers_by_click_and_by_key_are_exported_and_scored(browser: Any, folder: Path, tmp_path: Path) -> None:
-    _, tasks = read_study(str(folder))
+    _, tasks = read_study(open_read_only(str(folder)))
     assert len(tasks) == 20
 
     def press(page: Any, side: str) -> None:
@@ -107,7 +108,7 @@ def test_twenty_answers_by_click_and_by_key_are_exported_and_scored(browser: Any
 
 
 def test_progress_survives_a_reload_and_back_changes_an_answer(browser: Any, folder: Path) -> None:
-    _, tasks = read_study(str(folder))
+    _, tasks = read_study(open_read_only(str(folder)))
     page = open_page(browser, address(folder, tasks))
     page.click("#begin")
     for _ in range(3):
@@ -131,7 +132,7 @@ def test_progress_survives_a_reload_and_back_changes_an_answer(browser: Any, fol
 
 
 def test_page_on_a_phone_with_reduced_motion(browser: Any, folder: Path) -> None:
-    _, tasks = read_study(str(folder))
+    _, tasks = read_study(open_read_only(str(folder)))
     shape = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
     page = open_page(browser, address(folder, tasks), reduced_motion="reduce", **shape)
     page.tap("#begin")
@@ -147,7 +148,7 @@ def test_page_on_a_phone_with_reduced_motion(browser: Any, folder: Path) -> None
 
 
 def test_focus_goes_in_reading_order_and_is_seen(browser: Any, folder: Path) -> None:
-    _, tasks = read_study(str(folder))
+    _, tasks = read_study(open_read_only(str(folder)))
     page = open_page(browser, address(folder, tasks))
     page.click("#begin")
     page.wait_for_selector("#left:enabled")
@@ -166,7 +167,7 @@ def test_focus_goes_in_reading_order_and_is_seen(browser: Any, folder: Path) -> 
 
 
 def test_unknown_code_and_video_that_does_not_play(browser: Any, folder: Path, tmp_path: Path) -> None:
-    _, tasks = read_study(str(folder))
+    _, tasks = read_study(open_read_only(str(folder)))
     shutil.copytree(folder, tmp_path / "study")
     for video in (tmp_path / "study" / "page" / "media").glob("*.mp4"):
         video.write_bytes(b"no video")
@@ -186,7 +187,7 @@ def test_unknown_code_and_video_that_does_not_play(browser: Any, folder: Path, t
 
 
 def test_answers_reach_the_collecting_server(browser: Any, folder: Path) -> None:
-    name, tasks = read_study(str(folder))
+    name, tasks = read_study(open_read_only(str(folder)))
     store = LocalStore(str(folder))
     known = {task.task_id: task for task in tasks}
     server = Collector(("127.0.0.1", 0), folder / "page", name, known, lambda who, data: keep_answers(store, who, data))

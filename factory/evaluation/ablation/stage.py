@@ -20,6 +20,7 @@ from factory.ledger.keys import digest
 from factory.line.one_stage_line import Finish
 from factory.line.stage import Row
 from factory.line.step import Step
+from factory.storage.interface import StorageConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,9 +31,9 @@ UNSEEN_VIEWS, SHOWN_VIEWS = 8, 4
 MAX_ELEVATION_DEGREES = 40.0
 
 
-def steps(config: AblationConfig, root: str, out: str, run_id: str) -> list[Step]:
+def steps(config: AblationConfig, root: str, out: str, run_id: str, storage: StorageConfig) -> list[Step]:
     """The chain: one stage. `root`: the folder, local or s3://, that the assets' paths are relative to."""
-    arguments = {"config": config, "root": root, "out": out, "run_id": run_id}
+    arguments = {"config": config, "root": root, "out": out, "run_id": run_id, "storage": storage}
     return [Step(actor=Fit, pool=config.pool, arguments=arguments)]
 
 
@@ -59,11 +60,12 @@ class Fit(Finish):
     name, dead_letters = STAGE, FIT_DEAD_LETTERS
 
     def __init__(
-        self, config: AblationConfig, root: str, out: str, run_id: str, threads: int = 1, board: Any = None
-    ) -> None:
+        self, config: AblationConfig, root: str, out: str, run_id: str, storage: StorageConfig, threads: int = 1,
+        board: Any = None,
+    ) -> None:  # fmt: skip
         self.root = root
         self.known: Targets | None = None
-        super().__init__(config, out, run_id, threads, board)
+        super().__init__(config, out, run_id, threads, board, storage)
 
     def load(self) -> None:
         from eval.clip import Scorer
@@ -118,7 +120,7 @@ class Fit(Finish):
             raise ValueError(row["error"])
         random = np.random.default_rng(int(digest("ablation", row["asset_id"], str(self.config.seed)), 16))
         elevation = math.radians(random.uniform(0, MAX_ELEVATION_DEGREES))
-        mesh, size = read_mesh(row["path"], self.root), self.config.size
+        mesh, size = read_mesh(row["path"], self.root, self.storage), self.config.size
         frames, told = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
         check_drawn(frames)
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]

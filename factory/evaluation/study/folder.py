@@ -16,9 +16,11 @@ from dataclasses import asdict
 
 from eval.assignment import BROKEN, StudyConfig, Task, assign, read_assignment, write_assignment
 from eval.page import script_data, web_file
-from factory.evaluation.study.media import Media, Method
+from factory.evaluation.study.media import PAGE, Media, Method
 from factory.prompts.foreign_folder import store_files
-from factory.storage.store import Store, open_store
+from factory.storage.interface import ReadableStore, StorageConfig, Store
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 
 PAGE_FILES = ("look.css", "study.css", "study.js")
 RESERVED = (BROKEN, "tie", "all competitors")
@@ -36,11 +38,11 @@ def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limi
         the record of `study.json`, with counts and named problems.
 
     Raises:
-        ValueError: when methods share no prompt, share a label, or `out` already holds a study.
+        UserError: when methods share no prompt, share a label, or `out` already holds a study.
     """
     _refuse(methods, out)
     ours, names = methods[0], sorted(methods[0].turntables)[:limit]
-    media = Media(page=open_store(f"{out.root}/page"))
+    media = Media(out=out)
     videos = {
         (method.label, name): media.video(method, name)
         for method in methods
@@ -54,7 +56,7 @@ def write_study(methods: Sequence[Method], out: Store, config: StudyConfig, limi
     shown = {name: (ours.turntables[name].prompt, media.image(ours, name)) for _, name in pairs}
     assignment = write_assignment(tasks)
     study = hashlib.sha256(assignment.encode()).hexdigest()[:12]
-    annotators = _write_page(media.page, study, tasks, videos, shown)
+    annotators = _write_page(out, study, tasks, videos, shown)
     out.put("assignment.csv", assignment.encode())
     out.put("links.csv", "".join(["annotator,page\n", *(f"{n},index.html?a={n}\n" for n in annotators)]).encode())
     record = {
@@ -100,18 +102,18 @@ def _pairs(
 def _refuse(methods: Sequence[Method], out: Store) -> None:
     labels = [method.label for method in methods]
     if len(labels) < 2:
-        raise ValueError(f"a study compares at least 2 runs; {len(labels)} given")
+        raise UserError(f"a study compares at least 2 runs; {len(labels)} given")
     taken = set(labels) & set(RESERVED) or set(labels[1:]) & {"ours"}
     if len(set(labels)) < len(labels) or taken or not all(labels):
-        raise ValueError(
+        raise UserError(
             f"labels are {', '.join(labels)}; give different --labels, none of {', '.join(RESERVED)}, "
             "and the first one alone may be ours"
         )
     if _holds_study(out):
-        raise ValueError(f"{out.root} already holds a study; answers belong to one assignment, so give another --out")
+        raise UserError(f"{out.root} already holds a study; answers belong to one assignment, so give another --out")
 
 
-def _holds_study(store: Store) -> bool:
+def _holds_study(store: ReadableStore) -> bool:
     try:
         return bool(store.get("study.json"))
     except KeyError:
@@ -119,7 +121,7 @@ def _holds_study(store: Store) -> bool:
 
 
 def _write_page(
-    page: Store,
+    out: Store,
     study: str,
     tasks: Sequence[Task],
     videos: Mapping[tuple[str, str], str | None],
@@ -134,24 +136,23 @@ def _write_page(
         sheets.setdefault(task.annotator, []).append(screen)
     for annotator, screens in sheets.items():
         data = script_data("globalThis.STUDY", {"study": study, "annotator": annotator, "tasks": screens})
-        page.put(f"tasks/{annotator}.js", data.encode())
+        out.put(f"{PAGE}/tasks/{annotator}.js", data.encode())
     for name in PAGE_FILES:
-        page.put(name, web_file(name).encode())
-    page.put("index.html", web_file("study.html").encode())
+        out.put(f"{PAGE}/{name}", web_file(name).encode())
+    out.put(f"{PAGE}/index.html", web_file("study.html").encode())
     return list(sheets)
 
 
-def read_study(root: str) -> tuple[str, list[Task]]:
-    """A study's id and tasks.
+def read_study(store: ReadableStore) -> tuple[str, list[Task]]:
+    """The id and tasks of the study in a folder.
 
     Raises:
-        ValueError: when the folder holds no study.
+        UserError: when the folder holds no study.
     """
-    store = open_store(root)
     try:
         return json.loads(store.get("study.json"))["study"], read_assignment(store.get("assignment.csv").decode())
     except KeyError as error:
-        raise ValueError(f"{root} holds no {error.args[0]}; make a study with im3d study make") from error
+        raise UserError(f"{store.root} holds no {error.args[0]}; make a study with im3d study make") from error
 
 
 def keep_answers(store: Store, annotator: str, data: bytes) -> bool:
@@ -160,34 +161,34 @@ def keep_answers(store: Store, annotator: str, data: bytes) -> bool:
     return store.create(key, data) or store.get(key) == data
 
 
-def read_answers(places: Sequence[str]) -> dict[str, str]:
+def read_answers(places: Sequence[str], storage: StorageConfig) -> dict[str, str]:
     """The text of answer files, and of every .csv in folders of them; bytes that are no UTF-8 become question marks.
 
     Raises:
-        ValueError: for a place that is not there, or none at all.
+        UserError: for a place that is not there, or none at all.
     """
     texts: dict[str, str] = {}
     for place in places:
         folder, _, name = place.rpartition("/")
         if place.endswith(".csv"):
-            found = {name: open_store(folder or ".")}
+            found = {name: open_read_only(folder or ".", storage)}
         else:
-            store = open_store(place)
-            found = {key: store for key in _names(place) if key.endswith(".csv")}
+            store = open_read_only(place, storage)
+            found = {key: store for key in _names(place, storage) if key.endswith(".csv")}
         for key, store in found.items():
             try:
                 texts[f"{place}/{key}" if key != name else place] = store.get(key).decode(errors="replace")
             except KeyError as error:
-                raise ValueError(f"{place}: no such file") from error
+                raise UserError(f"{place}: no such file") from error
     if not texts:
-        raise ValueError(f"no answers (.csv) in {', '.join(places)}")
+        raise UserError(f"no answers (.csv) in {', '.join(places)}")
     return texts
 
 
-def _names(folder: str) -> list[str]:
+def _names(folder: str, storage: StorageConfig) -> list[str]:
     try:
-        return store_files(folder)
+        return store_files(folder, storage)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"{folder} is no folder: no answers yet; collect them with im3d study serve, or name files with --answers"
         ) from error

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.ledger.lease import Lease
-from factory.ledger.ledger import ASSETS, COMMITS, Ledger
+from factory.ledger.reader import ASSETS, COMMITS, LedgerReader
 from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
-from factory.storage.store import Store, open_store
+from factory.storage.interface import ReadableStore, StorageConfig, Store
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 
+PAGE = "page"
+"""Folder of a study that annotators see."""
 GRID = 8
 """Tiles a side of a broken version."""
 
@@ -35,7 +38,7 @@ class Method:
     """A method by its `label`, and its turntables by prompt_id."""
 
     label: str
-    store: Store
+    store: ReadableStore
     turntables: dict[str, Turntable]
     problems: list[str] = field(default_factory=list)
     """What was left out, and why."""
@@ -45,7 +48,8 @@ class Method:
 class Media:
     """Videos and images as the page holds them, named by their content so that no name tells a method."""
 
-    page: Store
+    out: Store
+    """The folder of the study; the page lies below it."""
     problems: list[str] = field(default_factory=list)
     reencoded: int = 0
 
@@ -81,47 +85,45 @@ class Media:
     def put(self, data: bytes, suffix: str) -> str:
         """Keep bytes in the page, under the address that is returned."""
         name = f"media/{hashlib.sha256(data).hexdigest()[:20]}.{suffix}"
-        self.page.put(name, data)
+        self.out.put(f"{PAGE}/{name}", data)
         return name
 
 
-def method_of_run(label: str, root: str, prompts: str | None = None, image_root: str | None = None) -> Method:
+def method_of_run(
+    label: str, root: str, storage: StorageConfig, prompts: str | None = None, image_root: str | None = None
+) -> Method:
     """The turntables of an output folder of `im3d generate`, or of <prompt_id>.mp4 files with a table of prompts.
 
     Args:
+        storage: how the folder is reached.
         image_root: folder that the table's image paths are relative to, its own by default.
 
     Raises:
-        ValueError: when the folder has none.
+        UserError: when the folder has none.
     """
-    store = open_store(root)
+    store = open_read_only(root, storage)
     if next(iter(store.keys(f"{ASSETS}/")), None) or next(iter(store.keys(f"{COMMITS}/")), None):
         method = _own_method(label, store)
     elif prompts is None:
-        raise ValueError(f"{root} is no output of im3d generate; for a folder of <prompt_id>.mp4 give --prompts TABLE")
+        raise UserError(f"{root} is no output of im3d generate; for a folder of <prompt_id>.mp4 give --prompts TABLE")
     else:
-        method = _method_of_folder(label, store, assets_of_folder(root, prompts, image_root))
+        method = _method_of_folder(label, store, assets_of_folder(root, prompts, image_root, storage))
     if not method.turntables:
         why = f": {method.problems[0]}" if method.problems else ""
-        raise ValueError(f"{root} holds no turntable with a prompt; a study wants finished assets{why}")
+        raise UserError(f"{root} holds no turntable with a prompt; a study wants finished assets{why}")
     return method
 
 
-def _own_method(label: str, store: Store) -> Method:
-    with Lease(store):
-        ledger = Ledger(store)
-        ledger.publish()
-        rows = ledger.rows(ASSETS, ["prompt_id", "prompt", "turntable.path", "image.path"])
-        found = {
-            row["prompt_id"]: Turntable(
-                prompt=row["prompt"], video=row["turntable"]["path"], image=row["image"]["path"]
-            )
-            for row in rows
-        }
+def _own_method(label: str, store: ReadableStore) -> Method:
+    rows = LedgerReader(store).rows(ASSETS, ["prompt_id", "prompt", "turntable.path", "image.path"])
+    found = {
+        row["prompt_id"]: Turntable(prompt=row["prompt"], video=row["turntable"]["path"], image=row["image"]["path"])
+        for row in rows
+    }
     return Method(label=label, store=store, turntables=found)
 
 
-def _method_of_folder(label: str, store: Store, assets: Iterable[Row]) -> Method:
+def _method_of_folder(label: str, store: ReadableStore, assets: Iterable[Row]) -> Method:
     method = Method(label=label, store=store, turntables={})
     for row in assets:
         if row.get("error"):

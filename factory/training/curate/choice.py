@@ -10,14 +10,18 @@ row group, and kept below `curation/`, so that a run goes on where it was cut an
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import digest
-from factory.ledger.ledger import Ledger
+from factory.ledger.reader import LedgerReader
+from factory.line.cost import CostConfig
+from factory.line.output_folder import open_output
 from factory.prompts.assets import split_of
-from factory.storage.store import StorageConfig, Store, open_store
+from factory.storage.interface import StorageConfig, Store
+from factory.storage.read_only import open_read_only
+from factory.storage.user_error import UserError
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
 from factory.training.shards.index import CURATED, Chunk, Index
@@ -52,6 +56,7 @@ class Curation:
     index: Index
     config: CurateConfig
     storage: StorageConfig
+    prices: CostConfig
     problems: dict[str, str] = field(default_factory=dict)
     groups: dict[str, Chunk] = field(init=False)
     captions: dict[str, str] = field(init=False)
@@ -66,10 +71,10 @@ class Curation:
         if all(self.captions.values()) and not captioner.replace:
             return 0
         self.captioned_by = (revision, str(captioner.max_tokens), str(captioner.replace))
-        ledger = self._ledger("captions", *self.captioned_by)
-        self._go(CaptionGroup, ledger, captioner)
+        place = self._place("captions", *self.captioned_by)
+        self._go(CaptionGroup, "captions", place, captioner)
         made: dict[str, str] = {}
-        for row in sorted(results(ledger, self.groups, "captions"), key=lambda row: row["group_id"]):
+        for row in sorted(self._results("captions", place), key=lambda row: row["group_id"]):
             made = dict(row["captions"]) | made
         wanted = {asset for asset, caption in self.captions.items() if captioner.replace or not caption}
         self.captions |= {asset: caption for asset, caption in made.items() if asset in wanted}
@@ -77,10 +82,10 @@ class Curation:
 
     def judge(self, clip: ClipConfig, revision: str) -> list[Verdict]:
         """The mean score of each asset's views, best first."""
-        ledger = self._verdicts(revision)
-        self._go(JudgeGroup, ledger, (clip, self.config.views))
+        place = self._verdicts(revision)
+        self._go(JudgeGroup, "verdicts", place, (clip, self.config.views))
         sums: dict[str, tuple[float, int, str]] = {}
-        for row in results(ledger, self.groups, "verdicts"):
+        for row in self._results("verdicts", place):
             for part in row["verdicts"]:
                 asset = part["asset_id"]
                 own = split_of(asset, part["split"])
@@ -95,24 +100,28 @@ class Curation:
     def pictures(self, assets: set[str], revision: str) -> dict[str, bytes]:
         """PNGs of some assets' first views, as `judge` kept them."""
         found: dict[str, bytes] = {}
-        for row in results(self._verdicts(revision), self.groups, "pictures"):
+        for row in self._results("verdicts", self._verdicts(revision), "pictures"):
             for asset, picture in row["pictures"]:
                 if asset in assets:
                     found.setdefault(asset, picture)
         return found
 
-    def _verdicts(self, revision: str) -> Ledger:
-        return self._ledger("verdicts", revision, str(self.config.views), *self.captioned_by)
+    def _verdicts(self, revision: str) -> str:
+        return self._place("verdicts", revision, str(self.config.views), *self.captioned_by)
 
-    def _ledger(self, results: str, *about: str) -> Ledger:
-        place = f"{self.store.root}/curation/{results}-{digest(*about)}"
-        return Ledger(open_store(place, self.storage), results, ROWS_PER_PART)
+    def _place(self, kind: str, *about: str) -> str:
+        """The folder of results of one kind."""
+        return f"{self.store.root}/curation/{kind}-{digest(*about)}"
 
-    def _go(self, stage: type[GroupStage], ledger: Ledger, config: Any) -> None:
-        self.problems |= go_through(
-            self.groups, stage, self.config.pool, self.config.address, ledger,
-            config=config, root=self.store.root, captions=self.captions, storage=self.storage,
-        )  # fmt: skip
+    def _results(self, kind: str, place: str, column: str | None = None) -> Iterator[dict[str, Any]]:
+        return results(LedgerReader(open_read_only(place, self.storage), kind), self.groups, column or kind)
+
+    def _go(self, stage: type[GroupStage], kind: str, place: str, config: Any) -> None:
+        with open_output(place, self.storage, kind, ROWS_PER_PART) as folder:
+            self.problems |= go_through(
+                self.groups, stage, self.config.pool, self.config.address, folder, self.prices,
+                config=config, root=self.store.root, captions=self.captions, storage=self.storage,
+            )  # fmt: skip
 
 
 def choose(verdicts: Sequence[Verdict], config: CurateConfig) -> None:
@@ -125,15 +134,15 @@ def choose(verdicts: Sequence[Verdict], config: CurateConfig) -> None:
         ValueError: when nothing would be trained on.
     """
     if not verdicts:
-        raise ValueError("no picture of the renders could be read; see the reasons above, and render them again")
+        raise UserError("no picture of the renders could be read; see the reasons above, and render them again")
     training = [verdict for verdict in verdicts if verdict.split == "train"]
     for verdict in verdicts:
         verdict.kept = verdict.split != "train"
     for verdict in training[: config.best]:
         verdict.kept = config.threshold is None or verdict.score >= config.threshold
     if training and not training[0].kept:
-        raise ValueError(f"threshold {config.threshold} keeps none of {len(training)} training assets, of which the "
-                         f"best has {training[0].score:.1f}; lower it, or give --best N alone")  # fmt: skip
+        raise UserError(f"threshold {config.threshold} keeps none of {len(training)} training assets, of which the "
+                        f"best has {training[0].score:.1f}; lower it, or give --best N alone")  # fmt: skip
 
 
 def write(store: Store, verdicts: Sequence[Verdict], model: str) -> None:

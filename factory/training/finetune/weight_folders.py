@@ -13,6 +13,7 @@ from typing import Any
 
 from factory.ledger.keys import digest
 from factory.storage.store import StorageConfig, Store, open_store, read_json
+from factory.storage.user_error import UserError
 from factory.training.finetune.targets import UNNAMED
 
 PATCH = 16
@@ -53,20 +54,20 @@ class WeightFolder:
         """
         sizes = {item.key: item.size for item in self.store.objects(f"{self.name}/") if item.key.endswith(SUFFIX)}
         if not sizes:
-            raise ValueError(f"{self.store.root}/{self.name} holds no *{SUFFIX}; "
-                             f"put the weights of its {self.kind} there")  # fmt: skip
+            raise UserError(f"{self.store.root}/{self.name} holds no *{SUFFIX}; "
+                            f"put the weights of its {self.kind} there")  # fmt: skip
         for key in self._listed():
             if key not in sizes:
-                raise ValueError(f"{self.store.root}/{key} is missing; copy the folder {self.name} again")
+                raise UserError(f"{self.store.root}/{key} is missing; copy the folder {self.name} again")
         for part, needs in self._parts().items():
             if not any(key.startswith(f"{self.name}/{part}/") and key.endswith(needs) for key in self._keys()):
-                raise ValueError(f"{self.store.root}/{self.name}/{part} holds no *{needs}, which {self.kind} needs; "
-                                 f"copy the folder {self.name} again")  # fmt: skip
+                raise UserError(f"{self.store.root}/{self.name}/{part} holds no *{needs}, which {self.kind} needs; "
+                                f"copy the folder {self.name} again")  # fmt: skip
         for key in sorted(sizes):
             wanted = _told_size(self.store, key, sizes[key])
             if wanted != sizes[key]:
                 told = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
-                raise ValueError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
+                raise UserError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
 
     def fingerprint(self, without: str = "") -> str:
         """A digest of samples of the weights; tensors whose names hold `without`, where given, do not count."""
@@ -149,13 +150,13 @@ def check_fit(folders: Mapping[str, WeightFolder], base: str) -> None:
     unet, temporal = folders[base], base == "video"
     where = f"{unet.store.root}/{base}"
     if unet.config.get("temporal", False) is not temporal:
-        raise ValueError(f"{where} holds a PocketUNet {'without' if temporal else 'with'} temporal layers; "
-                         f"put the weights of `im3d finetune --target {base}` there")  # fmt: skip
+        raise UserError(f"{where} holds a PocketUNet {'without' if temporal else 'with'} temporal layers; "
+                        f"put the weights of `im3d finetune --target {base}` there")  # fmt: skip
     for name, own, other in (
         ("autoencoder", "latent_channels", "latent_channels"), ("text_encoder", "text_dim", "hidden_size"),
     ):  # fmt: skip
         beside = folders[name].config if name in folders else {}
         wants, has = unet.config.get(own), beside.get(other)
         if None not in (wants, has) and wants != has:
-            raise ValueError(f"{where} is made for {own} {wants}, and {name} beside it has {has}; "
-                             "give --weights that were trained together")  # fmt: skip
+            raise UserError(f"{where} is made for {own} {wants}, and {name} beside it has {has}; "
+                            "give --weights that were trained together")  # fmt: skip

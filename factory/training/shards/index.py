@@ -16,8 +16,9 @@ from typing import Any
 
 from factory.ledger.keys import digest
 from factory.prompts.assets import split_of
-from factory.storage.interface import StorageError
+from factory.storage.interface import ReadableStore, StorageError
 from factory.storage.store import StorageConfig, Store, open_store
+from factory.storage.user_error import UserError
 from factory.training.shards.columns import compressed_bytes, foreign_column, frame_counts
 
 COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
@@ -94,15 +95,15 @@ def read_index(
     rows = _usable(groups, decided, broken, url)
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
     if not wanted and any(split in (None, row.split) for row in rows):
-        raise ValueError(f"{url}: curated.parquet drops every turntable of split {split!r}; curate it less strictly")
+        raise UserError(f"{url}: curated.parquet drops every turntable of split {split!r}; curate it less strictly")
     if not wanted:
         raise NoTurntables(f"{url} has no turntables of split {split!r}. Available: {_listed({r.split for r in rows})}")
     size = _only({row.size for row in wanted}, url, "frames of {} pixels; render one size")
     views = _only({row.views for row in wanted}, url, "turntables of {} views; render one number")
     encoders = {group.encoder for group in groups}
     if len(encoders) > 1:
-        raise ValueError(f"{url} mixes pictures and latents, or latents of several autoencoders; "
-                         "give each a folder of its own")  # fmt: skip
+        raise UserError(f"{url} mixes pictures and latents, or latents of several autoencoders; "
+                        "give each a folder of its own")  # fmt: skip
     captions = {row.asset_id: row.caption for row in wanted}
     captions |= {row.asset_id: row.caption for row in wanted if row.caption}
     assets = keep(captions) if keep else captions.keys()
@@ -122,7 +123,7 @@ def read_index(
 
 def _only(values: set[int], url: str, what: str) -> int:
     if len(values) > 1:
-        raise ValueError(f"{url} mixes {what.format(_listed(values))} into a folder of its own")
+        raise UserError(f"{url} mixes {what.format(_listed(values))} into a folder of its own")
     return next(iter(values))
 
 
@@ -139,8 +140,8 @@ def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str,
                 found.append(group.row(number, chosen))
     if len(unusable) > MAX_QUARANTINED * (len(found) + len(unusable)):
         place, reason = next(iter(unusable.items()))
-        raise ValueError(f"{len(unusable)} of {len(found) + len(unusable)} turntables in {url} cannot be used "
-                         f"({place}: {reason}); give the output of `im3d render`")  # fmt: skip
+        raise UserError(f"{len(unusable)} of {len(found) + len(unusable)} turntables in {url} cannot be used "
+                        f"({place}: {reason}); give the output of `im3d render`")  # fmt: skip
     of_shard: dict[str, list[str]] = {}
     for place, reason in unusable.items():
         key, where = place.split(" ", 1)
@@ -165,7 +166,7 @@ class Decision:
     caption: str
 
 
-def decisions(store: Store) -> dict[str, Decision]:
+def decisions(store: ReadableStore) -> dict[str, Decision]:
     """What `im3d curate` decided, by asset; empty before curation."""
     import pyarrow.parquet as pq
 
@@ -176,7 +177,7 @@ def decisions(store: Store) -> dict[str, Decision]:
     return {row.pop("asset_id"): Decision(**row) for row in table.to_pylist()}
 
 
-def choice_of(store: Store) -> str:
+def choice_of(store: ReadableStore) -> str:
     """A digest of what `im3d curate` decided; another choice has another one."""
     return digest(repr(sorted(decisions(store).items())))
 
@@ -226,14 +227,14 @@ def _groups(store: Store, url: str) -> tuple[list[_Group], dict[str, str]]:
     """Every readable row group in order, and why other shards are not readable; raises ValueError."""
     keys = [key for key in store.keys("renders/") if key.endswith(".parquet")]
     if not keys:
-        raise ValueError(f"{url} holds no turntable shards (renders/*.parquet); make some with `im3d render`")
+        raise UserError(f"{url} holds no turntable shards (renders/*.parquet); make some with `im3d render`")
     with ThreadPoolExecutor(READERS) as pool:
         found = dict(zip(keys, pool.map(lambda key: _look(store, key), keys), strict=True))
     broken = {key: reason for key, reason in found.items() if isinstance(reason, str)}
     if len(broken) > MAX_QUARANTINED * len(keys):
         key, reason = next(iter(broken.items()))
-        raise ValueError(f"{len(broken)} of {len(keys)} shards in {url} cannot be used ({key}: {reason}); "
-                         "give the output of `im3d render`")  # fmt: skip
+        raise UserError(f"{len(broken)} of {len(keys)} shards in {url} cannot be used ({key}: {reason}); "
+                        "give the output of `im3d render`")  # fmt: skip
     return [group for groups in found.values() if not isinstance(groups, str) for group in groups], broken
 
 

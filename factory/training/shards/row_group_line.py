@@ -7,7 +7,6 @@ A result is that of a file as it was: shards that are written anew are gone thro
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.ledger.keys import digest
-from factory.ledger.ledger import DEAD, Ledger
+from factory.ledger.reader import DEAD, LedgerReader
 from factory.ledger.schemas import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
+from factory.line.cost import CostConfig
 from factory.line.one_stage_line import Finish, line_config
-from factory.line.progress import Display
-from factory.line.run import run_line
+from factory.line.output_folder import OutputFolder
 from factory.line.settings import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
@@ -119,29 +118,27 @@ class GroupStage(Finish):
 
 
 def go_through(
-    groups: Mapping[str, Chunk], stage: type[GroupStage], pool: Pool, address: str, ledger: Ledger, **arguments: Any
-) -> dict[str, str]:
-    """Do the row groups that the ledger has no result of; returns what could not be read, and why.
+    groups: Mapping[str, Chunk], stage: type[GroupStage], pool: Pool, address: str, folder: OutputFolder,
+    prices: CostConfig, **arguments: Any,
+) -> dict[str, str]:  # fmt: skip
+    """Do the row groups that the folder has no result of; returns what could not be read, and why.
 
     Args:
+        prices: for the cost so far.
         arguments: those of the stage beside its output, its run, its threads and its board.
     """
-    ledger.publish()
-    ledger.revive({row["group_id"] for row in ledger.rows(DEAD, ["group_id"])})
+    folder.ledger.revive()
     work = GroupWork(groups=groups)
-    left = len(ledger.missing(work.ids))
-    if left:
-        print(f"{left} of {len(groups)} row groups to {stage.name}")
-        told = arguments | {"out": ledger.store.root, "run_id": uuid.uuid4().hex[:12]}
-        run_line(work, [Step(actor=stage, pool=pool, arguments=told)], line_config(pool, address), ledger, Display())
-    ledger.publish()
-    letters = ledger.rows(DEAD, ["group_id", "error_message"])
+    print(f"{len(folder.ledger.missing(work.ids))} of {len(groups)} row groups to {stage.name}")
+    arguments |= {"out": folder.store.root, "run_id": folder.run_id}
+    folder.run(work, [Step(actor=stage, pool=pool, arguments=arguments)], line_config(pool, address), prices)
+    letters = folder.ledger.rows(DEAD, ["group_id", "error_message"])
     problems = {row["group_id"]: row["error_message"] for row in letters if row["group_id"] in groups}
-    for row in results(ledger, groups, "problems"):
+    for row in results(folder.ledger, groups, "problems"):
         problems |= dict(row["problems"])
     return problems
 
 
-def results(ledger: Ledger, groups: Mapping[str, Chunk], column: str) -> Iterator[Row]:
+def results(ledger: LedgerReader, groups: Mapping[str, Chunk], column: str) -> Iterator[Row]:
     """The ledger's results of these row groups: `group_id` and a column."""
     return (row for row in ledger.rows(ledger.results, ["group_id", column]) if row["group_id"] in groups)

@@ -13,9 +13,10 @@ from factory.evaluation.ablation.work import FITS, fits_schema
 from factory.evaluation.paper_rows import ablation_rows, rows_beside
 from factory.evaluation.score_tables import same_protocol
 from factory.ledger.ledger import Ledger, commit_block
+from factory.line.output_folder import settle
+from factory.storage.interface import StorageConfig
 from factory.storage.store import LocalStore
 from jobs import evaluate
-from jobs.settings import settle
 
 FITTED = {"full": {"a": 30.0, "b": 20.0}, "no-lpips": {"a": 10.0, "b": 14.0}, "frames-4": {"a": 5.0}}
 """CLIP text by variant and asset; CLIP image is thrice as much."""
@@ -64,7 +65,7 @@ def test_the_job_prints_and_keeps_the_tables_of_an_ablation(ablation: LocalStore
     assert evaluate.main(["--run", ablation.root, "--table", "2", "3", "--form", "csv", "--label", "pocket"]) == 0
     said = capsys.readouterr().out
     for number, lines in ((2, 6 + 2), (3, 3 + 2)):
-        text = ablation.get(f"table-{number}.csv").decode()
+        text = ablation.get(f"evaluations/tables/table-{number}.csv").decode()
         assert text in said
         rows = list(csv.reader(text.splitlines()))
         assert len(rows) == 1 + lines
@@ -85,13 +86,13 @@ def test_other_folders_are_ablations_or_runs_of_one_protocol(ablation: LocalStor
     put_evaluation(tmp_path / "other", f"{name}-2222", 4, 50.0)  # of a smaller run: older
     put_evaluation(tmp_path / "other", f"{name}-3333", None, 60.0)  # never finished
     ours = LocalStore(str(tmp_path / "mine" / "evaluations" / f"{name}-0000"))
-    rows = rows_beside([str(tmp_path / "other"), ablation.root], 2, ["m"], ours)
+    rows = rows_beside([str(tmp_path / "other"), ablation.root], 2, ["m"], ours, StorageConfig())
     assert rows[0] == ("other, CLIP m", (40.0, 1.0), (40.0, 1.0))
     assert [row[0].split(" (")[0] for row in rows[1:]] == ["ablation: full", "ablation: - LPIPS"]
-    assert same_protocol(str(tmp_path / "other"), ours).root.endswith(f"{name}-1111")
+    assert same_protocol(str(tmp_path / "other"), ours, StorageConfig()).root.endswith(f"{name}-1111")
     put_evaluation(tmp_path / "fourth", f"{name}-3333", None, 60.0)
     with pytest.raises(ValueError, match=r"fourth/evaluations/0123456789abcdef-3333 is not finished"):
-        rows_beside([str(tmp_path / "fourth")], 2, ["m"], ours)
+        rows_beside([str(tmp_path / "fourth")], 2, ["m"], ours, StorageConfig())
     put_evaluation(tmp_path / "third", "fedcba9876543210-0000", 3, 1.0)
     with pytest.raises(ValueError, match="by another protocol"):
-        rows_beside([str(tmp_path / "third")], 2, ["m"], ours)
+        rows_beside([str(tmp_path / "third")], 2, ["m"], ours, StorageConfig())

@@ -87,7 +87,7 @@ def test_a_stopped_run_leaves_its_page_and_gives_the_folder_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = dead_folder(tmp_path)
-    monkeypatch.setattr(generate, "_run_line", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("jobs.prompt_line.run_prompts", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     assert generate.main(flags) == 1
     assert signal.getsignal(signal.SIGTERM) is before

@@ -16,6 +16,7 @@ from factory.outputs.export_settings import ExportConfig
 from factory.stages.asset_files import gaussians_of, ply_bytes
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
+from factory.storage.read_only import open_read_only
 from factory.storage.store import open_store
 from recon.gaussians import init_ball
 
@@ -37,7 +38,7 @@ def run(s3: str) -> str:
 def test_a_run_on_s3_becomes_shards_on_s3(run: str) -> None:
     config = ExportConfig(format="webdataset", size=16, num_views=1)
     out = "s3://test/exported/webdataset"
-    work = ExportWork(assets=assets_of_run(run))
+    work = ExportWork(assets=assets_of_run(open_read_only(run)))
     assert work.ids == ["a", "b", "empty"]
     outcomes = Export(config, out, "r")(work.table([0, 1, 2], 1)).to_pylist()
     assert [row["status"] for row in outcomes] == ["done", "done", "failed"]

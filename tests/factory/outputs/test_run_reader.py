@@ -17,6 +17,7 @@ from factory.outputs.gallery import write_gallery
 from factory.outputs.run_reader import read_run
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
+from factory.storage.interface import StorageConfig
 from factory.storage.store import LocalStore
 from recon.config import OrbitConfig
 
@@ -38,7 +39,7 @@ def test_published_and_committed_rows_of_two_judges(tmp_path: Path) -> None:
     commit(store, letter, DEAD_LETTERS)
     Ledger(store).publish()
     put(store, "two", clip_text_renders_big=30.0)
-    run = read_run(str(tmp_path))
+    run = read_run(str(tmp_path), StorageConfig())
     assert sorted(run.prompt_ids) == ["one", "two"]
     rows = [run.prompt_ids.index(name) for name in ("one", "two")]
     assert [run.folders[row] for row in rows] == ["files/one", "files/two"]
@@ -53,7 +54,7 @@ def test_published_and_committed_rows_of_two_judges(tmp_path: Path) -> None:
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     put(LocalStore(str(tmp_path)), "one")
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    assert len(read_run(str(tmp_path))) == 1
+    assert len(read_run(str(tmp_path), StorageConfig())) == 1
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
@@ -62,7 +63,7 @@ def test_a_row_of_a_part_counts_more_than_a_late_commit(tmp_path: Path) -> None:
     put(store, "one", seed=1)
     Ledger(store).publish()
     put(store, "one", seed=2)
-    run = read_run(str(tmp_path))
+    run = read_run(str(tmp_path), StorageConfig())
     assert run.prompt_ids == ["one"]
     assert run.numbers["seed"].tolist() == [1]
 
@@ -72,7 +73,7 @@ def test_a_dead_letter_that_is_not_published_yet_is_no_asset(tmp_path: Path) -> 
     letter = dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "bad", "prompt": "x", "error_stage": "video"}
     commit(store, letter, DEAD_LETTERS)
     put(store, "one")
-    run = read_run(str(tmp_path))
+    run = read_run(str(tmp_path), StorageConfig())
     assert (run.prompt_ids, [one.prompt_id for one in run.dead]) == (["one"], ["bad"])
 
 
@@ -81,15 +82,15 @@ def test_records_of_many_rows(tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(5)]
     rows = [dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": name, "ply": {"path": "f/a"}} for name in names]
     commit_block(store, rows, schema)
-    assert sorted(read_run(str(tmp_path)).prompt_ids) == names
+    assert sorted(read_run(str(tmp_path), StorageConfig()).prompt_ids) == names
 
 
 def test_the_way_from_page_to_files(tmp_path: Path) -> None:
     for name in ("a b", "c"):
         put(LocalStore(str(tmp_path / name)), "one")
-    assert read_run(str(tmp_path / "c")).base == ""
-    assert read_run(str(tmp_path / "a b"), page=str(tmp_path / "c")).base == "../a%20b/"
-    assert read_run(str(tmp_path / "c"), page="s3://bucket/run").base is None
+    assert read_run(str(tmp_path / "c"), StorageConfig()).base == ""
+    assert read_run(str(tmp_path / "a b"), StorageConfig(), page=str(tmp_path / "c")).base == "../a%20b/"
+    assert read_run(str(tmp_path / "c"), StorageConfig(), page="s3://bucket/run").base is None
 
 
 def test_settings_are_those_of_the_run(tmp_path: Path) -> None:
@@ -97,11 +98,11 @@ def test_settings_are_those_of_the_run(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     put(store, "one")
     store.put("config.yaml", to_yaml(config).encode())
-    run = read_run(str(tmp_path))
+    run = read_run(str(tmp_path), StorageConfig())
     assert (run.num_views, run.settings["fit.iterations"]) == (8, config.fit.iterations)
     store.put("config.yaml", b"{")
     with pytest.raises(ValueError, match="no YAML"):
-        read_run(str(tmp_path))
+        read_run(str(tmp_path), StorageConfig())
 
 
 TRACE = 'Traceback (most recent call last):\n  File "/job/my_stages/hull.py", line 41, in process\n    1 / 0\n'
@@ -116,7 +117,7 @@ def test_dead_letters_of_versions_with_and_without_traces(tmp_path: Path) -> Non
             row = dict.fromkeys(DEAD_LETTERS.names) | known | {"prompt_id": name}
             commit(store, {column: row[column] for column in schema.names}, schema)
         Ledger(store).publish()
-        run = read_run(str(tmp_path))
+        run = read_run(str(tmp_path), StorageConfig())
         assert len(run.dead) == 1 + 2 * publish
     assert {one.prompt_id: one.place for one in run.dead} == {"old": "", "older": "", "new": "my_stages/hull.py:41"}
     write_gallery(store, Ledger(store), FactoryConfig())

@@ -11,7 +11,7 @@ from factory.line.failure import Failure
 from factory.storage import credentials
 from factory.storage.credentials import HIDDEN, scrub
 from factory.storage.store import StorageConfig, open_store
-from jobs.settings import guarded
+from jobs.errors import guarded
 
 SIGNED = (
     "GET https://bucket.s3.amazonaws.com/a.png?X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20260101&X-Amz-Date=2026"

@@ -14,6 +14,8 @@ from PIL import Image
 from eval.assignment import StudyConfig, read_assignment
 from factory.evaluation.study.folder import keep_answers, read_answers, read_study, write_study
 from factory.evaluation.study.media import Media, Method, method_of_run, shuffle_tiles
+from factory.storage.interface import StorageConfig
+from factory.storage.read_only import open_read_only
 from factory.storage.store import LocalStore
 from recon.video_io import decode_mp4, encode_mp4, frame_rate, plays_in_browsers
 
@@ -48,7 +50,10 @@ def folders(root: Path, num_prompts: int = 3) -> list[Method]:
         (root / name).mkdir()
         for k in range(num_prompts):
             (root / name / f"p{k}.mp4").write_bytes((encode_mp4, mpeg4)[index](frames(10 * index + k)))
-    return [method_of_run(n, str(root / n), str(root / "prompts.jsonl")) for n in ("secret-ours", "secret-theirs")]
+    return [
+        method_of_run(n, str(root / n), StorageConfig(), str(root / "prompts.jsonl"))
+        for n in ("secret-ours", "secret-theirs")
+    ]
 
 
 def test_folder_is_whole_and_the_page_blind(tmp_path: Path) -> None:
@@ -56,7 +61,7 @@ def test_folder_is_whole_and_the_page_blind(tmp_path: Path) -> None:
     record = write_study(methods, LocalStore(str(tmp_path / "study")), StudyConfig(load=4))
     assert (record["questions"], record["annotators"], record["videos_reencoded"]) == (6, 8, 3)
     assert record["problems"] == []
-    study, tasks = read_study(str(tmp_path / "study"))
+    study, tasks = read_study(open_read_only(str(tmp_path / "study")))
     page = tmp_path / "study" / "page"
     assert {path.stem for path in (page / "tasks").iterdir()} == {task.annotator for task in tasks}
     for path in (page / "tasks").iterdir():
@@ -86,7 +91,7 @@ def test_unreadable_video_and_missing_one_are_left_out_by_name(tmp_path: Path) -
     record = write_study(methods, LocalStore(str(tmp_path / "study")), StudyConfig())
     assert (record["competitors"], record["pairs_left_out"]) == ({"secret-theirs": 1}, 2)
     assert [problem.split(":")[0] for problem in record["problems"]] == ["secret-theirs, p1"]
-    _, tasks = read_study(str(tmp_path / "study"))
+    _, tasks = read_study(open_read_only(str(tmp_path / "study")))
     assert {task.prompt_id for task in tasks} == {"p0"}
 
 
@@ -102,9 +107,9 @@ def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="share no prompt"):
         write_study([ours, Method(label="x", store=theirs.store, turntables={})], out, StudyConfig())
     with pytest.raises(ValueError, match="give --prompts TABLE"):
-        method_of_run("x", str(tmp_path / "secret-ours"))
+        method_of_run("x", str(tmp_path / "secret-ours"), StorageConfig())
     with pytest.raises(ValueError, match="holds no study"):
-        read_study(str(tmp_path / "nowhere"))
+        read_study(open_read_only(str(tmp_path / "nowhere")))
 
 
 def test_broken_version_keeps_colours_and_breaks_the_picture() -> None:
@@ -122,8 +127,8 @@ def test_reencoded_video_shows_the_same(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "p.mp4").write_bytes(mpeg4(pixels))
     (tmp_path / "t.jsonl").write_text('{"prompt_id": "p", "prompt": "x"}')
-    method = method_of_run("a", str(tmp_path / "a"), str(tmp_path / "t.jsonl"))
-    name = Media(page=LocalStore(str(tmp_path / "page"))).video(method, "p")
+    method = method_of_run("a", str(tmp_path / "a"), StorageConfig(), str(tmp_path / "t.jsonl"))
+    name = Media(out=LocalStore(str(tmp_path))).video(method, "p")
     data = (tmp_path / "page" / str(name)).read_bytes()
     assert frame_rate(data) == 6
     decoded = decode_mp4(data).astype(int)
@@ -138,7 +143,10 @@ def test_a_reference_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             (tmp_path / method / f"{name}.mp4").write_bytes(encode_mp4(frames(1)))
     table = [{"prompt_id": "a", "prompt": "x"}, {"prompt_id": "b", "prompt": "y", "image": "/gone.png"}]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, table)))
-    methods = [method_of_run(name, str(tmp_path / name), str(tmp_path / "t.jsonl")) for name in ("ours", "theirs")]
+    methods = [
+        method_of_run(name, str(tmp_path / name), StorageConfig(), str(tmp_path / "t.jsonl"))
+        for name in ("ours", "theirs")
+    ]
     record = write_study(methods, LocalStore(str(tmp_path / "study")), StudyConfig(per_question=1))
     assert (record["competitors"], record["without_image"]) == ({"theirs": 1}, 1)
     assert [problem[:8] for problem in record["problems"]] == ["ours, b:", "theirs, "]
@@ -150,14 +158,17 @@ def test_answers_are_kept_once(tmp_path: Path) -> None:
     assert keep_answers(store, "a1", b"x")
     assert keep_answers(store, "a1", b"x")
     assert not keep_answers(store, "a1", b"y")
-    assert read_answers([str(tmp_path / "answers")]) == {f"{tmp_path}/answers/a1.csv": "x"}
-    assert read_answers([str(tmp_path / "answers" / "a1.csv")]) == {f"{tmp_path}/answers/a1.csv": "x"}
+    assert read_answers([str(tmp_path / "answers")], StorageConfig()) == {f"{tmp_path}/answers/a1.csv": "x"}
+    assert read_answers([str(tmp_path / "answers" / "a1.csv")], StorageConfig()) == {f"{tmp_path}/answers/a1.csv": "x"}
     with pytest.raises(ValueError, match="no such file"):
-        read_answers([str(tmp_path / "b.csv")])
+        read_answers([str(tmp_path / "b.csv")], StorageConfig())
     with pytest.raises(ValueError, match="is no folder"):
-        read_answers([str(tmp_path / "b")])
+        read_answers([str(tmp_path / "b")], StorageConfig())
 
 
 def test_assignment_reads_back(tmp_path: Path) -> None:
     write_study(folders(tmp_path), LocalStore(str(tmp_path / "s")), StudyConfig(per_question=1))
-    assert read_assignment((tmp_path / "s" / "assignment.csv").read_text()) == read_study(str(tmp_path / "s"))[1]
+    assert (
+        read_assignment((tmp_path / "s" / "assignment.csv").read_text())
+        == read_study(open_read_only(str(tmp_path / "s")))[1]
+    )

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.config import ClipConfig
-from factory.ledger.lease import Lease
-from factory.ledger.ledger import DEAD, Ledger
+from factory.ledger.reader import DEAD, LedgerReader
+from factory.line.cost import CostConfig
+from factory.line.output_folder import open_output
 from factory.line.stage import Row
 from factory.storage.store import LocalStore, StorageConfig
 from factory.training.curate.choice import Curation
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
-from factory.training.encode import EncodeGroup, Encoding, drop_strangers, ledger_of
+from factory.training.encode import ENCODINGS, EncodeGroup, Encoding, drop_strangers, look_again_where_shards_are_gone
 from factory.training.shards.index import Index, read_index
 from factory.training.shards.row_group_line import GroupStage, GroupWork, named_groups
 from model.captioner import CaptionerConfig
@@ -115,22 +116,23 @@ def test_who_captioned_decides_what_is_judged_anew_and_not_how_many(shards: Path
     places = []
     for who, captions in ((("blip", "20", "False"), {"x": "1"}), (("blip", "20", "False"), {}), (("git",), {})):
         curation = Curation(store=LocalStore(str(shards)), index=index, config=CurateConfig(best=1),
-                            storage=StorageConfig(), captioned_by=who)  # fmt: skip
+                            storage=StorageConfig(), prices=CostConfig(), captioned_by=who)  # fmt: skip
         curation.captions |= captions
-        places.append(curation._verdicts("judge").store.root)
+        places.append(curation._verdicts("judge"))
     assert places[0] == places[1] != places[2]
 
 
 def test_latents_of_every_row_group_and_again_where_one_is_gone(shards: Path, tmp_path: Path, tiny_pocket) -> None:
-    index, out = read_index(str(shards), None), LocalStore(str(tmp_path / "latents"))
+    index = read_index(str(shards), None)
     groups = named_groups(index)
     stage = stage_of(
         EncodeGroup, index, tmp_path / "latents", Encoding(weights=str(tiny_pocket), variants=2, seed=0), {}
     )
-    with Lease(out) as lease:
+    with open_output(str(tmp_path / "latents"), StorageConfig(), ENCODINGS) as output:
 
         def encode() -> None:
-            work, ledger = GroupWork(groups=groups), ledger_of(out, lease, groups)
+            look_again_where_shards_are_gone(output, groups)
+            work, ledger = GroupWork(groups=groups), output.ledger
             missing = ledger.missing(work.ids)
             if missing:
                 stage(work.table(missing, 1))
@@ -151,4 +153,4 @@ def test_latents_of_every_row_group_and_again_where_one_is_gone(shards: Path, tm
         assert sorted(path.name for path in folder.iterdir()) == names
         assert pq.read_table(folder / names[1]).equals(whole[names[1]])
         assert (folder / names[0]).stat().st_mtime_ns == untouched
-        assert not list(Ledger(out, "encoded").rows(DEAD))
+        assert not list(LedgerReader(output.store, ENCODINGS).rows(DEAD))

@@ -1,0 +1,148 @@
+"""Read what an output folder holds, published or only committed, and write nothing: `LedgerReader`.
+
+A run may go on meanwhile. Commit records are read before parts, so that a row that moves between them is seen; what
+the run adds later is not.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory.ledger.keys import Keys, packed
+from factory.ledger.snapshots import SnapshotReader, number_of, part_names, read_each
+from factory.storage.interface import ReadableStore
+
+ASSETS, RENDERS, SCORES, DEAD, COMMITS = "assets", "renders", "scores", "dead_letters", "commits"
+Columns = Sequence[str] | Callable[[str], bool] | None
+
+
+class LedgerReader:
+    """The outcomes in an output folder.
+
+    Args:
+        store: the output folder; it keeps results of one kind.
+        results: where they are published, as ASSETS.
+
+    Attributes:
+        done: keys with a result, published or committed.
+        dead: keys with a dead letter, published or committed.
+    """
+
+    def __init__(self, store: ReadableStore, results: str = ASSETS) -> None:
+        self.store, self.results = store, results
+        self._pending: dict[str, pa.Table] = {}
+        self._parts: dict[str, int] = {}
+        self._snapshots = self._open_snapshots()
+        # Before the parts: a writer may move some records meanwhile.
+        records = list(self._new_records())
+        self.done, self._parts[results] = self._snapshots[results].load()
+        self.dead, self._parts[DEAD] = self._snapshots[DEAD].load()
+        self._take(records)
+
+    def __contains__(self, work_id: str) -> bool:
+        return not self.missing([work_id])
+
+    def missing(self, work_ids: Sequence[str]) -> list[int]:
+        """The places in `work_ids` of those that have no outcome."""
+        return np.flatnonzero(~self._settled(packed(work_ids))).tolist()
+
+    def is_dead(self, work_id: str) -> bool:
+        """Whether the row ended as a dead letter."""
+        return work_id in self.dead
+
+    def rows(self, folder: str, columns: Columns = None, newest: int | None = None) -> Iterator[dict[str, Any]]:
+        """Rows of the results or of DEAD: of parts in order of publication, then those that are only committed.
+
+        Args:
+            columns: by name, as `seed` or `image.path`, or those whose name is wanted; None: all. Rows lack what their
+                part of the table does not have.
+            newest: only so many, the last ones.
+        """
+        committed = list(self._committed(folder, columns))
+        if newest is not None and len(committed) >= newest:
+            yield from committed[len(committed) - newest :]
+            return
+        names, skip = self._part_names(folder), 0
+        if newest is not None:
+            names, skip = self._last_parts(names, newest - len(committed))
+        for name in names:
+            rows = self._part_rows(name, columns)
+            yield from rows[skip:]
+            skip = max(0, skip - len(rows))
+        yield from committed
+
+    def _open_snapshots(self) -> Any:
+        return {folder: SnapshotReader(self.store, folder) for folder in (self.results, DEAD)}
+
+    def _part_names(self, folder: str) -> list[str]:
+        """The parts that were there when the ledger was read."""
+        return [name for name in part_names(self.store, folder) if number_of(name) < self._parts[folder]]
+
+    def _part_rows(self, name: str, columns: Columns) -> list[dict[str, Any]]:
+        try:
+            with self.store.open(name) as stream:
+                return _rows(stream, columns)
+        except KeyError:
+            if name.startswith(f"{DEAD}/"):
+                return []  # all its rows run again
+            raise
+
+    def _committed(self, folder: str, columns: Columns) -> Iterator[dict[str, Any]]:
+        """Rows of commit records, as a part would give them."""
+        for table in self._pending.values():
+            if len(table) and is_dead(table) == (folder == DEAD):
+                yield from _rows(io.BytesIO(parquet_bytes(table)), columns)
+
+    def _last_parts(self, names: list[str], rows: int) -> tuple[list[str], int]:
+        """The last parts that hold so many rows together, and how many of their first rows are too many."""
+        count, first = 0, len(names)
+        while first and count < rows:
+            first -= 1
+            with self.store.open(names[first]) as stream:
+                count += pq.ParquetFile(stream).metadata.num_rows
+        return names[first:], max(0, count - rows)
+
+    def _settled(self, keys: Keys) -> Any:
+        return self.done.find(keys) | self.dead.find(keys)
+
+    def _new_records(self) -> Iterator[tuple[str, pa.Table]]:
+        """Commit records that are not pending yet, by name."""
+        names = [name for name in self.store.keys(f"{COMMITS}/") if name not in self._pending]
+        return read_each(self.store, names, _record)
+
+    def _take(self, records: Iterable[tuple[str, pa.Table]]) -> None:
+        """Keep what records settle that is not settled yet."""
+        for name, table in records:
+            keys = packed(table.column(0).to_pylist())
+            fresh = ~self._settled(keys)
+            self._pending[name] = table.filter(pa.array(fresh))
+            (self.dead if is_dead(table) else self.done).add(keys[fresh])
+
+
+def is_dead(table: pa.Table) -> bool:
+    """Whether a table holds dead letters: these have a column `error_stage`."""
+    return "error_stage" in table.schema.names
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
+
+
+def _rows(stream: Any, columns: Columns) -> list[dict[str, Any]]:
+    file = pq.ParquetFile(stream)
+    return file.read(
+        columns=list(filter(columns, file.schema_arrow.names)) if callable(columns) else columns
+    ).to_pylist()
+
+
+def _record(store: ReadableStore, name: str) -> pa.Table:
+    return pq.read_table(io.BytesIO(store.get(name)))

@@ -1,0 +1,23 @@
+"""Drive prompts through the chain into an open output folder: `run_prompts`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from factory.config.settings import FactoryConfig
+    from factory.line.output_folder import OutputFolder
+    from factory.line.tally import Tally
+    from factory.prompts.row import Prompt
+
+
+def run_prompts(settings: FactoryConfig, prompts: Sequence[Prompt], folder: OutputFolder) -> Tally | None:
+    """Make the assets that the folder lacks, and count them; None where all prompts are settled there."""
+    from factory.config.settings import fingerprint
+    from factory.pipeline import steps
+    from factory.prompts.work import PromptWork
+
+    work = PromptWork(prompts=prompts, config=settings)
+    chain = steps(settings, folder.store.root, folder.run_id)
+    return folder.run(work, chain, settings.line, settings.cost, fingerprint(settings))
