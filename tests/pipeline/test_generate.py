@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,8 @@ import yaml
 from PIL import Image
 
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
-from jobs import generate, retry
+from factory.line.metrics import Metrics
+from jobs import generate, report, retry
 from recon.cameras import turntable
 from recon.gaussians import render
 from recon.ply import read_ply
@@ -57,10 +59,26 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     ]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     flags = ["--prompts", str(folder / "prompts.jsonl"), "--out", str(folder / "out"), *CHEAP]
-    flags += ["--clip.model", str(folder / "judge")]
-    code = generate.main(flags)
+    flags += ["--clip.model", str(folder / "judge"), "--cost.cpu-hour-price", "3.6"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Metrics, "gauge_run", noting_cost(Metrics.gauge_run))
+        code = generate.main(flags)
     ray.shutdown()
     return folder / "out", flags, code
+
+
+COSTS: list[float] = []
+"""What the driver showed Prometheus as the cost so far, look by look."""
+
+
+def noting_cost(gauge_run: Any) -> Any:
+    """`Metrics.gauge_run` that notes what it shows."""
+
+    def noting(metrics: Metrics, tally: Any, dollars: float) -> None:
+        COSTS.append(dollars)
+        gauge_run(metrics, tally, dollars)
+
+    return noting
 
 
 def table(out: Path, folder: str) -> dict[str, dict]:
@@ -151,11 +169,40 @@ def test_page_escapes_the_prompt(run) -> None:
     assert "<b>red" not in page
 
 
+def test_the_run_leaves_its_events_its_report_and_its_cost(run) -> None:
+    out, _, _ = run
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert (names[0], names[-1]) == ("run_started", "run_finished")
+    assert {"line_placed", "stage_ready", "row_failed"} < set(names)
+    ready = {event["stage"] for event in events if event["event"] == "stage_ready"}
+    assert ready == {"image", "video", "views", "reconstruct", "score", "commit"}
+    assert [event["prompt_id"] for event in events if event["event"] == "row_failed"] == ["broken"]
+    (file,) = (out / "reports").glob("*.json")
+    figures = json.loads(file.read_text())
+    assert figures["rows"] == {"total": 3, "done": 2, "failed": 1, "left": 0}
+    assert (
+        {event["run_id"] for event in events}
+        == {figures["run_id"]}
+        == {row["run_id"] for row in table(out, "assets").values()}
+    )
+    # every actor holds a quarter of a CPU at 3.6 dollars an hour
+    assert figures["total"]["dollars"] == pytest.approx(figures["total"]["actor_seconds"] * 0.25 * 3.6 / 3600)
+    assert figures["total"]["actor_seconds"] > 0
+    assert events[-1]["dollars"] == pytest.approx(figures["total"]["dollars"], abs=1e-4)
+    assert sorted(COSTS) == COSTS
+    assert COSTS[-1] == pytest.approx(figures["total"]["dollars"])
+    assert report.main(["--run", str(out)]) == 0
+    page = (out / "report.html").read_text()
+    assert "<h2>Last run</h2>" in page
+    assert f"2 of 3 rows done, 1 failed, in {figures['seconds']:.0f} s" in page
+
+
 def test_second_run_does_nothing_and_says_so(run, capsys: pytest.CaptureFixture[str]) -> None:
     out, flags, _ = run
     before = {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()}
     assert generate.main(flags) == 1
-    assert "Nothing to do: all 5 rows" in capsys.readouterr().out
+    assert "Nothing to do: all 3 rows" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()} == before
 
 
