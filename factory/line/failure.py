@@ -44,7 +44,7 @@ class Failure:
         too_large = is_too_large(error)
         return cls(
             kind=type(error).__name__,
-            message=scrub(_text(str(error)))[:MAX_MESSAGE],
+            message=scrub(_text(_message(error)))[:MAX_MESSAGE],
             trace=scrub(_text("".join(traceback.format_exception(error)))),
             too_large=too_large,
             broken_device=isinstance(error, RuntimeError) and "CUDA error" in str(error) and not too_large,
@@ -74,6 +74,10 @@ def place_of(trace: str | None) -> str:
     own = [frame for frame in frames if not _LIBRARIES.search(frame[0])]
     file, line = (own or frames)[-1]
     return f"{'/'.join(re.split(_SLASH, file)[-2:])}:{line}"
+
+
+def _message(error: BaseException) -> str:
+    return f"sys.exit({error.code!r}) was called" if isinstance(error, SystemExit) else str(error)
 
 
 def _text(text: str) -> str:

@@ -66,7 +66,8 @@ def give_up(row: Row, stage: str, death: Deaths) -> None:
     if death.timed_out:
         kind, reason = "row_timeout", f"took longer than line.pools.{stage}.row_timeout"
     else:
-        kind, reason = "worker_killed", "its process died: out of memory, or a crash in native code"
+        kind = "worker_killed"
+        reason = "its process ended: killed for its memory, by a crash in native code, or by itself"
     message = f"{reason}; {death.count} process{'es' * (death.count > 1)} of stage {stage} died with it"
     row.update(error_stage=stage, error_type=kind, error_message=message, attempt=death.count, host=death.host)
 

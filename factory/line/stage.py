@@ -20,7 +20,7 @@ from factory.ledger.schemas import ATTEMPT, DEAD_LETTERS, ERROR, chosen
 from factory.line.actor_log import Reporter
 from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
-from factory.line.health import EXIT_BROKEN, Wear, free_memory, give_up, groups, time_limit
+from factory.line.health import EXIT_BROKEN, EXIT_LEFT, Wear, free_memory, give_up, groups, time_limit
 from factory.line.network import Network
 from factory.line.rows import Row, rows_of, with_columns
 from factory.line.settings import Pool
@@ -97,7 +97,10 @@ class Stage:
         if self.own_process:
             hide_gpus(self.pool)
         with self.reporter.loading():
-            self.load()
+            try:
+                self.load()
+            except SystemExit as error:  # Ray would take it for the actor's wish to leave, and say nothing of the place
+                raise RuntimeError(f"sys.exit({error.code!r}) was called while stage {self.name} loaded") from error
         self.wear = Wear(self.pool)
 
     def __del__(self) -> None:
@@ -177,7 +180,9 @@ class Stage:
             self.process(rows)
         except self.passing:
             raise
-        except (Exception, SystemExit) as error:  # SystemExit would end an actor for good, and its pool with it
+        except (Exception, SystemExit) as error:  # an actor that leaves by SystemExit never comes back
+            if hasattr(error, "ray_terminate_msg"):  # by a signal, or ray.actor.exit_actor: nothing can stop it now
+                os._exit(EXIT_LEFT)
             failure = Failure.of(error)
             if failure.broken_device and not self.own_process:
                 raise

@@ -71,7 +71,7 @@ class Commit(Stage):
             blocks.setdefault(schema, []).append(outcome)
         except OSError:
             raise  # the storage, not the row: the block is tried again
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failure = Failure.of(error)
             self.reporter.try_failed([row], failure)
             failure.mark(row, self.name)

@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +40,14 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
+EXITS: dict[str, Callable[[], Any]] = {
+    "sys.exit": lambda: sys.exit(0),
+    "os._exit": lambda: os._exit(0),
+    "exit_actor": lambda: ray.actor.exit_actor(),
+    "SIGTERM": lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(2)),
+}
+
+
 class Paint(Stage):
     """An image whose grey value is the prompt's length; some prompts misbehave."""
 
@@ -55,6 +65,8 @@ class Paint(Stage):
                 os.kill(os.getpid(), signal.SIGKILL)
             if row["prompt"].startswith("hang"):
                 time.sleep(600)
+            if row["prompt"] in EXITS:
+                EXITS[row["prompt"]]()
             row["device"] = f"process {os.getpid()}"
             row["image"] = pack(np.full((4, 4, 3), len(row["prompt"]), np.uint8))
 
@@ -129,6 +141,18 @@ def test_every_prompt_ends_once_among_raising_and_killing_neighbours(cluster, tm
     for row in Ledger(open_store(str(out))).rows(ASSETS):
         assert unpack((out / f"files/{row['prompt_id']}/image.npy").read_bytes())[0, 0, 0] == len(row["prompt"])
     assert not list((out / "commits").iterdir())
+
+
+@pytest.mark.parametrize("way", EXITS)
+def test_only_actor_of_a_pool_that_leaves_by_itself_comes_back(cluster, tmp_path: Path, way: str) -> None:
+    chain, config, ledger = line(tmp_path)
+    assert chain[0].pool.actors == 1
+    tally = run_line(work(["a cup", way, "a chair", "a lamp"]), chain, config.line, ledger)
+    assert (tally.done, tally.failed) == (3, 1)
+    [letter] = ledger.rows(DEAD)
+    row_failed = way == "sys.exit"
+    assert (letter["prompt_id"], letter["error_type"]) == ("p1", "SystemExit" if row_failed else "worker_killed")
+    assert ("test_line.py" in (letter["error_trace"] or "")) == row_failed
 
 
 def test_second_run_makes_only_what_is_missing(cluster, tmp_path: Path) -> None:

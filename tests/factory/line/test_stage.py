@@ -94,3 +94,14 @@ def test_tensors_of_a_failed_try_are_dead_in_the_next() -> None:
         gc.enable()
     assert len(stage.alive) > 4
     assert stage.alive == [0] * len(stage.alive)
+
+
+def test_exit_while_loading_is_an_error_with_its_place() -> None:
+    class Leaving(Stage):
+        name = "image"
+
+        def load(self) -> None:
+            sys.exit(0)
+
+    with pytest.raises(RuntimeError, match=r"sys\.exit\(0\) was called while stage image loaded"):
+        Leaving(FactoryConfig())
