@@ -72,16 +72,18 @@ def videos(count: int, folder: Path) -> dict[str, Any]:
     with _watched() as seen:
         tally, seconds = _run(count, chain, config, folder, display=Display(events=events))
     stages = list(tally.last.stages.values())[:-1]
-    worked = count * null.WORK_SECONDS * len(stages)
-    told = map(json.loads, events.store.get("events.jsonl").splitlines())
-    called = sum(event["seconds"] for event in told if event["event"] == null.CALLED)
+    told = [json.loads(line) for line in events.store.get("events.jsonl").splitlines()]
+    outside, cpu, worked = (
+        sum(event[what] for event in told if event["event"] == null.CALLED) for what in ("seconds", "cpu", "worked")
+    )
     row_bytes = null.VIEWS * null.SIZE**2 * 8 + null.SIZE**2 * 3 + null.PLY_BYTES
     return {
         "video_rows": count,
         "video_rows_per_s": round(count / seconds, 3),
         "video_mb_per_s": round(count * row_bytes / seconds / 1e6, 1),
-        "video_outside_share": round(1 - worked / called, 4),
-        "video_outside_ms_per_row_and_stage": round(1000 * (called - worked) / count / len(stages), 1),
+        "video_outside_share": round(outside / (outside + worked), 4),
+        "video_outside_ms_per_row_and_stage": round(1000 * outside / count / len(stages), 1),
+        "video_cpu_ms_per_row_and_stage": round(1000 * cpu / count / len(stages), 1),
         "video_store_peak_mb": seen["store"],
         "video_spilled_mb": seen["spilled"],
         "video_driver_rss_gb": seen["rss"],

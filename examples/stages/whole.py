@@ -40,4 +40,4 @@ class Whole(Stage):
 
 def coverage(image: np.ndarray) -> np.ndarray:
     """Where the object is, bool [H,W], in an image uint8 [H,W,3|4] over white."""
-    return image[..., 3] > 127 if image.shape[-1] == 4 else (image < 245).any(-1)
+    return image[..., 3] > 127 if image.shape[-1] == 4 else np.any(image < 245, axis=-1)
