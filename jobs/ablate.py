@@ -62,10 +62,9 @@ def run(job: Ablate) -> int:
     work = FitWork(assets=chosen, variants=job.settings.chosen())
     with open_output(job.out, job.storage, FITS, settings=job.settings.identity()) as folder:
         folder.ledger.revive()
-        missing = len(folder.ledger.missing(work.ids))
-        print(f"{missing} of {len(work.ids)} fits to make: {count} assets, variants {', '.join(work.variants)}")
+        print(f"{count} assets, variants {', '.join(work.variants)}")
         chain = steps(job.settings, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
-        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost)
+        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost, "fits")
         return _report(job, work, folder.ledger)
 
 

@@ -65,10 +65,9 @@ def run(job: ExportJob) -> int:
         if config.format == "hf":
             write_card(folder.store, config)
         folder.ledger.revive()
-        missing = sum(asset["prompt_id"] not in folder.ledger for asset in assets)
-        print(f"{missing} of {len(assets)} assets to export as {config.format}")
         chain = steps(config, folder.store.root, folder.run_id, job.storage)
-        folder.run(ExportWork(assets=assets), chain, line_config(config.pool, config.address), job.cost)
+        line = line_config(config.pool, config.address)
+        folder.run(ExportWork(assets=assets), chain, line, job.cost, "assets", f"export as {config.format}")
         if config.format == "webdataset":
             gather_shards(folder.store)
         return _report(assets, folder.ledger)

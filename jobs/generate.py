@@ -144,7 +144,7 @@ def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     missing = len(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
     if missing:
         settled = len(table.prompts) - missing
-        print(f"{missing} prompts to make, {settled} settled before, {len(table.rejected)} rows unusable")
+        print(f"{settled} prompts settled before, {len(table.rejected)} rows unusable")
         if late := job.settings.late_rounds():
             rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
             print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")

@@ -20,4 +20,4 @@ def run_prompts(settings: FactoryConfig, prompts: Sequence[Prompt], folder: Outp
 
     work = PromptWork(prompts=prompts, config=settings)
     chain = steps(settings, folder.store.root, folder.run_id)
-    return folder.run(work, chain, settings.line, settings.cost, fingerprint(settings))
+    return folder.run(work, chain, settings.line, settings.cost, "prompts", fingerprint=fingerprint(settings))

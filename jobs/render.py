@@ -57,9 +57,9 @@ def run(job: Render) -> int:
         ledger = folder.ledger
         ledger.revive(set(ids))
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
-        print(f"{len(ledger.missing(ids))} of {len(ids)} turntables to render")
         chain = steps(job.settings, root, job.out, folder.run_id, job.storage)
-        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost)
+        line = line_config(job.settings.pool, job.settings.address)
+        folder.run(work, chain, line, job.cost, "turntables", "render")
         done = len(ids) - sum(ledger.is_dead(work_id) for work_id in ids)
     print(f"{done} of {len(ids)} turntables rendered, {len(ids) - done} are dead letters: {job.out}/renders")
     return 0 if done == len(ids) else 1

@@ -2,7 +2,7 @@
 
     with open_output(job.out, job.storage, results=RENDERS, settings=config.identity()) as folder:
         folder.ledger.revive()  # dead letters run again
-        folder.run(work, steps(config, folder.store.root, folder.run_id), line, cost)
+        folder.run(work, steps(config, folder.store.root, folder.run_id), line, cost, "turntables", "render")
 
 The folder is leased from the first line to the last. What was made with other settings is refused, what an
 interrupted writer left half-written is removed, and what was committed is published. Every run leaves its events in
@@ -57,12 +57,14 @@ class OutputFolder:
         self.events = EventLog(self.store, self.run_id, lambda: not self.lease.lost)
 
     def run(
-        self, work: Work, chain: Sequence[Step], line: LineConfig, prices: CostConfig, fingerprint: str = ""
-    ) -> Tally | None:
+        self, work: Work, chain: Sequence[Step], line: LineConfig, prices: CostConfig, rows: str, verb: str = "make",
+        fingerprint: str = "",
+    ) -> Tally | None:  # fmt: skip
         """Do every row of work that the ledger does not hold yet; None where it holds all.
 
         Args:
             prices: for the cost so far.
+            rows: what they are called, as "turntables". verb: what is done to them.
             fingerprint: of the settings, for the report.
 
         Raises:
@@ -71,10 +73,13 @@ class OutputFolder:
         from factory.line.progress import Display
         from factory.line.run import run_line
 
-        if not self.ledger.missing(work.ids):
+        ids = work.ids
+        missing = len(self.ledger.missing(ids))
+        if not missing:
             self.ledger.publish()
-            print(f"Nothing to do: all {len(work.ids)} rows are settled in {self.store.root}")
+            print(f"Nothing to do: all {len(ids)} {rows} are settled in {self.store.root}")
             return None
+        print(f"{missing} of {len(ids)} {rows} to {verb}")
         pools = {step.actor.name: step.pool for step in chain}
         display = Display(self.events, prices, pools)
         try:

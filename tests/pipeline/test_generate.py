@@ -202,7 +202,7 @@ def test_second_run_does_nothing_and_says_so(run, capsys: pytest.CaptureFixture[
     out, flags, _ = run
     before = {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()}
     assert generate.main(flags) == 1
-    assert "Nothing to do: all 3 rows" in capsys.readouterr().out
+    assert "Nothing to do: all 3 prompts" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (out / "files").rglob("*") if path.is_file()} == before
 
 

@@ -129,9 +129,9 @@ def go_through(
     """
     folder.ledger.revive()
     work = GroupWork(groups=groups)
-    print(f"{len(folder.ledger.missing(work.ids))} of {len(groups)} row groups to {stage.name}")
     arguments |= {"out": folder.store.root, "run_id": folder.run_id}
-    folder.run(work, [Step(actor=stage, pool=pool, arguments=arguments)], line_config(pool, address), prices)
+    chain = [Step(actor=stage, pool=pool, arguments=arguments)]
+    folder.run(work, chain, line_config(pool, address), prices, "row groups", stage.name)
     letters = folder.ledger.rows(DEAD, ["group_id", "error_message"])
     problems = {row["group_id"]: row["error_message"] for row in letters if row["group_id"] in groups}
     for row in results(folder.ledger, groups, "problems"):
