@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from factory.storage.user_error import UserError
+
 ALL = "all"
 """Instead of a stage's name: every stage, before what is set for it alone."""
 _PART = re.compile(
@@ -33,12 +35,12 @@ def merged(base: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Mapping[
 
 
 def parse_pools(specs: Iterable[str]) -> Pools:
-    """Pools in the compact form; raises ValueError, in one sentence, for anything else."""
+    """Pools in the compact form; raises UserError, for anything else."""
     pools = Pools()
     for spec in specs:
         name, equals, rest = spec.partition("=")
         if not (name and equals and rest):
-            raise ValueError(f"line.pools has {spec!r}; {_FORM}")
+            raise UserError(f"line.pools has {spec!r}; {_FORM}")
         settings = pools.setdefault(name, {})
         for part in rest.split(","):
             found = _setting(part, spec) if "=" in part else _size(part, spec)
@@ -72,7 +74,7 @@ def _size(part: str, spec: str) -> dict[str, Any]:
     found = _PART.fullmatch(part)
     counted = found and found["actors"] is not None
     if not found or not part or bool(found["times"]) != bool(counted and found["kind"]):
-        raise ValueError(f"line.pools has {part!r} in {spec!r}; {_FORM}")
+        raise UserError(f"line.pools has {part!r} in {spec!r}; {_FORM}")
     sizes: dict[str, Any] = {"actors": int(found["actors"])} if counted else {}
     if found["most"]:
         sizes["max_actors"] = int(found["most"])
@@ -89,7 +91,7 @@ def _setting(part: str, spec: str) -> dict[str, Any]:
     names = [field.name for field in fields(Pool)]
     if key not in names:
         near = difflib.get_close_matches(key, names, 1)
-        raise ValueError(f"line.pools has {key!r} in {spec!r}; " + (f"did you mean {near[0]}?" if near else _FORM))
+        raise UserError(f"line.pools has {key!r} in {spec!r}; " + (f"did you mean {near[0]}?" if near else _FORM))
     if key == "labels":
         return {"labels": (text,)}
     if text == "none":
@@ -97,4 +99,4 @@ def _setting(part: str, spec: str) -> dict[str, Any]:
     try:
         return {key: int(text) if text.isdecimal() else float(text)}
     except ValueError as error:
-        raise ValueError(f"line.pools has {key}={text!r} in {spec!r}; {key} is a number") from error
+        raise UserError(f"line.pools has {key}={text!r} in {spec!r}; {key} is a number") from error

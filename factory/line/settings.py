@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from factory.line.pools import ALL, Pools
+from factory.storage.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -74,10 +75,10 @@ class LineConfig:
         """The pool of a stage whose own default is given.
 
         Raises:
-            ValueError: for values out of range.
+            UserError: for values out of range.
         """
         changes = {**self.pools.get(ALL, {}), **self.pools.get(stage, {})}
         try:
             return replace(default, **changes)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"line.pools.{stage}: {error}") from error
+            raise UserError(f"line.pools.{stage}: {error}") from error

@@ -25,6 +25,7 @@ from factory.stages.image_to_video import ImageToVideo
 from factory.stages.reconstruct import Reconstruct
 from factory.stages.score import Score
 from factory.stages.text_to_image import TextToImage
+from factory.storage.user_error import UserError
 
 BUILT_IN = {kind.name: kind for kind in (TextToImage, ImageToVideo, FindViews, Reconstruct, Score, Commit)}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -34,16 +35,16 @@ def stages_of(chain: str) -> list[type[Stage]]:
     """The stages of a chain as the settings give it, in order.
 
     Raises:
-        ValueError: for an entry that is no stage, a stage that reads what none before it writes, or a chain that does
+        UserError: for an entry that is no stage, a stage that reads what none before it writes, or a chain that does
             not end in a commit.
     """
     stages = [_stage(entry.strip()) for entry in chain.split(",")]
     names = [stage.name for stage in stages]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"chain has two stages called {repeated[0]}; give each a name of its own")
+        raise UserError(f"chain has two stages called {repeated[0]}; give each a name of its own")
     commits = [stage.name for stage in stages if issubclass(stage, Commit)]
     if commits != names[-1:]:
-        raise ValueError(f"chain is {chain}; it must end in commit, or in a subclass of it, and have no other")
+        raise UserError(f"chain is {chain}; it must end in commit, or in a subclass of it, and have no other")
     _check_columns(stages)
     return stages
 
@@ -61,7 +62,7 @@ def pools_of(config: FactoryConfig) -> dict[str, Pool]:
     """The pool of each stage of the chain, in order: its own default with what the settings change.
 
     Raises:
-        ValueError: where pools are set for a stage that there is none of, or are out of range.
+        UserError: where pools are set for a stage that there is none of, or are out of range.
     """
     stages = stages_of(config.chain)
     known = {ALL, *BUILT_IN, *(stage.name for stage in stages)}
@@ -69,7 +70,7 @@ def pools_of(config: FactoryConfig) -> dict[str, Pool]:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"Available: {', '.join(sorted(known))}"
-            raise ValueError(f"line.pools names {name!r}, which is no stage; {hint}")
+            raise UserError(f"line.pools names {name!r}, which is no stage; {hint}")
     return {stage.name: config.line.pool(stage.name, stage.pool) for stage in stages}
 
 
@@ -80,19 +81,19 @@ def _stage(entry: str) -> type[Stage]:
     if not colon:
         near = difflib.get_close_matches(entry, BUILT_IN, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"chain: no stage {entry!r}; {hint}Available: {', '.join(BUILT_IN)}, or package.module:Class")
+        raise UserError(f"chain: no stage {entry!r}; {hint}Available: {', '.join(BUILT_IN)}, or package.module:Class")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())  # as Ray has it on its workers
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"chain: {entry} cannot be imported from {os.getcwd()} ({error}); run the job in the folder that has it"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise ValueError(f"chain: {entry} is no stage; derive it from factory.line.stage.Stage")
+        raise UserError(f"chain: {entry} is no stage; derive it from factory.line.stage.Stage")
     if not _NAME.fullmatch(getattr(found, "name", "")):
-        raise ValueError(f"chain: {entry} needs a name of a-z, 0-9 and _, for its pool and its columns")
+        raise UserError(f"chain: {entry} needs a name of a-z, 0-9 and _, for its pool and its columns")
     return found
 
 
@@ -104,13 +105,13 @@ def _check_columns(stages: Sequence[type[Stage]]) -> None:
             if wanted.name not in there:
                 writers = [name for name, kind in BUILT_IN.items() if wanted.name in {f.name for f in kind.columns()}]
                 hint = f"put {' or '.join(writers)} before it" if writers else "put a stage before it that does"
-                raise ValueError(
+                raise UserError(
                     f"chain: stage {stage.name} reads {wanted.name}, which no stage before it writes; {hint}"
                 )
         for column in (*stage.reads, *stage.uses, *stage.columns()):
             known, writer = there.get(column.name, (column, stage.name))
             if known.type != column.type:
-                raise ValueError(
+                raise UserError(
                     f"chain: stage {stage.name} has {column.name} as {column.type}, {writer} as {known.type}; "
                     "give one of them another name"
                 )

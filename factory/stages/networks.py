@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.line.network import Network
+from factory.storage.user_error import UserError
 
 if TYPE_CHECKING:
     from eval.config import ClipConfig
@@ -85,7 +86,7 @@ def _kept_by_a_library() -> None:
 def _isnet() -> Path | None:
     """The file of IS-Net that rembg keeps; None before it has fetched it."""
     if util.find_spec("rembg") is None:
-        raise RuntimeError(
+        raise UserError(
             f"masks by {ISNET} need the package rembg, which is not installed: pip install 'rembg[cpu]', or set "
             "--views.masks pocket"
         )

@@ -12,7 +12,7 @@ from factory.line.network import Network
 from factory.line.settings import Pool
 from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
-from factory.storage.user_error import as_user_error
+from factory.storage.user_error import UserError, as_user_error
 
 
 @as_user_error()
@@ -55,7 +55,7 @@ def weights_of(config: FactoryConfig) -> Weights:
     """The revisions of every network that the chain loads, as this machine has them.
 
     Raises:
-        ValueError: for a model that is none.
+        UserError: for a model that is none.
         RuntimeError: if weights cannot be had.
     """
     return _revisions(list(_networks(stages_of(config.chain), config).values()))
@@ -100,7 +100,7 @@ def _check(stage: type[Stage], config: FactoryConfig, pool: Pool) -> None:
     for network in stage.networks(config):
         place = network.locate()
         if place is not None and place.is_dir() and not any(place.rglob("*.safetensors")):
-            raise RuntimeError(
+            raise UserError(
                 f"{place} holds no *.safetensors: the {network.name} model {network.address!r} is not there yet"
             )
 
