@@ -54,10 +54,10 @@ class Dists(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Dists:
-        """From a .safetensors or .pth file of VGG16 with torchvision's names; ValueError when it holds none."""
+        """From torchvision's VGG16 as .pth or .safetensors, or `recon.lpips_export`'s file; ValueError for others."""
         safe = path.suffix == ".safetensors"
-        trunk = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        return cls(trunk, load_file(HEADS)).eval()
+        found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        return cls({name.removeprefix("vgg."): value for name, value in found.items()}, load_file(HEADS)).eval()
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The images and the last features of each stage [B,C,h,w]."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from recon.cameras import Cameras
     from recon.meshes.mesh import Mesh
 
 SUBPIXELS = 4
@@ -19,12 +21,21 @@ def true_turntable(
     mesh: Mesh, elevation: float, size: int, num_views: int = 16, start_azimuth: float = 0.0
 ) -> NDArray[np.uint8]:
     """`recon.meshes.load.render_turntable` with 64 samples a pixel: uint8 [num_views,size,size,4]."""
-    from recon.meshes.load import render_turntable
+    from recon.cameras import OrbitConfig, turntable
 
-    turns = [start_azimuth + view * 2 * np.pi / num_views for view in range(num_views)]
-    fine = [render_turntable(mesh, elevation, SUBPIXELS * size, 1, turn)[0] for turn in turns]
-    shape = (size, SUBPIXELS, size, SUBPIXELS, 4)
-    return np.stack([np.rint(view.reshape(shape).mean((1, 3))).astype(np.uint8) for view in fine])
+    return true_views(mesh, turntable(elevation, size, OrbitConfig(num_views=num_views), start_azimuth))
+
+
+def true_views(mesh: Mesh, cameras: Cameras) -> NDArray[np.uint8]:
+    """`recon.meshes.load.render_mesh` with 64 samples a pixel: uint8 [V,S,S,4]."""
+    from recon.meshes.load import render_mesh
+
+    size, views = cameras.size, []
+    for viewmat, K in zip(cameras.viewmats, cameras.Ks):
+        fine = replace(cameras, viewmats=viewmat[None], Ks=K[None] * SUBPIXELS, size=SUBPIXELS * size)
+        parts = render_mesh(mesh, fine)[0].reshape(size, SUBPIXELS, size, SUBPIXELS, 4)
+        views.append(np.rint(parts.mean((1, 3))).astype(np.uint8))
+    return np.stack(views)
 
 
 def judge(

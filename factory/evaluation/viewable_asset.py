@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.config import Up
+from factory.evaluation.extent import gaussians_in, mesh_in
 from recon.config import OrbitConfig
 
 if TYPE_CHECKING:
+    from eval.protocols import Extent
     from recon.cameras import Cameras
     from recon.gaussians import Gaussians
     from recon.meshes.mesh import Mesh
-
-SOLID = 0.99
-"""Share of the Gaussians that a shape's extent is told by."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,15 +42,35 @@ class Turn:
         return turntable(self.elevation, self.size, self.orbit, self.start)
 
 
+class Looks(Protocol):
+    """What has cameras: a `Turn`, or `Placed` ones."""
+
+    @property
+    def cameras(self) -> Cameras:
+        """As the renderer wants them."""
+        ...
+
+
+@dataclass(kw_only=True, slots=True)
+class Placed:
+    """Cameras that stand anywhere."""
+
+    cameras: Cameras
+
+
 class Shape(Protocol):
     """Something that can be rendered and measured."""
 
-    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage."""
         ...
 
-    def depths(self, turn: Turn) -> NDArray[np.float32]:
+    def depths(self, turn: Looks) -> NDArray[np.float32]:
         """[V,S,S] along the camera's axis in world units, 0 where there is nothing."""
+        ...
+
+    def normals(self, turn: Looks) -> NDArray[np.float32]:
+        """[V,S,S,3]: unit vectors in the world towards the camera, 0 where there is nothing."""
         ...
 
     def points(self, count: int) -> NDArray[np.float64]:
@@ -75,7 +94,7 @@ class Splats:
     gaussians: Gaussians
     up: Up = "y"
 
-    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
+    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage."""
         import torch
 
@@ -85,13 +104,19 @@ class Splats:
             rgba = torch.cat(render(self.gaussians, self._cameras(turn)), -1)
         return (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
-    def depths(self, turn: Turn) -> NDArray[np.float32]:
+    def depths(self, turn: Looks) -> NDArray[np.float32]:
         """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
         from recon.views import render_views
 
         return render_views(self.gaussians, self._cameras(turn)).depth
 
-    def _cameras(self, turn: Turn) -> Cameras:
+    def normals(self, turn: Looks) -> NDArray[np.float32]:
+        """[V,S,S,3]: unit vectors in the y-up world towards the camera, 0 where there is nothing."""
+        from recon.views import render_views
+
+        return render_views(self.gaussians, self._cameras(turn)).normals @ _TO_Y_UP[self.up].T
+
+    def _cameras(self, turn: Looks) -> Cameras:
         """Those of the turn, in the Gaussians' world."""
         import torch
 
@@ -116,22 +141,25 @@ class Solid:
     mesh: Mesh
     fine: bool = False
 
-    def pictures(self, turn: Turn) -> NDArray[np.uint8]:
-        """[V,S,S,4]: colour over white, and coverage; ValueError for cameras of no turntable or an empty turn."""
-        from factory.evaluation.truth import true_turntable
-        from recon.meshes.load import check_drawn, render_turntable
+    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
+        """[V,S,S,4]: colour over white, and coverage; ValueError where no view shows anything."""
+        from factory.evaluation.truth import true_views
+        from recon.meshes.load import check_drawn, render_mesh
 
-        own, orbit = OrbitConfig(), turn.orbit
-        if (orbit.fov_degrees, orbit.distance) != (own.fov_degrees, own.distance):
-            raise ValueError(
-                f"meshes are rendered at {own.fov_degrees} degrees from {own.distance}; leave these as they are"
-            )
-        make = true_turntable if self.fine else render_turntable
-        views = make(self.mesh, turn.elevation, turn.size, orbit.num_views, turn.start)
+        views = (true_views if self.fine else render_mesh)(self.mesh, turn.cameras)
         check_drawn(views)
         return views
 
-    def depths(self, turn: Turn) -> NDArray[np.float32]:
+    def normals(self, turn: Looks) -> NDArray[np.float32]:
+        """[V,S,S,3]: unit vectors in the world towards the camera, 0 where there is nothing."""
+        import torch
+
+        from recon.views import normals_of
+
+        depth, cameras = torch.from_numpy(self.depths(turn)), turn.cameras
+        return normals_of(depth, cameras.viewmats, cameras.Ks).numpy()
+
+    def depths(self, turn: Looks) -> NDArray[np.float32]:
         """[V,S,S] of the nearest surface at pixel centres, 0 where there is none."""
         from recon.meshes.visible_surface import mesh_depth
 
@@ -150,13 +178,16 @@ def read_shape(
     fine: bool = False,
     up: Up = "y",
     normalise: bool = False,
+    extent: Extent = "sphere",
+    flat: bool = False,
     opener: Callable[[str], bytes] | None = None,
 ) -> Shape:
     """The shape in the bytes of a .ply of Gaussians or of a mesh, or of a .glb, .gltf or .obj.
 
     Args:
         path: names the file in errors, and its suffix the format. fine: sample meshes as a truth.
-        up: of PLY and OBJ. normalise: move and scale Gaussians into the unit sphere, as meshes are in any case.
+        up: of PLY and OBJ. normalise: move and scale Gaussians into `extent`, as meshes are in any case.
+        flat: show meshes by their colours as they are, without light.
         opener: reads the files that a mesh names beside itself, see `load_mesh`.
 
     Raises:
@@ -167,12 +198,13 @@ def read_shape(
         from recon.meshes.load import load_mesh
         from recon.meshes.mesh import turned
 
-        mesh = load_mesh(data, suffix, opener=opener)
+        mesh = mesh_in(load_mesh(data, suffix, opener=opener), extent)
+        mesh = replace(mesh, lit=np.zeros_like(mesh.lit)) if flat else mesh
         return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
     from recon.ply import parse_ply
 
     gaussians = parse_ply(data, path)
-    return Splats(in_unit_sphere(gaussians) if normalise else gaussians, up)
+    return Splats(gaussians_in(gaussians, extent) if normalise else gaussians, up)
 
 
 def has_faces(data: bytes) -> bool:
@@ -190,27 +222,6 @@ def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gau
     return replace(
         gaussians, means=gaussians.means @ torch.from_numpy(rotation).T, quats=torch.from_numpy(turned).float()
     )
-
-
-def in_unit_sphere(gaussians: Gaussians) -> Gaussians:
-    """Gaussians moved and scaled so that the box about them is centred and they reach to 1 from there.
-
-    The box and the reach are those of SOLID of the centres of what is half opaque or more: stray ones count nothing.
-
-    Raises:
-        ValueError: when none is half opaque, or all lie in one point.
-    """
-    import torch
-
-    centres = gaussians.means[gaussians.alphas >= 0.5]
-    if not len(centres):
-        raise ValueError("no Gaussian is half opaque; there is nothing to bring into the unit sphere")
-    ends = torch.quantile(centres, torch.tensor([(1 - SOLID) / 2, (1 + SOLID) / 2]), dim=0)
-    middle = ends.mean(0)
-    reach = torch.quantile((centres - middle).norm(dim=1), SOLID)
-    if reach <= 0:
-        raise ValueError("all Gaussians lie in one point; there is nothing to bring into the unit sphere")
-    return replace(gaussians, means=(gaussians.means - middle) / reach, scales=gaussians.scales - reach.log())
 
 
 def over_grey(pictures: NDArray[np.uint8], background: float) -> NDArray[np.uint8]:

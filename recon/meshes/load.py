@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.cameras import OrbitConfig, turntable
+from recon.cameras import Cameras, OrbitConfig, turntable
 from recon.meshes.beside import Beside, Opener, opener_of
 from recon.meshes.gltf.scene import read_gltf
 from recon.meshes.mesh import Mesh, normalised
@@ -94,18 +94,25 @@ def render_turntable(
     Raises:
         ValueError: when `size` is out of range.
     """
+    return render_mesh(mesh, turntable(elevation, size, OrbitConfig(num_views=num_views), start_azimuth))
+
+
+def render_mesh(mesh: Mesh, cameras: Cameras) -> NDArray[np.uint8]:
+    """`render_turntable` by any cameras whose axis goes through the middle of their square pictures.
+
+    Raises:
+        ValueError: when their size is out of [8, 4096].
+    """
+    size = cameras.size
     if not 8 <= size <= 4096:
         raise ValueError(f"size is {size}; it must lie in [8, 4096] pixels")
-    cameras = turntable(elevation, size, OrbitConfig(num_views=num_views), start_azimuth)
-    viewmats = cameras.viewmats.numpy().astype(np.float32)
-    focal = float(cameras.Ks[0, 0, 0]) * _SUPERSAMPLING
     views = [
         render_view(
             mesh.corners, mesh.normals, mesh.uvs, mesh.colors, mesh.alphas, mesh.texture_ids, mesh.texels,
             mesh.textures, mesh.cutoffs, mesh.lit, mesh.emissions, mesh.emission_ids, mesh.emission_uvs, viewmat,
-            np.float32(focal), size * _SUPERSAMPLING,
+            np.float32(float(K[0, 0]) * _SUPERSAMPLING), size * _SUPERSAMPLING,
         )
-        for viewmat in viewmats
+        for viewmat, K in zip(cameras.viewmats.numpy().astype(np.float32), cameras.Ks)
     ]  # fmt: skip
     return np.stack([_downsample(view) for view in views])
 

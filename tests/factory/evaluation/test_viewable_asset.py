@@ -11,7 +11,8 @@ import torch
 import trimesh
 
 from eval.config import Up
-from factory.evaluation.viewable_asset import Solid, Splats, Turn, in_unit_sphere, read_shape
+from factory.evaluation.extent import gaussians_in
+from factory.evaluation.viewable_asset import Solid, Splats, Turn, read_shape
 from recon.config import OrbitConfig
 from recon.gaussians import Gaussians, init_ball
 from recon.ply import write_ply
@@ -60,13 +61,13 @@ def test_another_axis_up_and_another_scale_are_the_same_pictures(tmp_path: Path,
 def test_stray_gaussians_do_not_shrink_the_object() -> None:
     own = lump()
     own.means[0] = 100.0
-    centres = in_unit_sphere(own).means[1:]
+    centres = gaussians_in(own).means[1:]
     assert float(centres.norm(dim=1).max()) == pytest.approx(1, abs=0.1)
     own.opacities[:] = -4.0
     with pytest.raises(ValueError, match="no Gaussian is half opaque"):
-        in_unit_sphere(own)
+        gaussians_in(own)
     with pytest.raises(ValueError, match="all Gaussians lie in one point"):
-        in_unit_sphere(replace(lump(), means=torch.zeros(600, 3)))
+        gaussians_in(replace(lump(), means=torch.zeros(600, 3)))
 
 
 def test_a_mesh_in_ply_is_the_mesh_in_glb() -> None:

@@ -52,9 +52,9 @@ def test_splats_and_meshes_are_looked_at_alike(tmp_path) -> None:
         assert ((depth > 0) == (seen[..., 3] > 127)).mean() > 0.97
         assert np.linalg.norm(shape.points(500), axis=1).max() == pytest.approx(nearest, abs=0.1)
         assert depth[depth > 0].min() > OrbitConfig().distance - 1.1
-    other = Turn(elevation=0.2, size=32, orbit=OrbitConfig(num_views=2, fov_degrees=50))
-    with pytest.raises(ValueError, match="leave these as they are"):
-        solid.pictures(other)
+    wide = Turn(elevation=0.2, size=32, orbit=OrbitConfig(num_views=2, fov_degrees=50))
+    covered = [(solid.pictures(look)[..., 3] > 127).sum() for look in (turn, wide)]
+    assert covered[1] / covered[0] == pytest.approx((np.tan(np.radians(20)) / np.tan(np.radians(25))) ** 2, rel=0.1)
     assert isinstance(solid, Solid)
 
 
