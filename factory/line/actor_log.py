@@ -29,15 +29,16 @@ class Reporter:
 
     Args:
         stage: its stage's name.
-        board: `board.Board` as a Ray actor, or None.
+        board: `board.Board` as a Ray actor, a `Board` in this process, or None.
         calls: the part whose columns `steps_` and `forwards_` hold its network evaluations, or None.
     """
 
     def __init__(self, stage: str, board: Any, calls: str | None = None) -> None:
         self.calls = calls
         self.stage, self.board, self.host = stage, board, socket.gethostname()
-        self.actor, self.node = _places() if board is not None else ("", "")
-        self.log = json_logger() if board is not None else logging.getLogger("factory")
+        self.remote = hasattr(getattr(board, "record", None), "remote")
+        self.actor, self.node = _places() if self.remote else (stage, "")
+        self.log = json_logger() if self.remote else logging.getLogger("factory")
 
     @contextmanager
     def loading(self) -> Iterator[None]:
@@ -79,7 +80,8 @@ class Reporter:
         if self.board is None or not rows:
             return unknown
         ids = [next(iter(row.values())) for row in rows]
-        return self._heard(self.board.deaths.remote(self.stage, ids), unknown)
+        ask = self.board.deaths.remote if self.remote else self.board.deaths
+        return self._heard(ask(self.stage, ids), unknown)
 
     def timed_out(self, rows: Sequence[dict[str, Any]]) -> None:
         """Tell that rows have run out of time, just before the process ends."""
@@ -104,9 +106,11 @@ class Reporter:
 
     def leave_if_drained(self) -> None:
         """End this process where its node is about to go: Ray starts another elsewhere, with the rows at hand."""
+        if not self.node:
+            return
         from factory.line.nodes import is_leaving
 
-        if self.node and is_leaving(self.node):
+        if is_leaving(self.node):
             note = {"event": "node_left", "stage": self.stage, "host": self.host}
             self._heard(self._send("gone", notes=[note]), None)
             os._exit(EXIT_LEFT)
@@ -117,8 +121,8 @@ class Reporter:
 
     def _heard(self, told: Any, otherwise: Any) -> Any:
         """The board's answer, or `otherwise` where none comes: the board is no reason to stop."""
-        if told is None:
-            return otherwise
+        if told is None or not self.remote:
+            return otherwise if told is None else told
         import ray
         from ray.exceptions import RayError
 
@@ -129,7 +133,8 @@ class Reporter:
 
     def _send(self, event: str, **what: Any) -> Any:
         if self.board is not None:
-            return self.board.record.remote(self.stage, event, actor=self.actor, **what)
+            record = self.board.record.remote if self.remote else self.board.record
+            return record(self.stage, event, actor=self.actor, **what)
 
     def _evaluations(self, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
         steps, forwards = (sum(row.get(f"{kind}_{self.calls}") or 0 for row in rows) for kind in ("steps", "forwards"))
@@ -174,6 +179,16 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         lines = getattr(record, "lines", None) or [getattr(record, "fields", {})]
         return scrub("\n".join(json.dumps(line | fields, default=str) for fields in lines))
+
+
+class TextFormatter(logging.Formatter):
+    """For a person at a terminal: the message, the record's `fields` and, as it stands, the trace among them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, "fields", {}))
+        trace = fields.pop("exception", "")
+        told = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+        return scrub(f"{record.getMessage()}: {told}\n{trace}".rstrip())
 
 
 def json_logger() -> logging.Logger:

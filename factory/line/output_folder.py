@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,6 @@ class OutputFolder:
             TooManyFailures: when `line.max_failed_share` is passed; what is done stays done.
         """
         from factory.line.progress import Display
-        from factory.line.run import run_line
 
         ids = work.ids
         missing = len(self.ledger.missing(ids))
@@ -83,7 +82,7 @@ class OutputFolder:
         pools = {step.actor.name: step.pool for step in chain}
         display = Display(self.events, prices, pools)
         try:
-            return run_line(work, chain, line, self.ledger, display)
+            return runner_of(line)(work, chain, line, self.ledger, display)
         finally:
             if display.tally and not self.lease.lost:
                 self._report(display, pools, prices, fingerprint)
@@ -98,6 +97,17 @@ class OutputFolder:
             save_report(self.store, report)
         except OSError as error:
             logging.getLogger("factory").warning("the run's report could not be written: %s", scrub(str(error)))
+
+
+def runner_of(line: LineConfig) -> Callable[..., Tally]:
+    """`run_line`, or `run_inprocess` where the settings say so; only the former imports Ray."""
+    if line.runner == "inprocess":
+        from factory.line.inprocess import run_inprocess
+
+        return run_inprocess
+    from factory.line.run import run_line
+
+    return run_line
 
 
 @contextmanager

@@ -145,17 +145,15 @@ class Display:
                     self.events.flush(force=True)
 
     def _look(self, tally: Tally) -> None:
-        """Read the board; a Ray that is just dying tells nothing new."""
-        from ray.exceptions import RayError
-
+        """Read the board; one that is just dying tells nothing new."""
         try:
             snapshot = tally.look()
-        except RayError:
+        except ConnectionError:
             return
         for note in snapshot.notes:
             self._note(**note)
         snapshot.notes = []
-        if tally.read:
+        if tally.gauged:
             self._gauge(tally)
 
     def _show(self, tally: Tally, live: Any) -> None:

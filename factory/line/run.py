@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, Dataset
+from ray.exceptions import RayError
 
 from factory.ledger.ledger import Ledger
-from factory.line.board import Board
+from factory.line.board import Board, Snapshot
 from factory.line.health import MAX_DEATHS
 from factory.line.metrics import Metrics
 from factory.line.nodes import giving_up_stranded, is_gone, living_nodes, require_calls
@@ -25,9 +27,7 @@ from factory.line.settings import LineConfig, Pool
 from factory.line.step import Step
 from factory.line.tally import Tally
 from factory.line.work import Work, source
-from factory.storage.user_error import UserError
 
-MIN_ROWS_TO_JUDGE = 20
 REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
 
@@ -67,10 +67,6 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
     }
 
 
-class TooManyFailures(UserError):
-    """So large a share of the rows failed that the line itself must be broken."""
-
-
 def run_line(
     work: Work,
     chain: Sequence[Step],
@@ -94,7 +90,7 @@ def run_line(
             require_calls()
             chain, line = place_steps(chain, line, display)
             board = start_board(chain)
-            tally.read, tally.waiting_for = lambda: ray.get(board.read.remote()), ""
+            tally.read, tally.gauged, tally.waiting_for = partial(_read, board), True, ""
             for attempt in (1, 2):
                 rows = _missing(work, ledger)
                 if rows:
@@ -149,6 +145,13 @@ def start_board(chain: Sequence[Step]) -> Any:
     return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics, is_gone)
 
 
+def _read(board: Any) -> Snapshot:
+    try:
+        return ray.get(board.read.remote())
+    except RayError as error:
+        raise ConnectionError("the actor that counts the stages does not answer") from error
+
+
 def _missing(work: Work, ledger: Ledger) -> list[int]:
     return ledger.missing(work.ids)
 
@@ -170,20 +173,8 @@ def _drain(dataset: Dataset, tally: Tally, ledger: Ledger, max_failed_share: flo
     looked = 0.0
     tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     for table in tables:
-        statuses = table["status"].to_pylist()
-        tally.done += statuses.count("done")
-        tally.failed += statuses.count("failed")
+        tally.count(table["status"].to_pylist(), max_failed_share)
         if time.monotonic() - looked > REFRESH_SECONDS:
             ledger.refresh()
             looked = time.monotonic()
-        _judge(tally, max_failed_share)
     ledger.refresh()
-
-
-def _judge(tally: Tally, limit: float) -> None:
-    finished = tally.done + tally.failed
-    if finished >= MIN_ROWS_TO_JUDGE and tally.failed > limit * finished:
-        raise TooManyFailures(
-            f"{tally.failed} of {finished} rows failed, more than line.max_failed_share = {limit}: "
-            "look into dead_letters/, mend the cause, then `im3d retry`"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from factory.line.pools import ALL, Pools
 from factory.storage.user_error import UserError
@@ -54,6 +55,8 @@ class Pool:
 class LineConfig:
     """Where and how the stages run; never changes what they make."""
 
+    runner: Literal["ray", "inprocess"] = "ray"
+    """'inprocess' runs the stages in this process, a row at a time and without Ray, to debug them."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""
     autoscaling: bool = False

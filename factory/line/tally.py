@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from factory.line.board import Snapshot
+from factory.storage.user_error import UserError
 
 RATE_SECONDS = 300.0
+MIN_ROWS_TO_JUDGE = 20
+
+
+class TooManyFailures(UserError):
+    """So large a share of the rows failed that the line itself must be broken."""
 
 
 @dataclass(kw_only=True)
@@ -22,11 +28,28 @@ class Tally:
     waiting_for: str = ""
     """What must come up before rows can move, as "Ray"; empty once it is there."""
     read: Callable[[], Snapshot] | None = None
-    """Reads the board, once there is one."""
+    """Reads the board, once there is one; raises ConnectionError where it does not answer."""
+    gauged: bool = False
+    """Ray is there, which exports gauges."""
     last: Snapshot = field(default_factory=Snapshot)
     """The board as last read."""
     started: float = field(default_factory=time.monotonic)
     _history: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def count(self, statuses: Sequence[str], max_failed_share: float) -> None:
+        """Count outcomes of rows, each "done" or "failed".
+
+        Raises:
+            TooManyFailures: once more than this share of at least MIN_ROWS_TO_JUDGE rows has failed.
+        """
+        self.done += statuses.count("done")
+        self.failed += statuses.count("failed")
+        finished = self.done + self.failed
+        if finished >= MIN_ROWS_TO_JUDGE and self.failed > max_failed_share * finished:
+            raise TooManyFailures(
+                f"{self.failed} of {finished} rows failed, more than line.max_failed_share = {max_failed_share}: "
+                "look into dead_letters/, mend the cause, then `im3d retry`"
+            )
 
     @property
     def left(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-import ray.data
-from ray.data import Dataset
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 ROWS_PER_READ = 512
 
@@ -31,5 +32,7 @@ class Work(Protocol):
 
 def source(work: Work, rows: Sequence[int], attempt: int) -> Dataset:
     """Rows of work as a dataset, in slices that a task can hold."""
+    import ray.data
+
     starts = range(0, len(rows), ROWS_PER_READ)
     return ray.data.from_arrow([work.table(rows[start : start + ROWS_PER_READ], attempt) for start in starts])

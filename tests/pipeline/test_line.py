@@ -24,10 +24,11 @@ from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS, pack, unpack
 from factory.line.health import MAX_DEATHS
 from factory.line.one_stage_line import Finish, line_config
-from factory.line.run import TooManyFailures, build, run_line
+from factory.line.run import build, run_line
 from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
+from factory.line.tally import TooManyFailures
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
 from factory.stages.asset_table import assets_schema

@@ -70,7 +70,6 @@ def test_events_tell_start_failures_and_end(tmp_path: Path, capsys: pytest.Captu
     store, board = LocalStore(str(tmp_path)), board_of_two()
     pools = {"image": Pool(gpus=0.5), "commit": Pool()}
     display = Display(EventLog(store, "r1"), CostConfig(gpu_hour_price=3600.0), pools)
-    display._gauge = lambda tally: None  # no Ray here
     tally = Tally(total=1)
     failure = {"event": "row_failed", "stage": "image", "prompt_id": "p", "error_type": "OSError"}
     with display.watching(tally):
