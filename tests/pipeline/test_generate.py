@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,42 @@ def test_rows_say_how_the_asset_was_made(run) -> None:
         assert all(-100 <= value <= 100 for value in scores.values())
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert (settings["fit"]["iterations"], settings["refine"]["rounds_at"]) == (30, [20])
+
+
+WITHOUT_RAY = """
+import sys
+from jobs import generate
+code = generate.main(sys.argv[1:])
+print("imported", *[name for name in sys.modules if name.partition(".")[0] == "ray"])
+sys.exit(code)
+"""
+
+
+def test_without_ray_the_same_assets_come_out(run, tmp_path: Path) -> None:
+    out, flags, code = run
+    flags = [str(tmp_path) if flag == str(out) else flag for flag in flags]
+    command = [sys.executable, "-c", WITHOUT_RAY, *flags, "--line.runner", "inprocess"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.splitlines()[-1] == "imported"
+    assert "try_failed: stage image, prompt_ids ['broken']" in done.stderr
+    assert "Traceback (most recent call last):" in done.stderr
+    for folder in ("assets", "dead_letters"):
+        rows, others = table(out, folder), table(tmp_path, folder)
+        assert rows.keys() == others.keys()
+        for name, row in rows.items():
+            assert settled(row) == settled(others[name])
+    files = {path.relative_to(out): path.read_bytes() for path in (out / "files").rglob("*") if path.is_file()}
+    assert len(files) > 20
+    assert files == {path.relative_to(tmp_path): path.read_bytes() for path in (tmp_path / "files").rglob("*.*")}
+    assert (tmp_path / "index.html").exists()
+    assert json.loads(next((tmp_path / "reports").iterdir()).read_bytes())["rows"]["done"] == 2
+
+
+def settled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without times, their costs, and what names the run."""
+    changing = ("seconds", "cost", "run_id")
+    return {name: value for name, value in row.items() if not any(word in name for word in changing)}
 
 
 def test_files_are_what_the_rows_say(run) -> None:
