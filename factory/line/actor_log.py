@@ -175,8 +175,6 @@ class JsonFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {"time": moment, "level": record.levelname.lower(), "event": record.getMessage()}
         line["host"] = socket.gethostname()
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
         lines = getattr(record, "lines", None) or [getattr(record, "fields", {})]
         return scrub("\n".join(json.dumps(line | fields, default=str) for fields in lines))
 

@@ -12,6 +12,7 @@ import pytest
 
 from factory.line import actor_log
 from factory.line.actor_log import JsonFormatter, Reporter
+from factory.line.failure import Failure
 
 
 @pytest.fixture
@@ -41,4 +42,17 @@ def test_rows_that_end_together_have_a_line_each(told: tuple[Reporter, io.String
     ]  # fmt: skip
     assert all(line["stage"] == "image" and line["host"] and line["time"] for line in lines)
     assert lines[1]["seconds"] == 0.5
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_failed_try_is_logged_with_its_whole_trace(told: tuple[Reporter, io.StringIO]) -> None:
+    say, stream = told
+    try:
+        raise ValueError("no ink at http://me:hunter2@host") from KeyError("before " * 1000)
+    except ValueError as error:
+        say.try_failed([row("a"), row("b")], Failure.of(error))
+    [line] = map(json.loads, stream.getvalue().splitlines())
+    assert (line["event"], line["level"], line["prompt_ids"]) == ("try_failed", "error", ["a", "b"])
+    assert line["exception"].count("before ") >= 1000
+    assert "test_actor_log.py" in line["exception"]
     assert "hunter2" not in stream.getvalue()
