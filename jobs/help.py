@@ -70,7 +70,7 @@ def parse_flags(
 def only_shown(kind: Any) -> Iterator[None]:
     """Mark what SHOWN leaves out as hidden, for as long as the context lasts: in it the flags cannot be parsed."""
     before: list[tuple[dict[str, Any], str, Any]] = []
-    for owner in set(_settings(kind)):
+    for owner in set(settings_of(kind)):
         notes = owner.__annotations__
         for name in _hidden(owner):
             before.append((notes, name, notes[name]))
@@ -89,15 +89,15 @@ def _hidden(owner: type) -> Iterator[str]:
             yield field.name
 
 
-def _settings(kind: Any) -> Iterator[type]:
+def settings_of(kind: Any) -> Iterator[type]:
     """The dataclasses that a type is made of."""
     if typing.get_args(kind):
         for part in typing.get_args(kind):
-            yield from _settings(part)
+            yield from settings_of(part)
     elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
         yield kind
         for hint in _hints(kind).values():
-            yield from _settings(hint)
+            yield from settings_of(hint)
 
 
 def _hints(owner: type) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The house itself: where packages come from, and which way they may import."""
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -44,3 +45,45 @@ def test_no_pickled_weights_are_tracked() -> None:
     if not tracked:
         pytest.skip("not a git checkout")
     assert not [name for name in tracked if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the product by its dotted name, parsed."""
+    files = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    return {name_of(path): ast.parse(path.read_text()) for path in files}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_entry_point(name: str, tree: ast.Module) -> bool:
+    """What a user starts: the jobs, and modules with `if __name__ == "__main__"`."""
+    named = (node.test for node in tree.body if isinstance(node, ast.If))
+    return name.split(".")[0] == "jobs" or any("__name__ == '__main__'" in ast.unparse(test) for test in named)
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every dotted name that a module imports anywhere, or names in a text of its own or as "package.module:Class"."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value.partition(":")[0])
+    return found
+
+
+def test_no_module_is_reached_by_tests_alone() -> None:
+    trees = modules()
+    reached, ahead = set[str](), [name for name, tree in trees.items() if is_entry_point(name, tree)]
+    while ahead:
+        name = ahead.pop()
+        if name not in reached:
+            reached |= {name}
+            ahead += [found for found in imported(trees[name]) if found in trees]
+    packages = {name for name in trees if (ROOT / name.replace(".", "/")).is_dir()}
+    assert not sorted(trees.keys() - reached - packages)

@@ -2,35 +2,115 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs import generate
+from factory.storage.user_error import UserError
+from jobs import generate, render
 from jobs.cli import JOBS, main
+from jobs.errors import DEBUG, guarded
+from jobs.help import SHOWN, settings_of
 from jobs.settings import parse
+from recon.ply import read_ply
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("job", ["generate", "render", "ablate", "report"])
-def test_help_lists_flags_and_imports_nothing_heavy(job: str) -> None:
+HEAVY = ("torch", "ray", "numba", "diffusers", "pyarrow", "numpy", "scipy", "PIL")
+MOST_SHOWN = 60
+ALWAYS = {
+    "generate": ["--prompts", "--out", "--fit.iterations", "--refine.rounds-at", "--line.pools", "--storage.endpoint"],
+    "render": ["--assets", "--size", "--storage.endpoint", "--cost.gpu-hour-price"],
+    "ablate": ["--assets", "--variants", "--fit.iterations", "--storage.endpoint"],
+    "report": ["--run", "--against", "--storage.endpoint"],
+}
+
+
+def help_of(*words: str) -> tuple[str, list[str]]:
+    """What `im3d` prints with these words, and which heavy packages it imported for that."""
     code = (
         "import sys; from jobs.cli import main\n"
-        f"try: main([{job!r}, '--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'ray', 'numba', 'diffusers', 'pyarrow', 'numpy'} & set(sys.modules)))"
+        f"try: main({list(words)!r})\nexcept SystemExit: pass\n"
+        f"print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.stdout.splitlines()[-1] == "[]", result.stderr
-    flags = {
-        "generate": ["--prompts", "--out", "--fit.iterations", "--refine.rounds-at"],
-        "render": ["--assets", "--size"],
-        "ablate": ["--assets", "--variants", "--fit.iterations", "--nerf.iterations"],
-        "report": ["--run", "--against"],
-    }
-    assert all(flag in result.stdout for flag in flags[job])
+    *text, imported = result.stdout.splitlines() or [""]
+    return "\n".join(text), imported.split()
+
+
+def flags_in(text: str) -> list[str]:
+    """The settings that a help page lists."""
+    return re.findall(r"^│ (--[\w.-]+)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [[job] for job in JOBS if job != "study"] + [["study", "make"]], ids=" ".join)
+def test_help_shows_what_users_set_and_imports_nothing_heavy(words: list[str]) -> None:
+    text, imported = help_of(*words, "--help")
+    assert imported == []
+    assert 3 <= len(flags_in(text)) <= MOST_SHOWN
+    assert set(ALWAYS.get(words[0], ())) <= set(flags_in(text))
+    assert "--help-all" in text
+    assert "--debug" in text
+
+
+def test_help_all_shows_the_rest_and_every_flag_is_parsed() -> None:
+    text, _ = help_of("generate", "--help-all")
+    assert {"--fit.rates.means", "--fit.densify.noise", "--storage.part-mb"} <= set(flags_in(text))
+    assert len(flags_in(text)) > 2 * len(flags_in(help_of("generate", "--help")[0])) > 0
+    job = parse(generate.Generate, ["--prompts", "p", "--out", "o", "--fit.rates.means", "0.5"])
+    assert job.settings.fit.rates.means == 0.5
+
+
+def test_what_help_shows_are_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = {kind.__name__: kind for kind in settings_of(generate.Generate)}
+    kinds |= {kind.__name__: kind for kind in settings_of(render.Render)}
+    assert SHOWN.keys() <= kinds.keys()
+    for name, shown in SHOWN.items():
+        assert set(shown) <= {field.name for field in dataclasses.fields(kinds[name])}
+
+
+def fail_in(raising: BaseException) -> Any:
+    def run() -> int:
+        raise raising
+
+    return run
+
+
+def test_a_mistake_is_a_sentence_and_a_bug_has_its_place(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.delenv(DEBUG, raising=False)
+    assert guarded(fail_in(UserError("size is 0; it must be at least 1"))) == 2
+    assert capsys.readouterr().err == "error: size is 0; it must be at least 1\n"
+    assert guarded(lambda: read_ply(b"no ply").count) == 2  # type: ignore[attr-defined, arg-type]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ")
+    assert re.fullmatch(r"  ValueError at recon/ply\.py:\d+; --debug shows the traceback", second)
+    assert guarded(fail_in(KeyError("ply"))) == 3
+    assert capsys.readouterr().err.startswith("error: KeyError: 'ply'\n  KeyError at jobs/test_cli.py:")
+
+
+@pytest.mark.parametrize("asked", ["flag", "variable"])
+def test_debug_prints_the_traceback_without_secrets(
+    asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_SECRET", "hunter22hunter22")
+    monkeypatch.setenv(DEBUG, "1" if asked == "variable" else "")
+    monkeypatch.setattr("factory.prompts.table.read_prompts", fail_in_prompts)
+    flags = ["generate", "--prompts", "p", "--out", str(tmp_path / "out"), *["--debug"] * (asked == "flag")]
+    assert main(flags) == 3
+    text = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in text
+    assert "in fail_in_prompts" in text
+    assert "hunter22" not in text
+
+
+def fail_in_prompts(*_: Any) -> Any:
+    raise ZeroDivisionError("hunter22hunter22")
 
 
 def test_flags_come_after_yaml_after_preset(tmp_path: Path) -> None:
