@@ -77,7 +77,7 @@ def measure(folder: Path, name: str, steps: int, workers: int, train: Callable) 
     from factory.storage.store import StorageConfig
     from factory.training.finetune.driver import prepare
     from factory.training.finetune.recorder import read_log
-    from factory.training.finetune.run import WorkersConfig
+    from factory.training.finetune.settings import WorkersConfig
     from model.config import TrainConfig
 
     config = TrainConfig(

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from factory.training.finetune.run import WorkersConfig
+from factory.training.finetune.settings import WorkersConfig
 from jobs.base import Job, start
 from model.config import TrainConfig
 

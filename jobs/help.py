@@ -18,7 +18,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "FitConfig": ("iterations", "init", "sh_degree", "device"),
     "LossConfig": (),
     "DensifyConfig": ("max_gaussians",),
-    "RatesConfig": (),
+    "LearningRates": (),
     "PoseConfig": (),
     "RefineConfig": ("rounds_at", "mix"),
     "YieldConfig": ("enabled", "retries", "threshold"),

@@ -26,8 +26,8 @@ from factory.training.finetune.run import (
     STOPPED,
     Quarantine,
     Run,
-    WorkersConfig,
 )
+from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.targets import base_of, missing, needed, target_of
 from factory.training.finetune.weight_folders import WeightFolder, check_fit, read_folders
 from factory.training.finetune.worker import publish, work

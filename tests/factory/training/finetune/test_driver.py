@@ -17,7 +17,8 @@ from factory.storage.store import StorageConfig
 from factory.training.finetune import driver, worker
 from factory.training.finetune.driver import prepare, train
 from factory.training.finetune.recorder import read_log
-from factory.training.finetune.run import WorkersConfig, setting_of
+from factory.training.finetune.run import setting_of
+from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.worker import Session, train_worker
 from factory.training.shards.draw_order import plain_batches
 from model.checkpoints import Checkpoints

@@ -16,7 +16,8 @@ from factory.storage.store import StorageConfig
 from factory.training.finetune import driver
 from factory.training.finetune.driver import prepare, train
 from factory.training.finetune.recorder import read_log
-from factory.training.finetune.run import Run, WorkersConfig
+from factory.training.finetune.run import Run
+from factory.training.finetune.settings import WorkersConfig
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 

@@ -11,7 +11,7 @@ import ray
 from factory.storage.store import StorageConfig, open_store
 from factory.training.finetune.driver import prepare, train
 from factory.training.finetune.recorder import read_log
-from factory.training.finetune.run import WorkersConfig
+from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.worker import train_worker
 from factory.training.shards.draw_order import plain_batches
 from factory.training.shards.index import read_index

@@ -13,7 +13,7 @@ import torch
 
 from factory.storage.store import StorageConfig
 from factory.training.finetune.driver import prepare
-from factory.training.finetune.run import WorkersConfig
+from factory.training.finetune.settings import WorkersConfig
 from factory.training.shards.draw_order import Order, Reader, plain_batches
 from factory.training.shards.index import ENCODER, SHAPE, Index, read_index
 from model.config import Drawing, TrainConfig
