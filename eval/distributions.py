@@ -55,6 +55,11 @@ class FeatureSet:
         self.name, self.objects = name, 0
         self._rows: list[Features] = []
 
+    @property
+    def dim(self) -> int:
+        """How many numbers a picture's features have; 0 without pictures."""
+        return self._rows[0].shape[1] if self._rows else 0
+
     def add(self, features: Features) -> None:
         """The features [V,D] of one object's pictures.
 

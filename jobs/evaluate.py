@@ -15,10 +15,12 @@ import tyro
 
 from eval.config import Up
 from factory.line.settings import Pool
-from factory.storage.user_error import UserError
+from factory.storage.user_error import UserError, as_user_error
 from jobs.base import LineJob, start
 
 if TYPE_CHECKING:
+    from eval.protocols import Protocol
+    from factory.evaluation.distances import Reference
     from factory.evaluation.line import Measures
     from factory.ledger.reader import LedgerReader
     from factory.line.output_folder import OutputFolder
@@ -41,13 +43,13 @@ class View:
     """Field of view of the re-renders."""
     distance: float | None = None
     """Camera to origin in radii of the object's bounding sphere."""
-    background: float = 1.0
-    """Grey behind the object in [0, 1]."""
-    elevation: float = 0.3
-    """Elevation of the cameras in radians for assets whose own is not known."""
+    background: float | None = None
+    """Grey behind the object in [0, 1]; 1 unless said."""
+    elevation: float | None = None
+    """Elevation of the cameras in radians for assets whose own is not known; 0.3 unless said."""
     up: Up = "y"
     """Which way is up in PLY and OBJ files; glTF has y."""
-    normalise: bool = False
+    normalise: bool | None = None
     """Move and scale Gaussians into the unit sphere, as meshes always are; for files of methods with another scale."""
 
 
@@ -68,6 +70,15 @@ class Evaluate(LineJob):
     """Models that judge: 'pocket', a folder, or open_clip architectures such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
     """Which weights of the named architectures."""
+    protocol: Literal["im3d", "trellis", "t3bench", "gpteval3d"] = "im3d"
+    """Whose views: ours, or those that others published, see docs/evaluation.md. gpteval3d also writes the pictures
+    that its script reads, `method/` beside the scores."""
+    judges: tuple[str, ...] = ()
+    """Judges beside CLIP with their weights: lpips-vgg=FILE, lpips-alex=FILE, dists=FILE, vqa=FOLDER."""
+    reference: str | None = None
+    """Folder of pictures of real objects, for Fréchet and kernel distances; those of one subfolder show one object."""
+    features: tuple[str, ...] = ()
+    """Folders of DINOv2 or CLIP models whose features these distances are of."""
     truth: str | None = None
     """Folder with assets.jsonl, or table, of the real objects: an asset whose prompt_id is an object's id, or
     <id>.<anything>, is measured against it on unseen views (PSNR, SSIM, LPIPS, IoU, depth, Chamfer, F-score)."""
@@ -99,8 +110,8 @@ def run(job: Evaluate) -> int:
     """Score what has no scores yet, then report; returns the exit code. Raises UserError for the user."""
     from eval.clip import Scorer
     from eval.config import ClipConfig
-    from eval.similarity import Protocol, fingerprint, prompt_pool
-    from factory.evaluation.line import Measures, statement_of, views_of_run
+    from eval.similarity import fingerprint, prompt_pool
+    from factory.evaluation.line import statement_of, views_of_run
     from factory.evaluation.paper_rows import is_ablation
     from factory.ledger.ledger import SCORES
     from factory.line.output_folder import open_output
@@ -109,13 +120,14 @@ def run(job: Evaluate) -> int:
     source = open_read_only(job.run, job.storage)
     if is_ablation(source):
         return _ablation(job)
-    own = {} if job.prompts else views_of_run(source)
-    protocol = Protocol(**own | {name: value for name, value in asdict(job.view).items() if value is not None})
-    measures, assets = Measures(truth=job.truth, consistency=job.consistency), Assets.open(job)
+    own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source)
+    with as_user_error():
+        protocol, judging = _protocol(job, own), Judging.load(job)
+    assets = Assets.open(job)
     clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])
     scorers = [Scorer.load(config) for config in clip]
-    statement = statement_of(protocol, scorers, measures)
+    statement = statement_of(protocol, scorers, judging.measures, judging.judges) | judging.reference_statement()
     embedded = {
         scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}
         for scorer in scorers
@@ -124,9 +136,73 @@ def run(job: Evaluate) -> int:
     with open_output(f"{_place(job)}/{name}", job.storage, SCORES) as folder:
         folder.store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
         _refuse_incomparable(job, folder.store)
+        with as_user_error():
+            judging.embed_reference(protocol)
         folder.ledger.revive()
-        _score(job, {"config": protocol, "measures": measures, "clip": clip, "prompts": embedded}, assets, folder)
-        return _report(job, statement, assets, folder, measures, [scorer.name for scorer in scorers])
+        arguments = {"config": protocol, "measures": judging.measures, "clip": clip, "prompts": embedded}
+        _score(job, arguments, assets, folder)
+        return _report(job, statement, assets, folder, judging, [scorer.name for scorer in scorers])
+
+
+def _protocol(job: Evaluate, own: dict[str, Any]) -> Protocol:
+    """The protocol of the flags and of what a run says of its own views."""
+    from eval.protocols import protocol_of
+
+    if job.protocol != "im3d" and (job.truth or job.consistency):
+        raise UserError(
+            f"--truth and --consistency look by protocol im3d; leave them out with --protocol {job.protocol}"
+        )
+    return protocol_of(job.protocol, **own | {name: v for name, v in asdict(job.view).items() if v is not None})
+
+
+@dataclass(kw_only=True, slots=True)
+class Judging:
+    """What is measured beside CLIP, and by whom."""
+
+    measures: Measures
+    judges: list[Any]
+    """For their names; vision-language models without weights."""
+    models: list[Any]
+    """Of features."""
+    reference: Reference | None
+    sets: list[Any] = field(default_factory=list)
+    """Features of the reference set, by model."""
+
+    @staticmethod
+    def load(job: Evaluate) -> Judging:
+        """As the flags say; ValueError for judges, features or a reference set that cannot be had."""
+        from eval.config import JudgeConfig
+        from eval.judges.features import FeatureModel
+        from eval.judges.load import load_judges
+        from factory.evaluation.distances import Reference
+        from factory.evaluation.line import Measures
+
+        if bool(job.features) != bool(job.reference):
+            raise UserError("--features and --reference go together: which features, and of which pictures")
+        configs = tuple(JudgeConfig.parse(text) for text in job.judges)
+        judges: list[Any] = load_judges(configs, "cpu", to_name=True)
+        models = [FeatureModel.load(folder, "cpu") for folder in job.features]
+        return Judging(
+            measures=Measures(
+                truth=job.truth,
+                consistency=job.consistency,
+                judges=configs,
+                judged=tuple(column for judge in judges for column in judge.columns()),
+                features=job.features,
+            ),
+            judges=judges + models,
+            models=models,
+            reference=Reference.open(job.reference, job.storage) if job.reference else None,
+        )
+
+    def reference_statement(self) -> dict[str, Any]:
+        """What the protocol says of the reference set."""
+        return {"reference": self.reference.statement()} if self.reference else {}
+
+    def embed_reference(self, protocol: Protocol) -> None:
+        """The features of the reference set; ValueError for pictures of another size."""
+        if self.reference:
+            self.sets = [self.reference.features(model, protocol) for model in self.models]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -189,7 +265,7 @@ def _score(job: Evaluate, arguments: dict[str, Any], assets: Assets, folder: Out
 
 
 def _report(
-    job: Evaluate, statement: dict[str, Any], assets: Assets, folder: OutputFolder, measures: Measures,
+    job: Evaluate, statement: dict[str, Any], assets: Assets, folder: OutputFolder, judging: Judging,
     models: list[str],
 ) -> int:  # fmt: skip
     import numpy as np
@@ -198,17 +274,24 @@ def _report(
     from eval.tables import own_rows
     from factory.evaluation.line import costs_of_run
     from factory.evaluation.paper_rows import rows_beside
-    from factory.evaluation.score_tables import letters, mean_columns, rank_columns, read_scores, summaries
+    from factory.evaluation.score_tables import cut_prompts, letters, mean_columns, rank_columns, read_scores, summaries
 
-    extra, ledger = measures.columns(), folder.ledger
+    extra, ledger = judging.measures.columns(), folder.ledger
     scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))
     failed = letters(ledger)
     dead = letters(assets.reader) if assets.reader else {"count": 0, "by_type": {}, "named": []}
     costs = costs_of_run(assets.reader) if assets.reader else {}
     summary = {"protocol": statement, "assets": len(scores), "without_scores": failed, "never_made": dead}
     summary |= {"scores": summaries(scores, models, extra), "costs": costs}
+    if judging.models:
+        from factory.evaluation.distances import distances_of
+
+        summary["distances"] = distances_of(ledger, judging.models, judging.sets)
+    summary["cut_prompts"] = cut_prompts(ledger, models)
     print(json.dumps(statement["views"]))
     _print_columns(summary["scores"], "")
+    _print_distances(summary.get("distances", {}))
+    _print_cut(summary["cut_prompts"])
     for what, bad in (("without scores", failed), ("never made", dead)):
         print(f"{bad['count']} {what}")
         print("".join(f"  {row['prompt_id']}: {row['error_message']}\n" for row in bad["named"][:SHOWN]), end="")
@@ -229,6 +312,18 @@ def _report(
 def _print_columns(found: dict[str, dict[str, float]], what: str) -> None:
     for column, values in found.items():
         print(f"{column}{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+
+
+def _print_distances(found: dict[str, dict[str, Any]]) -> None:
+    for name, one in found.items():
+        said = one["reason"] or f"{one['value']:.4g}, 95% {one['low']:.4g} to {one['high']:.4g}"
+        print(f"{name}: {said}")
+
+
+def _print_cut(found: dict[str, dict[str, Any]]) -> None:
+    for model, cut in found.items():
+        if cut["count"]:
+            print(f"{cut['count']} prompts are longer than CLIP {model} reads: {', '.join(cut['named'][:SHOWN])}")
 
 
 def _against(job: Evaluate, store: Store, scores: Any, names: list[str]) -> dict[str, Any]:

@@ -10,28 +10,31 @@ from eval.config import JudgeConfig
 from eval.judges.judge import Judge
 
 
-def load_judges(configs: Sequence[JudgeConfig], device: torch.device | str | None = None) -> list[Judge]:
+def load_judges(
+    configs: Sequence[JudgeConfig], device: torch.device | str | None = None, to_name: bool = False
+) -> list[Judge]:
     """The judges, frozen.
 
     Args:
+        to_name: for their names, columns and revisions alone; vision-language models come without weights.
         device: where they judge; without, on a GPU where there is one.
 
     Raises:
         ValueError: when files of one are missing, or two have one name.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    found = [_load(config, place) for config in configs]
+    found = [_load(config, place, to_name) for config in configs]
     names = [judge.name for judge in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two judges are called {twice[0]}; name one, or rename a folder")
     return found
 
 
-def _load(config: JudgeConfig, device: torch.device) -> Judge:
+def _load(config: JudgeConfig, device: torch.device, to_name: bool) -> Judge:
     if config.kind == "vqa":
         from eval.judges.vqa import VqaJudge
 
-        return VqaJudge.load(config.weights, device)
+        return VqaJudge.load(config.weights, device, weights=not to_name)
     from eval.judges.paired import dists_judge, lpips_judge
 
     if config.kind == "dists":

@@ -84,7 +84,7 @@ def lpips_judge(network: str, weights: str | Path, device: torch.device | str) -
     """LPIPS (Zhang et al. 2018) by the published heads on "vgg" or "alex".
 
     Args:
-        weights: the network's file, as `recon.perceptual.load_perceptual` takes it.
+        weights: the network's file, torchvision's or that of `recon.lpips_export`.
 
     Raises:
         ValueError: when the file is missing or another network's.
@@ -92,7 +92,7 @@ def lpips_judge(network: str, weights: str | Path, device: torch.device | str) -
     from eval.judges.files import named_file
     from recon.perceptual import load_perceptual
 
-    path = named_file(weights, f"the weights of LPIPS {network!r}")
+    path = named_file(weights, f"the weights of LPIPS {network!r}, torchvision's or those of recon.lpips_export,")
     model = load_perceptual(network, device, weights=path)
 
     def distance(ours: Tensor, theirs: Tensor) -> Tensor:

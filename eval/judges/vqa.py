@@ -38,11 +38,13 @@ class VqaJudge:
     def __init__(self, name: str, model: Any, processor: Any, files: Sequence[Path]) -> None:
         self.name, self.model, self.processor, self.files = name, model, processor, files
         self.answers = answers_of(processor.tokenizer, name)
-        self.device = next(model.parameters()).device
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str) -> VqaJudge:
+    def load(cls, path: str | Path, device: torch.device | str, weights: bool = True) -> VqaJudge:
         """Read a folder: float32 on a CPU, as its config says on a GPU.
+
+        Args:
+            weights: without, it can only be named: billions of numbers are not read for that.
 
         Raises:
             ValueError: when files or parameters are missing, or it has no chat template.
@@ -57,7 +59,7 @@ class VqaJudge:
         if not getattr(processor, "chat_template", None):
             raise ValueError(f"{folder} has no chat template; put its chat_template.jinja beside config.json")
         dtype = torch.float32 if torch.device(device).type == "cpu" else "auto"
-        model = from_transformers(AutoModelForImageTextToText, folder, dtype=dtype).to(device)
+        model = from_transformers(AutoModelForImageTextToText, folder, dtype=dtype).to(device) if weights else None
         return cls(f"vqa_{folder.name}", model, processor, files_of(folder))
 
     @property
@@ -66,8 +68,8 @@ class VqaJudge:
         return digest_of(self.files)
 
     def statement(self) -> dict[str, Any]:
-        """The question, the tokens that count as yes, and the precision."""
-        return {"question": TEMPLATE, "yes": self.answers, "dtype": str(self.model.dtype)}
+        """The question, and the tokens that count as yes."""
+        return {"question": TEMPLATE, "yes": self.answers}
 
     def columns(self) -> list[str]:
         """One for each kind of views."""
@@ -102,7 +104,7 @@ class VqaJudge:
         from PIL import Image
 
         images = [[Image.fromarray(picture)] for picture in pictures]
-        inputs = self.processor(text=[text] * len(images), images=images, return_tensors="pt").to(self.device)
+        inputs = self.processor(text=[text] * len(images), images=images, return_tensors="pt").to(self.model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
         last = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         logits = self.model(**inputs, **({"logits_to_keep": 1} if last else {})).logits[:, -1]

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eval.fidelity import F_SCORE_REACH, PICTURES, SURFACES, Perceptual, depth_error, picture_fidelity
 from eval.fidelity import surface_distances as distances
 from factory.evaluation.viewable_asset import Shape, Turn
@@ -30,11 +33,24 @@ def columns() -> list[str]:
     return [f"{name}_renders" for name in PICTURES] + list(SURFACES)
 
 
-def compare(shape: Shape, truth: Shape, turn: Turn, network: Perceptual) -> dict[str, float | None]:
-    """Every figure of `columns` of a shape against the true one; `turn`: the asset's own turntable."""
+def unseen(turn: Turn) -> Turn:
+    """The cameras between those of an asset's own turntable."""
     orbit = replace(turn.orbit, num_views=UNSEEN_VIEWS)
-    turn = replace(turn, orbit=orbit, start=turn.start + math.pi / turn.orbit.num_views)
-    found = picture_fidelity(shape.pictures(turn), truth.pictures(turn), network)
+    return replace(turn, orbit=orbit, start=turn.start + math.pi / turn.orbit.num_views)
+
+
+def compare(
+    shape: Shape, truth: Shape, turn: Turn, network: Perceptual,
+    pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
+) -> dict[str, float | None]:  # fmt: skip
+    """Every figure of `columns` of a shape against the true one.
+
+    Args:
+        turn: the asset's own turntable. pictures: of both from `unseen` cameras, where they were made already.
+    """
+    turn = unseen(turn)
+    ours, theirs = pictures or (shape.pictures(turn), truth.pictures(turn))
+    found = picture_fidelity(ours, theirs, network)
     found["depth_error"] = depth_error(shape.depths(turn), truth.depths(turn))
     surfaces = distances(shape.points(POINTS), truth.points(POINTS))
     return {f"{name}_renders": value for name, value in found.items()} | surfaces

@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from eval import consistency
 from eval.clip import Scorer
-from eval.similarity import VIEW_SETS, Protocol, columns
+from eval.config import JudgeConfig
+from eval.protocols import Protocol
+from eval.similarity import VIEW_SETS, columns
 from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
 from factory.ledger.reader import ASSETS, LedgerReader
@@ -26,6 +29,10 @@ from factory.ledger.schemas import ERROR, by_part, chosen
 from factory.line.stage import Row
 from factory.storage.interface import ReadableStore
 from factory.storage.user_error import UserError
+
+if TYPE_CHECKING:
+    from eval.judges.features import FeatureModel
+    from eval.judges.judge import Judge
 
 ROWS_AT_ONCE = 16_384
 """Assets of a slice: so many rows are in the driver, and so many are scored before the models are loaded anew."""
@@ -64,11 +71,21 @@ class Measures:
     """Folder or table of the real objects, or None."""
     consistency: bool = False
     """Whether the frames agree with each other and with the fit."""
+    judges: tuple[JudgeConfig, ...] = ()
+    """Judges beside CLIP."""
+    judged: tuple[str, ...] = ()
+    """Their columns."""
+    features: tuple[str, ...] = ()
+    """Folders of models whose features of the views are kept, for distances between sets."""
+
+    def feature_columns(self) -> list[str]:
+        """Columns of features, by view one after the other."""
+        return [f"features_{views}_{PurePath(folder).name}" for folder in self.features for views in VIEW_SETS]
 
     def columns(self) -> list[str]:
         """Their columns in the table of scores."""
         found = fidelity.columns() if self.truth else []
-        return found + ([*COLUMNS] if self.consistency else [])
+        return found + ([*COLUMNS] if self.consistency else []) + [*self.judged]
 
     def statement(self) -> dict[str, Any]:
         """What these columns depend on."""
@@ -76,8 +93,13 @@ class Measures:
         return found | ({"consistency": consistency.STATEMENT} if self.consistency else {})
 
 
-def statement_of(protocol: Protocol, scorers: Sequence[Scorer], measures: Measures) -> dict[str, Any]:
+def statement_of(
+    protocol: Protocol, scorers: Sequence[Scorer], measures: Measures, judges: Sequence[Judge | FeatureModel] = ()
+) -> dict[str, Any]:
     """Everything that scores depend on, as it is written beside them and hashed.
+
+    Args:
+        judges: those beside CLIP, and the models of features.
 
     Raises:
         ValueError: when two models have one name.
@@ -87,6 +109,7 @@ def statement_of(protocol: Protocol, scorers: Sequence[Scorer], measures: Measur
     }
     if len(models) < len(scorers):
         raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
+    models |= {judge.name: {"revision": judge.revision} | judge.statement() for judge in judges}
     statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
     return statement | ({"measures": measures.statement()} if measures.statement() else {})
 
@@ -102,7 +125,10 @@ def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
         for column in columns(model):
             fields += [(column, pa.float64()), (f"{column}_views", pa.list_(pa.float64()))]
         fields += [(f"rank_text_{views}_{model}", pa.int64()) for views in VIEW_SETS]
+    fields += [(f"cut_{model}", pa.bool_()) for model in models]
     fields += [(column, pa.float64()) for column in measures.columns()]
+    fields += [(f"{column}_views", pa.list_(pa.float64())) for column in measures.judged]
+    fields += [(column, pa.list_(pa.float32())) for column in measures.feature_columns()]
     return pa.schema([*fields, ("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string())])
 
 

@@ -21,7 +21,7 @@ from factory.storage.read_only import open_read_only
 from factory.storage.user_error import UserError
 
 PRECISION_AT = (1, 5, 10)
-PARTS = ("views", "models", "measures")
+PARTS = ("views", "models", "measures", "reference")
 """Of a protocol: what two of them must share."""
 NAMED = 1000
 """Bad assets that a summary names; the others it counts."""
@@ -109,6 +109,17 @@ def letters(ledger: LedgerReader, folder: str = DEAD) -> dict[str, Any]:
     return {"count": kinds.total(), "by_type": dict(kinds), "named": named}
 
 
+def cut_prompts(ledger: LedgerReader, models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By CLIP model how many assets' prompts it has not read to their end, and NAMED of them."""
+    found: dict[str, dict[str, Any]] = {model: {"count": 0, "named": []} for model in models}
+    for row in ledger.rows(SCORES, ["prompt_id", *(f"cut_{model}" for model in models)]):
+        for model, cut in found.items():
+            if row[f"cut_{model}"]:
+                cut["count"] += 1
+                cut["named"] += [row["prompt_id"]] if len(cut["named"]) < NAMED else []
+    return found
+
+
 def same_protocol(other: str, store: ReadableStore, storage: StorageConfig) -> ReadableStore:
     """The evaluation of the folder `other` that was made as the one in `store`; of several, the one of most assets.
 
@@ -131,12 +142,20 @@ def same_protocol(other: str, store: ReadableStore, storage: StorageConfig) -> R
             raise UserError(f"the evaluation {other.rstrip('/')}/{most} is not finished; run its command again first")
         return open_read_only(f"{other.rstrip('/')}/{most}", storage)
     theirs = json.loads(place.get(f"{folders[-1]}/protocol.json"))
-    changes = [
-        f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in PARTS if own.get(part) != theirs.get(part)
-    ]
+    changes = _changes(own, theirs)
     raise UserError(
         f"{other} was evaluated by another protocol ({'; '.join(changes)}): evaluate it with the same flags"
     )
+
+
+def _changes(own: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """What differs between two protocols: their names where these do."""
+    names = [one["views"].get("name", "im3d") for one in (own, theirs)]
+    if names[0] != names[1]:
+        return [f"protocol {names[0]} here, {names[1]} there"]
+    return [
+        f"{part}: {own.get(part)} here, {theirs.get(part)} there" for part in PARTS if own.get(part) != theirs.get(part)
+    ]
 
 
 def _scored(place: ReadableStore, folder: str) -> int:

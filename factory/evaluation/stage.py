@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.similarity import Protocol, score_asset
+from eval.protocols import Protocol, cameras_of
+from eval.similarity import score_asset
 from factory.evaluation.line import SCORE_DEAD_LETTERS, Measures, scores_schema
-from factory.evaluation.viewable_asset import Shape, Turn, over_grey, read_shape
+from factory.evaluation.viewable_asset import Placed, Shape, Turn, over_grey, read_shape
 from factory.line.one_stage_line import Finish
 from factory.line.settings import Pool
 from factory.line.stage import Row
@@ -54,6 +55,7 @@ class Evaluate(Finish):
         board: Any = None,
     ) -> None:
         self.clip, self.prompts, self.measures = clip, prompts, measures
+        self.feature_models: list[Any] = []
         self.assets, self.truth_root = open_read_only(root, storage), truth_root
         super().__init__(config, out, run_id, threads, board, storage)
 
@@ -62,7 +64,14 @@ class Evaluate(Finish):
 
         self.scorers = [Scorer.load(model, self.device()) for model in self.clip]
         self.schema = scores_schema([scorer.name for scorer in self.scorers], self.measures)
-        if self.measures.columns():
+        from eval.judges.load import load_judges
+
+        self.judges = load_judges(self.measures.judges, self.device())
+        if self.measures.features:
+            from eval.judges.features import FeatureModel
+
+            self.feature_models = [FeatureModel.load(path, self.device()) for path in self.measures.features]
+        if self.measures.truth or self.measures.consistency:
             from recon.perceptual import load_perceptual
 
             self.network = load_perceptual("pocket")
@@ -79,20 +88,55 @@ class Evaluate(Finish):
             raise ValueError(f"asset {row['prompt_id']!r} has no prompt; add it to the table of prompts")
         frames, shape, turn = self.frames(row), self.shape(row), self.turn(row)
         if frames is None and shape is None:
-            raise ValueError(f"prompt {row['prompt_id']!r} has neither video nor model; see its name in the folder")
-        renders = None if shape is None else shape.pictures(turn)
+            raise ValueError(f"prompt {row['prompt_id']!r} has {self.nothing()}; see its name in the folder")
+        look = Placed(cameras=cameras_of(self.config, row["elevation"]))
+        renders = None if shape is None else shape.pictures(look)
         seen = {} if frames is None else {"frames": frames}
         if renders is not None:
             seen["renders"] = over_grey(renders, self.config.background)
-        image = self.reference(row)
-        found: Row = {}
-        for scorer in self.scorers:
-            found |= score_asset(scorer, seen, row["prompt"], image, self.prompts[scorer.name])
+        found, pairs = self.clip_scores(row, seen), dict[str, Any]()
+        if frames is not None and renders is not None:
+            pairs["frames"] = (renders[..., :3], frames)  # both over white
         if shape is not None and row["truth_path"]:
-            found |= self.fidelity(row, shape, turn)
+            figures, views, truth = self.fidelity(row, shape, turn)
+            found, pairs["truth"] = found | figures, (views[..., :3], truth[..., :3])
         if self.measures.consistency and frames is not None:
             found |= self.judge.measure(frames, turn, shape, row["yield_score"])
+        if shape is not None and self.config.name == "gpteval3d":
+            self.write_views(row["prompt_id"], seen["renders"], shape.normals(look))
+        return found | self.judged(row["prompt"], seen, pairs)
+
+    def nothing(self) -> str:
+        """What an asset lacks that cannot be judged."""
+        return "neither video nor model" if self.config.videos else f"no model, and {self.config.name} judges no videos"
+
+    def clip_scores(self, row: Row, seen: dict[str, NDArray[np.uint8]]) -> Row:
+        """By each CLIP model the scores of the views, and whether it has read the prompt to its end."""
+        found, image = dict[str, Any](), self.reference(row)
+        for scorer in self.scorers:
+            found |= score_asset(scorer, seen, row["prompt"], image, self.prompts[scorer.name], self.config)
+            found[f"cut_{scorer.name}"] = scorer.cut([row["prompt"]])[0]
         return found
+
+    def judged(self, prompt: str, seen: dict[str, NDArray[np.uint8]], pairs: dict[str, Any]) -> Row:
+        """The columns of the judges beside CLIP, and features."""
+        from eval.judges.judge import Subject
+        from eval.judges.scores import scores_of
+
+        found, subject = dict[str, Any](), Subject(prompt=prompt, seen=seen, pairs=pairs)
+        for judge in self.judges:
+            found |= scores_of(judge, [subject], self.config)[0]
+        for model in self.feature_models:
+            for what, views in seen.items():
+                found[f"features_{what}_{model.name}"] = model.embed(list(views)).ravel().tolist()
+        return found
+
+    def write_views(self, prompt_id: str, rgb: NDArray[np.uint8], normals: NDArray[np.float32]) -> None:
+        """The files that GPTEval3D's script reads, below `method/`."""
+        from eval.gpteval3d import files_of
+
+        for name, data in files_of(prompt_id, rgb, normals):
+            self.store.put(f"method/{name}", data)
 
     def turn(self, row: Row) -> Turn:
         """The cameras of the asset's own turntable."""
@@ -105,7 +149,7 @@ class Evaluate(Finish):
         """The synthesised views uint8 [V,S,S,3]; ValueError when the video is of another length or size."""
         from recon.video_io import decode_mp4
 
-        if not row["frames_path"]:
+        if not row["frames_path"] or not self.config.videos:
             return None
         frames, config = decode_mp4(self.read(row["frames_path"])), self.config
         if len(frames) != config.num_views or frames.shape[1:3] != (config.size, config.size):
@@ -122,7 +166,8 @@ class Evaluate(Finish):
             return None
         config = self.config
         opener = beside(path, self.read)
-        return read_shape(self.read(path), path, up=config.up, normalise=config.normalise, opener=opener)
+        look = {"extent": config.extent, "flat": config.light == "flat", "opener": opener}
+        return read_shape(self.read(path), path, up=config.up, normalise=config.normalise, **look)
 
     def reference(self, row: Row) -> NDArray[np.uint8] | None:
         """The image prompt uint8 [H,W,3] over the protocol's background, or None."""
@@ -136,13 +181,14 @@ class Evaluate(Finish):
         grey = 255 * self.config.background
         return (pixels[..., :3] * alpha + grey * (1 - alpha)).round().astype(np.uint8)
 
-    def fidelity(self, row: Row, shape: Shape, turn: Turn) -> Row:
-        """The asset against the real object."""
-        from factory.evaluation.fidelity import compare
+    def fidelity(self, row: Row, shape: Shape, turn: Turn) -> tuple[Row, NDArray[np.uint8], NDArray[np.uint8]]:
+        """The asset against the real object, and the unseen views [V,S,S,4] of both."""
+        from factory.evaluation.fidelity import compare, unseen
 
         path, read = row["truth_path"], lambda name: read_asset(name, self.truth_root, self.storage)
         truth = read_shape(read(path), path, fine=True, opener=beside(path, read))
-        return dict(compare(shape, truth, turn, self.network))
+        views = shape.pictures(unseen(turn)), truth.pictures(unseen(turn))
+        return dict(compare(shape, truth, turn, self.network, views)), *views
 
     def read(self, path: str) -> bytes:
         """The bytes of a file of the assets; ValueError when it is not there."""
