@@ -139,12 +139,14 @@ def check_changes(job: Generate, folder: OutputFolder, needs_weights: bool) -> N
 def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     """Make what the folder lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
     from factory.outputs.gallery import write_gallery
+    from factory.stages.preflight import describe_networks
     from jobs.prompt_line import run_prompts
 
     missing = len(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
     if missing:
         settled = len(table.prompts) - missing
         print(f"{settled} prompts settled before, {len(table.rejected)} rows unusable")
+        print(f"Networks: {describe_networks(job.settings)}")
         if late := job.settings.late_rounds():
             rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
             print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")

@@ -1,4 +1,4 @@
-"""Check that the devices and weights of a run are there, and name their revisions: `preflight`, `find_weights`."""
+"""Check that the devices and weights of a run are there, and name them: `preflight`, `find_weights`."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ def weights_of(config: FactoryConfig) -> Weights:
         RuntimeError: if weights cannot be had.
     """
     return _revisions(list(_networks(stages_of(config.chain), config).values()))
+
+
+def describe_networks(config: FactoryConfig) -> str:
+    """The networks that the chain loads with their licences, as "image pocket (apache-2.0), ..."; weights are there.
+
+    On a cluster this machine has no model cards, so that only licences are told that are known without.
+    """
+    from model.weights import license_of
+
+    told = []
+    for network in _networks(stages_of(config.chain), config).values():
+        known = network.license
+        if known is None and config.line.address == "local" and (place := network.locate()) is not None:
+            known = license_of(place)
+        told.append(f"{network.name} {network.address}" + (f" ({known})" if known else ""))
+    return ", ".join(told)
 
 
 def _networks(stages: Sequence[type[Stage]], config: FactoryConfig) -> dict[str, Network]:

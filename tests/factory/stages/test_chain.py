@@ -20,7 +20,7 @@ from factory.pipeline import steps
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
 from factory.stages.chain import BUILT_IN, pools_of, stages_of, written_columns
-from factory.stages.preflight import preflight
+from factory.stages.preflight import describe_networks, preflight
 from factory.storage.store import open_store
 
 OWN = """
@@ -135,6 +135,14 @@ def test_actors_get_their_own_settings_only() -> None:
     chain = {step.actor.name: step.arguments["config"] for step in steps(preset("pocket"), "out", "r")}
     assert vars(chain["video"]).keys() == {"video"}
     assert vars(chain["reconstruct"]).keys() == {"video", "views", "orbit", "fit", "refine", "yields", "mesh"}
+
+
+def test_networks_are_told_once_each_with_their_licences() -> None:
+    told = describe_networks(preset("pocket")).split(", ")
+    assert [name.split()[0] for name in told] == ["image", "recon", "video", "judge"]
+    assert all(name.endswith("(apache-2.0)") for name in told)
+    hull = FactoryConfig(chain="image,examples.stages.visual_hull:VisualHull,score,commit")
+    assert "video" not in describe_networks(hull)
 
 
 def test_missing_rembg_is_told_before_anything_starts() -> None:
