@@ -95,16 +95,18 @@ class Fitter:
             ValueError: if there are no targets yet.
             FloatingPointError: if a parameter is no longer finite.
         """
-        if not self._losses:
-            raise ValueError("the fit has no targets; call set_targets(frames, masks) before run")
-        known, self._started = len(self.history), time.perf_counter()
+        known = len(self.history)
+        self.open()
         for _ in range(iterations):
             self._step()
-            if self.iteration % self.config.densify.every == 0:
-                self._record(self._densify() if self.iteration < self.config.iterations else {})
-        if self._steps:
-            self._record({})
+        self.close()
         return self.history[known:]
+
+    def open(self) -> None:
+        """Begin steps; the clock of the next record starts."""
+        if not self._losses:
+            raise ValueError("the fit has no targets; call set_targets(frames, masks) before run")
+        self._started = time.perf_counter()
 
     @property
     def gaussians(self) -> Gaussians:
@@ -127,27 +129,50 @@ class Fitter:
         found = []
         for views in torch.arange(len(self.viewmats), device=self.device).split(4):
             rgb, alpha, _ = self._render(views, self.size)
+            rgb = rgb if self.pose is None else self.pose.expose(rgb, alpha, views)
             found.append(self._losses[1].total(self._losses[1].terms(rgb, alpha, views)))
         return torch.cat(found)
 
     def _step(self) -> None:
+        views, size = self.begin_step()
+        rgb, alpha, meta = self._render(views, size)
+        meta["means2d"].retain_grad()
+        self.objective(rgb, alpha).backward()
+        self.end_step(meta["means2d"].grad)
+
+    def begin_step(self) -> tuple[Tensor, int]:
+        """The views [B] of the next step and their size in pixels; `objective`, its gradients and `end_step` follow."""
         coarse = self.iteration < self.config.coarse_iterations and 2 in self._losses
         reduction, count = (2, self.config.coarse_views) if coarse else (1, self.config.views)
-        loss, views = self._losses[reduction], self._next_views(count)
         self._set_rates()
-        rgb, alpha, meta = self._render(views, self.size // reduction)
-        meta["means2d"].retain_grad()
-        terms = loss.terms(rgb, alpha, views)
-        total = loss.total(terms)
-        target = (self._weights.of(views, total.detach()) * total).mean()
-        if self.config.densify.method == "mcmc":
-            target = target + mcmc.cost(self.params, self.config.densify)
-        target.backward()
-        if self.iteration < self.config.densify.until * self.config.iterations or self.config.densify.prune_hidden:
-            accumulate(self.statistics, meta["means2d"].grad, self.size // reduction)
-        self._advance()
+        self._views, self._size, self.loss = self._next_views(count), self.size // reduction, self._losses[reduction]
+        return self._views, self._size
+
+    def objective(self, rgb: Tensor, alpha: Tensor, features: list[Tensor] | None = None) -> Tensor:
+        """What this step minimises, a scalar, from renders [B,S,S,3|1] of its views; `features` as `FitLoss.terms`."""
+        if self.pose is not None:
+            rgb = self.pose.expose(rgb, alpha, self._views)
+        terms = self.loss.terms(rgb, alpha, self._views, features)
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach().mean()
+        total = self.loss.total(terms)
+        target = (self._weights.of(self._views, total.detach()) * total).mean()
+        if self.config.densify.method == "mcmc":
+            target = target + mcmc.cost(self.params, self.config.densify)
+        return target
+
+    def end_step(self, gradient: Tensor) -> None:
+        """Follow the gradients; `gradient` [B,N,2] is that of the projected means. Densify where it is due."""
+        if self.iteration < self.config.densify.until * self.config.iterations or self.config.densify.prune_hidden:
+            accumulate(self.statistics, gradient, self._size)
+        self._advance()
+        if self.iteration % self.config.densify.every == 0:
+            self._record(self._densify() if self.iteration < self.config.iterations else {})
+
+    def close(self) -> None:
+        """Record the steps since the last record, if there are any."""
+        if self._steps:
+            self._record({})
 
     def _advance(self) -> None:
         """One step of every optimiser."""
@@ -161,25 +186,35 @@ class Fitter:
         self.iteration += 1
         self._steps += 1
 
-    def _render(self, views: Tensor, size: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    def scene(self, views: Tensor, size: int) -> dict[str, Tensor]:
+        """The tensors that `rasterize` takes, for `views` [B] of `size` pixels."""
         p, Ks = self.params, self.Ks[views].clone()
         Ks[:, :2] *= size / self.size
-        rgb, alpha, meta = rasterize(
-            p["means"],
-            p["quats"],
-            p["scales"].exp(),
-            p["opacities"].sigmoid(),
-            torch.cat([p["sh0"], p["shN"]], 1) if "shN" in p else p["sh0"],
-            self.viewmats[views] if self.pose is None else self.pose.viewmats(views),
-            Ks,
-            size,
-            size,
-            sh_degree=self.config.sh_degree,
-            packed=self.config.packed,
-            backgrounds=torch.ones(len(views), 3, device=self.device),
-            check_values=self.iteration % self.config.densify.every == 0,
-        )
-        return rgb if self.pose is None else self.pose.expose(rgb, alpha, views), alpha, meta
+        return {
+            "means": p["means"],
+            "quats": p["quats"],
+            "scales": p["scales"].exp(),
+            "opacities": p["opacities"].sigmoid(),
+            "colors": torch.cat([p["sh0"], p["shN"]], 1) if "shN" in p else p["sh0"],
+            "viewmats": self.viewmats[views] if self.pose is None else self.pose.viewmats(views),
+            "Ks": Ks,
+            "backgrounds": torch.ones(len(views), 3, device=self.device),
+        }
+
+    def options(self, size: int) -> dict[str, Any]:
+        """How `rasterize` renders a step's pictures of `size` pixels."""
+        due = self.iteration % self.config.densify.every == 0
+        config = self.config
+        return {
+            "width": size,
+            "height": size,
+            "sh_degree": config.sh_degree,
+            "packed": config.packed,
+            "check_values": due,
+        }
+
+    def _render(self, views: Tensor, size: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        return rasterize(**self.scene(views, size), **self.options(size))
 
     def _next_views(self, wanted: int) -> Tensor:
         wanted = min(wanted, len(self.viewmats))

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from recon.config import LossConfig
 from recon.ms_ssim import SsimTarget, ms_ssim
 from recon.perceptual import PerceptualNetwork, load_perceptual
+
+
+class Renders(NamedTuple):
+    """What is compared: images [B,3,H,W], opacities [B,H,W,1], the targets' indices [B], features or None."""
+
+    images: Tensor
+    alpha: Tensor
+    views: Tensor
+    features: list[Tensor] | None
 
 
 class FitLoss:
@@ -25,6 +37,7 @@ class FitLoss:
         self.weights = {config.term(name): weight for name, weight in weights.items()}
         self._methods = {config.term(name): f"_{name}" for name in weights}
         self.rgb, self.alpha = _channels_first(rgb), alpha
+        self.features: list[Tensor] = []
         with torch.no_grad():
             if config.ms_ssim:
                 self.moments = SsimTarget.of(self.rgb)
@@ -32,41 +45,54 @@ class FitLoss:
                 self.network = perceptual or network_of(config, rgb.device)
                 self.features = self.network.features(self.rgb)
 
-    def terms(self, rgb: Tensor, alpha: Tensor, views: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, rgb: Tensor, alpha: Tensor, views: Tensor, features: list[Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Unweighted terms [B], one value a view, by name; LPIPS as ``lpips_<network>``.
 
         Args:
             rgb: renders [B,H,W,3] over white.
             alpha: rendered opacity [B,H,W,1] in [0,1].
             views: [B] indices of the targets.
+            features: of the renders, where `features_of` has found them already.
         """
-        images = _channels_first(rgb)
-        return {name: getattr(self, method)(images, alpha, views) for name, method in self._methods.items()}
+        renders = Renders(_channels_first(rgb), alpha, views, features)
+        return {name: getattr(self, method)(renders) for name, method in self._methods.items()}
+
+    def features_of(self, rgb: Tensor) -> list[Tensor] | None:
+        """The perceptual features [B,C,h,w] of renders [B,H,W,3], also of other targets; None without an LPIPS term."""
+        return self.network.features(_channels_first(rgb)) if self.features else None
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of `terms`, [B]."""
         return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum(0)
 
-    def _lpips(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        target = [layer[views] for layer in self.features]
-        return self.network.distance(self.network.features(images), target)
+    def _lpips(self, renders: Renders) -> Tensor:
+        target = [layer[renders.views] for layer in self.features]
+        found = self.network.features(renders.images) if renders.features is None else renders.features
+        return self.network.distance(found, target)
 
-    def _ms_ssim(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return 1 - ms_ssim(images, self.moments, views)
+    def _ms_ssim(self, renders: Renders) -> Tensor:
+        return 1 - ms_ssim(renders.images, self.moments, renders.views)
 
-    def _mask(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return (alpha[..., 0] - self.alpha[views]).square().mean((1, 2))
+    def _mask(self, renders: Renders) -> Tensor:
+        return (renders.alpha[..., 0] - self.alpha[renders.views]).square().mean((1, 2))
 
-    def _rgb(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return (images - self.rgb[views]).square().mean((1, 2, 3))
+    def _rgb(self, renders: Renders) -> Tensor:
+        return (renders.images - self.rgb[renders.views]).square().mean((1, 2, 3))
 
-    def _rgb_l1(self, images: Tensor, alpha: Tensor, views: Tensor) -> Tensor:
-        return (images - self.rgb[views]).abs().mean((1, 2, 3))
+    def _rgb_l1(self, renders: Renders) -> Tensor:
+        return (renders.images - self.rgb[renders.views]).abs().mean((1, 2, 3))
 
 
 def network_of(config: LossConfig, device: torch.device) -> PerceptualNetwork:
-    """The network that the LPIPS term of `config` asks for."""
-    return load_perceptual(config.perceptual, device, config.perceptual_weights)
+    """The network that the LPIPS term of `config` asks for, read once and shared, for nothing changes it."""
+    return _network(config.perceptual, device, config.perceptual_weights)
+
+
+@lru_cache(maxsize=2)
+def _network(name: str, device: torch.device, weights: str) -> PerceptualNetwork:
+    return load_perceptual(name, device, weights)
 
 
 def _channels_first(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import torch
 
 from recon.cameras import Cameras, turntable
 from recon.config import FitConfig, OrbitConfig, RefineConfig
+from recon.fit_batch import FitBatch
 from recon.fitter import Fitter
 from recon.gaussians import Gaussians, render
 from recon.masks import Masker, masks_of
@@ -78,34 +80,82 @@ def reconstruct(
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
     """
+    return reconstruct_batch([given], config, refiner, masker, [seed])[0]
+
+
+def reconstruct_batch(
+    given: Sequence[Turntable],
+    config: LoopConfig | None = None,
+    refiner: Refiner | None = None,
+    masker: Masker | None = None,
+    seeds: Sequence[int] = (),
+) -> list[tuple[Gaussians, list[dict[str, Any]]]]:
+    """`reconstruct` of several turntables of one size, whose fits run together (`recon.fit_batch`).
+
+    Args:
+        seeds: one a turntable; as many zeros if there are none.
+
+    Returns:
+        What `reconstruct` returns, in order; the ``seconds`` of a fit are an asset's share.
+    """
     config = config or LoopConfig()
-    masks = masks_of(given.frames, masker) if given.masks is None else given.masks
-    frames = over_white(given.frames, masks)
-    current = (frames, masks)
-    fitter = _fitter(*current, given.elevation, config, seed)
-    history: list[dict[str, Any]] = []
+    assets = [_Asset(one, config, masker, seed) for one, seed in zip(given, seeds or [0] * len(given), strict=True)]
+    batch = FitBatch([asset.fitter for asset in assets])
     for number, at in enumerate(config.refine.within(config.fit.iterations), start=1):
         if refiner is None:
             break
-        history.append(_fit_until(fitter, at))
-        started = time.perf_counter()
-        views = views_of(fitter.gaussians, fitter.cameras, frames.shape[-1])
-        image = frames[0] if given.image is None else given.image
-        refined = refiner.refine(views, image, given.prompt, seed + number)
-        current = mixed_targets(current, refined, masker, config.refine.mix)
-        fitter.set_targets(*current)
-        history.append(_record("refine", fitter, {}, started) | {"targets": current[0]})
-    history.append(_fit_until(fitter, config.fit.iterations))
-    for part in history:
-        part["elevation"] += given.elevation
-    return fitter.gaussians, history
+        _fit_until(batch, assets, at)
+        for asset in assets:
+            asset.refine(refiner, number)
+    _fit_until(batch, assets, config.fit.iterations)
+    return [(asset.fitter.gaussians, asset.history) for asset in assets]
 
 
-def _fitter(frames: np.ndarray, masks: np.ndarray, elevation: float, config: LoopConfig, seed: int) -> Fitter:
-    cameras = turntable(elevation, frames.shape[2], replace(config.orbit, num_views=len(frames)))
-    fitter = Fitter(cameras, config.fit, seed, choose_pose(frames, masks, cameras, config.fit, seed))
-    fitter.set_targets(frames, masks)
-    return fitter
+class _Asset:
+    """One turntable's fit, its targets by now and its history."""
+
+    def __init__(self, given: Turntable, config: LoopConfig, masker: Masker | None, seed: int):
+        masks = masks_of(given.frames, masker) if given.masks is None else given.masks
+        frames = over_white(given.frames, masks)
+        self.given, self.config, self.masker, self.seed = given, config, masker, seed
+        self.targets, self.image = (frames, masks), frames[0] if given.image is None else given.image
+        cameras = turntable(given.elevation, frames.shape[2], replace(config.orbit, num_views=len(frames)))
+        pose = choose_pose(frames, masks, cameras, config.fit, seed)
+        self.fitter, self.history = Fitter(cameras, config.fit, seed, pose), []
+        self.fitter.set_targets(frames, masks)
+
+    def refine(self, refiner: Refiner, number: int) -> None:
+        """Round `number`: re-denoise the renders and fit to them from now on."""
+        started, channels = time.perf_counter(), self.given.frames.shape[-1]
+        views = views_of(self.fitter.gaussians, self.fitter.cameras, channels)
+        refined = refiner.refine(views, self.image, self.given.prompt, self.seed + number)
+        self.targets = mixed_targets(self.targets, refined, self.masker, self.config.refine.mix)
+        self.fitter.set_targets(*self.targets)
+        self.record("refine", {}, time.perf_counter() - started)
+        self.history[-1]["targets"] = self.targets[0]
+
+    def record(self, stage: str, losses: dict[str, float], seconds: float) -> None:
+        """Add a stage to the history."""
+        fitter = self.fitter
+        self.history.append(
+            {
+                "stage": stage,
+                "iteration": fitter.iteration,
+                "losses": losses,
+                "num_gaussians": len(fitter.params["means"]),
+                "elevation": self.given.elevation + (fitter.pose.elevation if fitter.pose else 0.0),
+                "seconds": seconds,
+            }
+        )
+
+
+def _fit_until(batch: FitBatch, assets: list[_Asset], iteration: int) -> None:
+    started, known = time.perf_counter(), [len(asset.fitter.history) for asset in assets]
+    batch.run(iteration - assets[0].fitter.iteration)
+    seconds = (time.perf_counter() - started) / len(assets)
+    for asset, count in zip(assets, known, strict=True):
+        records = asset.fitter.history[count:]
+        asset.record("fit", records[-1]["losses"] if records else {}, seconds)
 
 
 def views_of(gaussians: Gaussians, cameras: Cameras, channels: int) -> np.ndarray:
@@ -132,20 +182,3 @@ def mixed_targets(
     pairs = ((over_white(refined, found), frames), (found, masks))
     mixed = [np.rint(mix * new + (1 - mix) * old.astype(np.float32)).astype(np.uint8) for new, old in pairs]
     return mixed[0], mixed[1]
-
-
-def _fit_until(fitter: Fitter, iteration: int) -> dict[str, Any]:
-    started = time.perf_counter()
-    records = fitter.run(iteration - fitter.iteration)
-    return _record("fit", fitter, records[-1]["losses"] if records else {}, started)
-
-
-def _record(stage: str, fitter: Fitter, losses: dict[str, float], started: float) -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "iteration": fitter.iteration,
-        "losses": losses,
-        "num_gaussians": len(fitter.params["means"]),
-        "elevation": fitter.pose.elevation if fitter.pose else 0.0,
-        "seconds": time.perf_counter() - started,
-    }

@@ -17,18 +17,18 @@ __all__ = ["Engine", "RenderMode", "rasterize"]
 
 
 def rasterize(
-    means: Tensor,  # [N,3]
-    quats: Tensor,  # [N,4]
-    scales: Tensor,  # [N,3]
-    opacities: Tensor,  # [N]
-    colors: Tensor,  # [(C,)N,D] or [(C,)N,K,3]
-    viewmats: Tensor,  # [C,4,4]
-    Ks: Tensor,  # [C,3,3]
+    means: Tensor,  # [(B,)N,3]
+    quats: Tensor,  # [(B,)N,4]
+    scales: Tensor,  # [(B,)N,3]
+    opacities: Tensor,  # [(B,)N]
+    colors: Tensor,  # [(B,)(C,)N,D] or [(B,)(C,)N,K,3]
+    viewmats: Tensor,  # [(B,)C,4,4]
+    Ks: Tensor,  # [(B,)C,3,3]
     width: int,
     height: int,
     *,
     sh_degree: int | None = None,
-    backgrounds: Tensor | None = None,  # [C,D]
+    backgrounds: Tensor | None = None,  # [(B,)C,D]
     render_mode: RenderMode = "RGB",
     near_plane: float = 0.01,
     far_plane: float = 1e10,
@@ -39,6 +39,9 @@ def rasterize(
     check_values: bool = True,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """Renders Gaussians into C pinhole views, with the signature and semantics of gsplat 1.5.3.
+
+    A leading B on every tensor, and then on every result, stands for B scenes: one call of gsplat's kernels, one scene
+    after the other on the CPU. Scenes of fewer Gaussians are filled up with ones of opacity 0.
 
     Args:
         means: centres, world units.
@@ -56,7 +59,7 @@ def rasterize(
         eps2d: added to the 2D covariance's diagonal, pixels^2.
         radius_clip: Gaussians of at most this radius in pixels are dropped.
         packed: gsplat keeps what is visible only, which takes less memory where views see little of the scene;
-            the CPU engine always does. The results are the same.
+            the CPU engine always does. The results are the same. Not for several scenes.
         engine: "auto" takes gsplat for CUDA tensors, else the CPU engine.
         check_values: whether to look for values that are not finite, which makes a GPU wait; a loop that looks now and
             then by itself turns it off.
@@ -77,10 +80,30 @@ def rasterize(
     chosen: dict[str, Any] = {"sh_degree": sh_degree, "backgrounds": backgrounds, "render_mode": render_mode} | options
     given = (means, quats, scales, opacities, colors, viewmats, Ks, width, height)
     if engine == "cpu" or not means.is_cuda:
-        return _rasterize_cpu(*given, **chosen)
+        return (_rasterize_cpu if means.dim() == 2 else _rasterize_scenes_cpu)(*given, **chosen)
     from recon.rasterize.gsplat_cuda import rasterize_gsplat
 
-    return rasterize_gsplat(*given, packed=packed, **chosen)
+    return rasterize_gsplat(*given, packed=packed and means.dim() == 2, **chosen)
+
+
+def _rasterize_scenes_cpu(
+    *given: Any, backgrounds: Tensor | None, **chosen: Any
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """`_rasterize_cpu` of every scene, put together; ``means2d.grad`` is filled by the scenes' backward passes."""
+    tensors, sides = given[:-2], given[-2:]
+    backs: list[Tensor | None] = [None] * len(tensors[0]) if backgrounds is None else list(backgrounds)
+    found = [
+        _rasterize_cpu(*scene, *sides, backgrounds=back, **chosen) for *scene, back in zip(*tensors, backs, strict=True)
+    ]
+    renders, alphas, metas = zip(*found, strict=True)
+    means2d = torch.stack([meta["means2d"].detach() for meta in metas])
+    if metas[0]["means2d"].requires_grad:
+        gradients = torch.zeros_like(means2d)
+        means2d.requires_grad_().grad = gradients
+        for meta, row in zip(metas, gradients, strict=True):
+            meta["means2d"].register_hook(lambda gradient, row=row: (row.copy_(gradient), None)[1])
+    joined = {name: torch.stack([meta[name] for meta in metas]) for name in ("radii", "depths", "conics")}
+    return torch.stack(renders), torch.stack(alphas), metas[0] | joined | {"means2d": means2d, "n_batches": len(metas)}
 
 
 def _rasterize_cpu(

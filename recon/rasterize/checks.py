@@ -57,19 +57,23 @@ def _check_choices(width: int, height: int, render_mode: str, options: dict[str,
 
 
 def _check_shapes(tensors: dict[str, Tensor], sh_degree: int | None) -> None:
-    count, views = tensors["means"].shape[0], tensors["viewmats"].shape[0]
+    if tensors["means"].dim() not in (2, 3) or tensors["viewmats"].dim() < 3:
+        found = {name: list(tensors[name].shape) for name in ("means", "viewmats")}
+        raise ValueError(f"shapes are {found}; give means [N,3] and viewmats [C,4,4], or [B,N,3] and [B,C,4,4]")
+    scenes, count = tuple(tensors["means"].shape[:-2]), tensors["means"].shape[-2]
+    views = tensors["viewmats"].shape[-3]
     expected = {"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count,)}
     expected |= {"viewmats": (views, 4, 4), "Ks": (views, 3, 3)}
     colors = tensors["colors"]
     tail = tuple(colors.shape[-1:]) if sh_degree is None else (*colors.shape[-2:-1], 3)
     shared = (count, *tail)
-    expected["colors"] = shared if colors.dim() == len(shared) else (views, *shared)
+    expected["colors"] = shared if colors.dim() == len(scenes) + len(shared) else (views, *shared)
     if "backgrounds" in tensors:
         expected["backgrounds"] = (views, 3 if sh_degree is not None else colors.shape[-1])
     for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
-            found = tuple(tensors[name].shape)
-            raise ValueError(f"{name} has shape {found}; with {count} means and {views} viewmats it must be {shape}")
+        if tuple(tensors[name].shape) != scenes + shape:
+            found, wanted = tuple(tensors[name].shape), scenes + shape
+            raise ValueError(f"{name} has shape {found}; with {count} means and {views} viewmats it must be {wanted}")
 
 
 def _check_kind(name: str, tensor: Tensor, device: torch.device) -> None:
