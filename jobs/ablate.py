@@ -64,7 +64,8 @@ def run(job: Ablate) -> int:
         folder.ledger.revive()
         print(f"{count} assets, variants {', '.join(work.variants)}")
         chain = steps(job.settings, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
-        folder.run(work, chain, line_config(job.settings.pool, job.settings.address), job.cost, "fits")
+        line = line_config(job.settings.pool, job.settings.address, job.runner)
+        folder.run(work, chain, line, job.cost, "fits")
         return _report(job, work, folder.ledger)
 
 

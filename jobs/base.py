@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from factory.line.cost import CostConfig
+from factory.line.settings import Runner
 from factory.storage.interface import StorageConfig
 from factory.storage.user_error import as_user_error
 from jobs.errors import guarded
@@ -28,6 +29,8 @@ class LineJob(Job):
     """What every job takes that runs a line."""
 
     cost: CostConfig = field(default_factory=CostConfig)
+    runner: Runner = "ray"
+    """'inprocess' runs the stage in this process, a row at a time and without Ray, to debug it."""
 
 
 def start(

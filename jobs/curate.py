@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(job: Curate) -> int:
     """Judge all assets and write the decision; returns the exit code."""
     from factory.ledger.lease import Lease
+    from factory.line.one_stage_line import line_config
     from factory.training.curate.choice import Curation, choose, write
     from factory.training.curate.page import shown, write_page
     from factory.training.shards.index import CURATED, folder_of, read_index
@@ -53,7 +54,10 @@ def run(job: Curate) -> int:
                         "or let --captioner.model write them")  # fmt: skip
     name, revision = _judge(job.clip)
     with Lease(store):
-        curation = Curation(store=store, index=index, config=job.settings, storage=job.storage, prices=job.cost)
+        line = line_config(job.settings.pool, job.settings.address, job.runner)
+        curation = Curation(
+            store=store, index=index, config=job.settings, storage=job.storage, line=line, prices=job.cost
+        )
         if job.captioner.model:
             captioner, captioner_revision = _captioner(job.captioner)
             made = curation.caption(job.captioner, captioner_revision)

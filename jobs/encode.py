@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Encode) -> int:
     """Encode all shards; returns the exit code."""
+    from factory.line.one_stage_line import line_config
     from factory.line.output_folder import open_output
     from factory.storage.read_only import open_read_only
     from factory.training.encode import (
@@ -71,10 +72,11 @@ def run(job: Encode) -> int:
     curated, groups = choice_of(open_read_only(index.url, job.storage)), named_groups(index)
     made_of = {"encoder": encoder, "shards": index.url, "curated": curated}
     made_of |= {"variants": job.variants, "seed": job.seed, "shard": "a row group of the renders"}
+    line = line_config(job.pool, job.address, job.runner)
     with open_output(job.out, job.storage, ENCODINGS, ROWS_PER_PART, made_of) as folder:
         look_again_where_shards_are_gone(folder, groups)
         problems = index.quarantined | go_through(
-            groups, EncodeGroup, job.pool, job.address, folder, job.cost, captions=index.captions, root=index.url,
+            groups, EncodeGroup, line, job.pool, folder, job.cost, captions=index.captions, root=index.url,
             config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip
         drop_strangers(folder.ledger, groups)

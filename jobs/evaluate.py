@@ -261,7 +261,8 @@ def _score(job: Evaluate, arguments: dict[str, Any], assets: Assets, folder: Out
         rows, arguments = with_truth(assets.rows(), paths), arguments | {"truth_root": truth_root}
     arguments |= {"root": job.run, "out": folder.store.root, "run_id": folder.run_id, "storage": job.storage}
     for work in slices(rows, folder.ledger):
-        folder.run(work, [step(job.pool, **arguments)], line_config(job.pool, job.address), job.cost, "assets", "score")
+        line = line_config(job.pool, job.address, job.runner)
+        folder.run(work, [step(job.pool, **arguments)], line, job.cost, "assets", "score")
 
 
 def _report(

@@ -66,7 +66,7 @@ def run(job: ExportJob) -> int:
             write_card(folder.store, config)
         folder.ledger.revive()
         chain = steps(config, folder.store.root, folder.run_id, job.storage)
-        line = line_config(config.pool, config.address)
+        line = line_config(config.pool, config.address, job.runner)
         folder.run(ExportWork(assets=assets), chain, line, job.cost, "assets", f"export as {config.format}")
         if config.format == "webdataset":
             gather_shards(folder.store)

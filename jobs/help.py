@@ -25,7 +25,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "MeshConfig": ("enabled", "faces", "texture"),
     "ClipConfig": ("model", "pretrained"),
     "FilesConfig": ("turntable_frames",),
-    "LineConfig": ("address", "pools"),
+    "LineConfig": ("address", "runner", "pools"),
     "Pool": ("actors", "gpus", "batch"),
     "StorageConfig": ("endpoint", "region", "anonymous"),
     "CostConfig": ("gpu_hour_price", "cpu_hour_price"),

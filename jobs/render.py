@@ -58,7 +58,7 @@ def run(job: Render) -> int:
         ledger.revive(set(ids))
         ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
         chain = steps(job.settings, root, job.out, folder.run_id, job.storage)
-        line = line_config(job.settings.pool, job.settings.address)
+        line = line_config(job.settings.pool, job.settings.address, job.runner)
         folder.run(work, chain, line, job.cost, "turntables", "render")
         done = len(ids) - sum(ledger.is_dead(work_id) for work_id in ids)
     print(f"{done} of {len(ids)} turntables rendered, {len(ids) - done} are dead letters: {job.out}/renders")

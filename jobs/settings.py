@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -40,8 +41,12 @@ _REGISTRY = tyro.constructors.ConstructorRegistry()
 
 
 def parse_over(default: Job, arguments: Sequence[str]) -> Job:
-    """Flags over a job with a field `settings` (a FactoryConfig); pools change setting by setting."""
+    """Flags over a job with a field `settings` (a FactoryConfig); pools change setting by setting.
+
+    `--runner` is short for `--line.runner`, as the jobs of one stage have it.
+    """
     kind: Any = type(default)
+    arguments = [re.sub(r"^--runner(?==|$)", "--line.runner", word) for word in arguments]
     job = parse_flags(kind, arguments, f"im3d {kind.__name__.lower()}", default, registry=_REGISTRY)
     job.settings.line.pools = merged(default.settings.line.pools, job.settings.line.pools)  # type: ignore[attr-defined]
     return job

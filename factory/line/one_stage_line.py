@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from factory.ledger.ledger import commit
 from factory.ledger.schemas import OUTCOME, chosen
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig, Pool, Runner
 from factory.line.stage import Row, Stage
 from factory.storage.store import StorageConfig, open_store
 
 
-def line_config(pool: Pool, address: str) -> LineConfig:
+def line_config(pool: Pool, address: str, runner: Runner = "ray") -> LineConfig:
     """How such a line runs: one block a batch, and every row is tried however many fail."""
-    return LineConfig(address=address, rows_per_block=pool.batch, max_failed_share=1.0)
+    return LineConfig(runner=runner, address=address, rows_per_block=pool.batch, max_failed_share=1.0)
 
 
 class Finish(Stage):

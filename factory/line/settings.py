@@ -8,6 +8,8 @@ from typing import Literal
 from factory.line.pools import ALL, Pools
 from factory.storage.user_error import UserError
 
+Runner = Literal["ray", "inprocess"]
+
 
 @dataclass(kw_only=True, slots=True)
 class Pool:
@@ -55,7 +57,7 @@ class Pool:
 class LineConfig:
     """Where and how the stages run; never changes what they make."""
 
-    runner: Literal["ray", "inprocess"] = "ray"
+    runner: Runner = "ray"
     """'inprocess' runs the stages in this process, a row at a time and without Ray, to debug them."""
     address: str = "local"
     """'local' starts Ray on this machine; 'auto' or a ray:// address joins a cluster."""

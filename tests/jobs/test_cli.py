@@ -125,6 +125,11 @@ def test_flags_come_after_yaml_after_preset(tmp_path: Path) -> None:
     assert parse(generate.Generate, ["--prompts", "p", "--out", "o"]).settings.image.model == "pocket"
 
 
+def test_runner_is_one_flag_of_every_line(tmp_path: Path) -> None:
+    for words in (["--runner", "inprocess"], ["--runner=inprocess"], ["--line.runner", "inprocess"]):
+        assert parse(generate.Generate, ["--prompts", "p", "--out", "o", *words]).settings.line.runner == "inprocess"
+
+
 def test_unknown_flag_suggests_the_near_miss(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse(generate.Generate, ["--prompts", "p", "--out", "o", "--fit.iteration", "3"])

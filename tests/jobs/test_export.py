@@ -161,6 +161,18 @@ def test_job_resumes_names_bad_assets_and_refuses_other_settings(run: Path, tmp_
     assert "size 48, now 64: choose another --out" in capsys.readouterr().err
 
 
+def test_a_job_without_ray(run: Path, tmp_path: Path, capsys) -> None:
+    flags = ["--run", str(run), "--format", "ply", "--out", str(tmp_path), "--runner", "inprocess"]
+    ray.shutdown()
+    assert export.main(flags) == 1
+    assert not ray.is_initialized()
+    said = capsys.readouterr()
+    assert "2 of 4 assets exported, 2 are dead letters" in said.out
+    assert "files/gone.ply is missing" in said.err, "where the row failed"
+    (figures,) = (tmp_path / "ply/reports").glob("*.json")
+    assert json.loads(figures.read_text())["rows"] == {"total": 4, "done": 2, "failed": 2, "left": 0}
+
+
 def test_parquet_is_ready_for_datasets(run: Path, tmp_path: Path) -> None:
     config = ExportConfig(format="hf", size=48, num_views=3)
     export.write_card(open_store(str(tmp_path / "hf")), config)

@@ -18,6 +18,7 @@ from factory.ledger.keys import digest
 from factory.ledger.reader import LedgerReader
 from factory.line.cost import CostConfig
 from factory.line.output_folder import open_output
+from factory.line.settings import LineConfig
 from factory.prompts.assets import split_of
 from factory.storage.interface import StorageConfig, Store
 from factory.storage.read_only import open_read_only
@@ -56,6 +57,7 @@ class Curation:
     index: Index
     config: CurateConfig
     storage: StorageConfig
+    line: LineConfig
     prices: CostConfig
     problems: dict[str, str] = field(default_factory=dict)
     groups: dict[str, Chunk] = field(init=False)
@@ -119,7 +121,7 @@ class Curation:
     def _go(self, stage: type[GroupStage], kind: str, place: str, config: Any) -> None:
         with open_output(place, self.storage, kind, ROWS_PER_PART) as folder:
             self.problems |= go_through(
-                self.groups, stage, self.config.pool, self.config.address, folder, self.prices,
+                self.groups, stage, self.line, self.config.pool, folder, self.prices,
                 config=config, root=self.store.root, captions=self.captions, storage=self.storage,
             )  # fmt: skip
 

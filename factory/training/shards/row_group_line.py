@@ -18,9 +18,9 @@ from factory.ledger.keys import digest
 from factory.ledger.reader import DEAD, LedgerReader
 from factory.ledger.schemas import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
 from factory.line.cost import CostConfig
-from factory.line.one_stage_line import Finish, line_config
+from factory.line.one_stage_line import Finish
 from factory.line.output_folder import OutputFolder
-from factory.line.settings import Pool
+from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.storage.store import StorageConfig, open_store
@@ -118,7 +118,7 @@ class GroupStage(Finish):
 
 
 def go_through(
-    groups: Mapping[str, Chunk], stage: type[GroupStage], pool: Pool, address: str, folder: OutputFolder,
+    groups: Mapping[str, Chunk], stage: type[GroupStage], line: LineConfig, pool: Pool, folder: OutputFolder,
     prices: CostConfig, **arguments: Any,
 ) -> dict[str, str]:  # fmt: skip
     """Do the row groups that the folder has no result of; returns what could not be read, and why.
@@ -131,7 +131,7 @@ def go_through(
     work = GroupWork(groups=groups)
     arguments |= {"out": folder.store.root, "run_id": folder.run_id}
     chain = [Step(actor=stage, pool=pool, arguments=arguments)]
-    folder.run(work, chain, line_config(pool, address), prices, "row groups", stage.name)
+    folder.run(work, chain, line, prices, "row groups", stage.name)
     letters = folder.ledger.rows(DEAD, ["group_id", "error_message"])
     problems = {row["group_id"]: row["error_message"] for row in letters if row["group_id"] in groups}
     for row in results(folder.ledger, groups, "problems"):

@@ -14,6 +14,7 @@ from eval.config import ClipConfig
 from factory.ledger.reader import DEAD, LedgerReader
 from factory.line.cost import CostConfig
 from factory.line.output_folder import open_output
+from factory.line.settings import LineConfig
 from factory.line.stage import Row
 from factory.storage.store import LocalStore, StorageConfig
 from factory.training.curate.choice import Curation
@@ -115,8 +116,10 @@ def test_who_captioned_decides_what_is_judged_anew_and_not_how_many(shards: Path
     index = read_index(str(shards), None, heed=False)
     places = []
     for who, captions in ((("blip", "20", "False"), {"x": "1"}), (("blip", "20", "False"), {}), (("git",), {})):
-        curation = Curation(store=LocalStore(str(shards)), index=index, config=CurateConfig(best=1),
-                            storage=StorageConfig(), prices=CostConfig(), captioned_by=who)  # fmt: skip
+        curation = Curation(
+            store=LocalStore(str(shards)), index=index, config=CurateConfig(best=1), storage=StorageConfig(),
+            line=LineConfig(), prices=CostConfig(), captioned_by=who,
+        )  # fmt: skip
         curation.captions |= captions
         places.append(curation._verdicts("judge"))
     assert places[0] == places[1] != places[2]
