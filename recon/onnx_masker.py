@@ -61,7 +61,7 @@ class OnnxMasker:
             short = self.batch - len(inputs)
             inputs = np.concatenate([inputs, np.zeros((short, *inputs.shape[1:]), np.float32)]) if short else inputs
             (logits,) = self._session.run([self._output], {self._input: inputs})
-            found += [_mask(one[0], frame.shape[:2]) for one, frame in zip(logits, part, strict=False)]
+            found += [_mask(one[0], frame.shape[:2]) for one, frame in zip(np.asarray(logits), part, strict=False)]
         return np.stack(found) if found else np.zeros(frames.shape[:3], np.uint8)
 
     def _scaled(self, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -95,7 +95,7 @@ def _session(data: bytes, path: Path, device: str, threads: int | None):
             f"masks by {path.name} need the package onnxruntime: pip install 'im3d-factory[paper]', with CUDA pip "
             "install onnxruntime-gpu; or set the masker to pocket"
         ) from error
-    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device)
+    wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device, "")
     if wanted not in onnxruntime.get_available_providers():
         raise ValueError(f"device is {device!r}, which onnxruntime does not offer here; use 'cpu', or for 'cuda' pip "
                          "install onnxruntime-gpu in the place of onnxruntime")  # fmt: skip
