@@ -47,8 +47,8 @@ def test_no_pickled_weights_are_tracked() -> None:
     assert not [name for name in tracked if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl"))]
 
 
-NO_COMMAND_YET = ("eval.distributions", "eval.judges.")
-"""Figures of merit that no command prints yet; nothing else may be of use to tests alone."""
+NO_STAGE_YET = {"recon.onnx_masker"}
+"""Modules that no stage or job reaches yet; take a name out with the commit that connects it, and put none in."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -90,5 +90,4 @@ def test_no_module_is_reached_by_tests_alone() -> None:
             reached |= {name}
             ahead += [found for found in imported(trees[name]) if found in trees]
     packages = {name for name in trees if (ROOT / name.replace(".", "/")).is_dir()}
-    unreached = trees.keys() - reached - packages
-    assert not sorted(name for name in unreached if not name.startswith(NO_COMMAND_YET))
+    assert sorted(trees.keys() - reached - packages - NO_STAGE_YET) == []
