@@ -33,7 +33,7 @@ def over_white(frames: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[n
     """
     if frames.dtype != np.uint8 or frames.ndim < 3 or frames.shape[-1] not in (3, 4):
         raise ValueError(f"frames are {frames.dtype} {list(frames.shape)}; give uint8 [...,H,W,3|4]")
-    if frames.shape[-1] == 4:
+    if frames.shape[-1] == 4 or not frames.size:
         return frames
     if masks.dtype != np.uint8 or masks.shape != frames.shape[:-1]:
         raise ValueError(
