@@ -75,9 +75,9 @@ class Dists(nn.Module):
         pieces = zip(self.alpha.split(CHANNELS), self.beta.split(CHANNELS))
         for x, y, (alpha, beta) in zip(self.features(ours), self.features(theirs), pieces, strict=True):
             mean_x, mean_y = x.mean((2, 3)), y.mean((2, 3))
-            var_x = (x - mean_x[..., None, None]).square().mean((2, 3))
-            var_y = (y - mean_y[..., None, None]).square().mean((2, 3))
-            both = (x * y).mean((2, 3)) - mean_x * mean_y
+            off_x, off_y = x - mean_x[..., None, None], y - mean_y[..., None, None]
+            var_x, var_y = off_x.square().mean((2, 3)), off_y.square().mean((2, 3))
+            both = (off_x * off_y).mean((2, 3))  # the package's E[xy] - E[x]E[y] cancels its digits in flat pictures
             texture = (2 * mean_x * mean_y + EPSILON) / (mean_x.square() + mean_y.square() + EPSILON)
             structure = (2 * both + EPSILON) / (var_x + var_y + EPSILON)
             terms.append((alpha * texture + beta * structure).sum(1))
