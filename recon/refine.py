@@ -118,11 +118,12 @@ class _Asset:
         masks = masks_of(given.frames, masker) if given.masks is None else given.masks
         frames = over_white(given.frames, masks)
         self.given, self.config, self.masker, self.seed = given, config, masker, seed
-        self.targets, self.image = (frames, masks), frames[0] if given.image is None else given.image
+        self.targets = frames, masks
         cameras = turntable(given.elevation, frames.shape[2], replace(config.orbit, num_views=len(frames)))
         pose = choose_pose(frames, masks, cameras, config.fit, seed)
         self.fitter, self.history = Fitter(cameras, config.fit, seed, pose), []
         self.fitter.set_targets(frames, masks)
+        self.image = frames[0] if given.image is None else given.image
 
     def refine(self, refiner: Refiner, number: int) -> None:
         """Round `number`: re-denoise the renders and fit to them from now on."""
