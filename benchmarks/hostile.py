@@ -181,7 +181,7 @@ def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
         | {"error_stage": "prompts", "error_type": row.error_type, "error_message": row.error_message}
         for row in read.rejected
     ]
-    ledger.bury(dead_letter(row, fingerprint(config)) for row in unusable)
+    ledger.add_dead_letters(dead_letter(row, fingerprint(config)) for row in unusable)
     work = PromptWork(prompts=read.prompts, config=config)
     for start in range(0, len(work.ids), BATCH):
         commit(pictures(work.table(range(start, min(start + BATCH, len(work.ids))), 1)))

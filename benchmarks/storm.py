@@ -153,7 +153,7 @@ def storm(
                         said = f"{time.monotonic() - started:.0f} s, {len(reader.seen)} outcomes"
                         print(f"{said}, kill {done.total()}: {target}", file=sys.stderr, flush=True)
             code = process.returncode
-        orphans += len(still_working(family))
+        orphans += len(survivors(family))
         over = time.monotonic() - started > seconds
         if over or (code in (0, 1) and len(reader.seen) >= prompts):
             return {
@@ -194,7 +194,7 @@ def at_random(seed: int) -> Iterator[str]:
         yield chance.choices(list(TARGETS), list(TARGETS.values()))[0]
 
 
-def still_working(family: Sequence[psutil.Process], seconds: float = 180.0) -> list[psutil.Process]:
+def survivors(family: Sequence[psutil.Process], seconds: float = 180.0) -> list[psutil.Process]:
     """Those that have not ended by then: a zombie has, and Ray's agents notice a dead raylet in their own time."""
     deadline = time.monotonic() + seconds
     while (found := [member for member in family if _works(member)]) and time.monotonic() < deadline:

@@ -61,7 +61,7 @@ def run(job: Ablate) -> int:
     chosen = [assets[place * len(assets) // count] for place in range(count)]
     work = FitWork(assets=chosen, variants=job.settings.chosen())
     with open_output(job.out, job.storage, FITS, settings=job.settings.identity()) as folder:
-        folder.ledger.revive()
+        folder.ledger.requeue()
         print(f"{count} assets, variants {', '.join(work.variants)}")
         chain = steps(job.settings, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
         line = line_config(job.settings.pool, job.settings.address, job.runner)

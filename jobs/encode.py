@@ -53,7 +53,7 @@ def run(job: Encode) -> int:
         ENCODINGS,
         EncodeGroup,
         Encoding,
-        drop_strangers,
+        drop_unlisted,
         fingerprint,
         look_again_where_shards_are_gone,
     )
@@ -79,7 +79,7 @@ def run(job: Encode) -> int:
             groups, EncodeGroup, line, job.pool, folder, job.cost, captions=index.captions, root=index.url,
             config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip
-        drop_strangers(folder.ledger, groups)
+        drop_unlisted(folder.ledger, groups)
         turntables = sum(row["turntables"] for row in results(folder.ledger, groups, "turntables"))
     for place, reason in problems.items():
         print(f"not readable: {place}: {reason}")

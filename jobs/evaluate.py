@@ -138,7 +138,7 @@ def run(job: Evaluate) -> int:
         _refuse_incomparable(job, folder.store)
         with as_user_error():
             judging.embed_reference(protocol)
-        folder.ledger.revive()
+        folder.ledger.requeue()
         arguments = {"config": protocol, "measures": judging.measures, "clip": clip, "prompts": embedded}
         _score(job, arguments, assets, folder)
         return _report(job, statement, assets, folder, judging, [scorer.name for scorer in scorers])

@@ -64,7 +64,7 @@ def run(job: ExportJob) -> int:
     with open_output(place, job.storage, results_of(config), config.shard_assets, config.identity()) as folder:
         if config.format == "hf":
             write_card(folder.store, config)
-        folder.ledger.revive()
+        folder.ledger.requeue()
         chain = steps(config, folder.store.root, folder.run_id, job.storage)
         line = line_config(config.pool, config.address, job.runner)
         folder.run(ExportWork(assets=assets), chain, line, job.cost, "assets", f"export as {config.format}")

@@ -86,7 +86,7 @@ def run(job: Generate) -> int:
         needed = bool(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
         check_changes(job, folder, needed)
         add_input(folder.store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
-        _bury_rejected(job, table, folder.ledger)
+        _dead_letter_rejected(job, table, folder.ledger)
         return make(job, table, folder)
 
 
@@ -159,7 +159,7 @@ def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     return _report(job, table, folder)
 
 
-def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
+def _dead_letter_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
     from factory.config.settings import fingerprint
     from factory.ledger.schemas import empty_row
     from factory.line.stage import dead_letter
@@ -170,7 +170,7 @@ def _bury_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> None:
         for row in table.rejected
         if row.prompt_id not in ledger
     ]
-    ledger.bury(dead_letter(row, fingerprint(job.settings)) for row in rows)
+    ledger.add_dead_letters(dead_letter(row, fingerprint(job.settings)) for row in rows)
 
 
 def _report(job: Generate, table: PromptTable, folder: OutputFolder) -> int:

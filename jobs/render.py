@@ -55,8 +55,10 @@ def run(job: Render) -> int:
     rows, identity = rows_per_part(job.settings.size), job.settings.identity()
     with open_output(job.out, job.storage, RENDERS, rows, identity) as folder:
         ledger = folder.ledger
-        ledger.revive(set(ids))
-        ledger.bury((row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS)
+        ledger.requeue(set(ids))
+        ledger.add_dead_letters(
+            (row for row in work.unusable() if row["turntable_id"] not in ledger), RENDER_DEAD_LETTERS
+        )
         chain = steps(job.settings, root, job.out, folder.run_id, job.storage)
         line = line_config(job.settings.pool, job.settings.address, job.runner)
         folder.run(work, chain, line, job.cost, "turntables", "render")

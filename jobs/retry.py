@@ -79,7 +79,7 @@ def run(job: Retry) -> int:
         table = _table(job, folder.store, chosen)
         as_generate = Generate(prompts=job.out, out=job.out, accept_changes=job.accept_changes, settings=job.settings)
         check_changes(as_generate, folder, needs_weights=True)
-        folder.ledger.revive({prompt.prompt_id for prompt in table.prompts})
+        folder.ledger.requeue({prompt.prompt_id for prompt in table.prompts})
         return make(as_generate, table, folder)
 
 

@@ -13,7 +13,7 @@ from eval.protocols import Protocol, cameras_of
 from eval.similarity import score_asset
 from factory.evaluation.line import SCORE_DEAD_LETTERS, Measures, scores_schema
 from factory.evaluation.viewable_asset import Placed, Shape, Turn, over_grey, read_shape
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.settings import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
@@ -28,7 +28,7 @@ def step(pool: Pool, **arguments: Any) -> Step:
     return Step(actor=Evaluate, pool=pool, arguments=arguments)
 
 
-class Evaluate(Finish):
+class Evaluate(SingleStage):
     """Videos and models to scores, committed as a row of scores or as a dead letter.
 
     Args:

@@ -72,7 +72,7 @@ class Ledger(LedgerReader):
         if sum(map(len, self._pending.values())) >= self.rows_per_part:
             self.publish()
 
-    def bury(self, rows: Iterable[dict[str, Any]], schema: pa.Schema = DEAD_LETTERS) -> None:
+    def add_dead_letters(self, rows: Iterable[dict[str, Any]], schema: pa.Schema = DEAD_LETTERS) -> None:
         """Commit dead letters from the driver: rows that never entered the line or killed their workers."""
         rows = list(rows)
         for start in range(0, len(rows), self.rows_per_part):
@@ -98,7 +98,7 @@ class Ledger(LedgerReader):
             self.store.delete(name)
         self._pending = {}
 
-    def revive(self, work_ids: Collection[str] | None = None) -> int:
+    def requeue(self, work_ids: Collection[str] | None = None) -> int:
         """Forget these dead letters, or all, so that their rows run again; returns how many there were.
 
         A crash half-way leaves a row neither done nor dead: the next run takes it up.

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from factory.line.failure import Failure
-from factory.line.health import EXIT_LEFT, Deaths
+from factory.line.health import EXIT_DRAINED, Deaths
 from factory.storage.credentials import scrub
 
 BOARD_SECONDS = 5.0
@@ -104,7 +104,7 @@ class Reporter:
         """Tell that memory was too short for a batch, and how many rows are tried from now on."""
         self.log.warning("batch_shrunk", extra={"fields": self.note("batch_shrunk", rows=batch)})
 
-    def leave_if_drained(self) -> None:
+    def exit_if_draining(self) -> None:
         """End this process where its node is about to go: Ray starts another elsewhere, with the rows at hand."""
         if not self.node:
             return
@@ -113,7 +113,7 @@ class Reporter:
         if is_leaving(self.node):
             note = {"event": "node_left", "stage": self.stage, "host": self.host}
             self._heard(self._send("gone", notes=[note]), None)
-            os._exit(EXIT_LEFT)
+            os._exit(EXIT_DRAINED)
 
     def gone(self) -> None:
         """The actor ends."""

@@ -78,7 +78,7 @@ class _Actor:
 
 
 @dataclass(slots=True)
-class _Home:
+class _ActorNode:
     """Where an actor came up last."""
 
     stage: str
@@ -104,7 +104,7 @@ class Board:
         self.metrics, self.is_gone = metrics() if metrics else None, is_gone
         self._started: dict[str, _Place] = {}
         self._actors: dict[str, _Actor] = {}
-        self._homes: dict[str, _Home] = {}
+        self._actor_nodes: dict[str, _ActorNode] = {}
         self._heard = time.monotonic()
         self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
 
@@ -137,7 +137,7 @@ class Board:
         count = self.stages[stage]
         self._heard = time.monotonic()
         if actor and node:
-            self._homes[actor] = _Home(stage, node)
+            self._actor_nodes[actor] = _ActorNode(stage, node)
         self._notes.extend(notes)
         if event == "loading" and actor in self._actors:
             count.restarts += 1
@@ -181,7 +181,7 @@ class Board:
         """Forget the actors, as those of a pass that has ended."""
         for actor in list(self._actors):
             self._move(actor, self._actors[actor].stage, "")
-        self._homes.clear()
+        self._actor_nodes.clear()
 
     def stranded(self, patience: float = 15.0) -> dict[str, bool]:
         """Actors on nodes that are drained or gone, once the line waits for nothing but their rows.
@@ -191,13 +191,13 @@ class Board:
         """
         if time.monotonic() - self._heard < patience:
             return {}
-        lost = {name: home.stage for name, home in self._homes.items() if self.is_gone(home.node)}
-        living = self._actors.keys() & (self._homes.keys() - lost.keys())
+        lost = {name: home.stage for name, home in self._actor_nodes.items() if self.is_gone(home.node)}
+        living = self._actors.keys() & (self._actor_nodes.keys() - lost.keys())
         if any(self._actors[name].state != "idle" for name in living):
             return {}
-        staffed = {self._homes[name].stage for name in living}
+        staffed = {self._actor_nodes[name].stage for name in living}
         for name in lost:
-            del self._homes[name]
+            del self._actor_nodes[name]
         return {name: stage in staffed for name, stage in lost.items()}
 
     def read(self) -> Snapshot:

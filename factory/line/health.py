@@ -1,4 +1,4 @@
-"""How an actor's process lives and dies: rows that hang or kill it are found, and it is replaced before it is worn.
+"""Keep actors healthy: find rows that hang or kill a process, replace one that reached its limits (`ProcessLimits`).
 
 The board remembers which rows a process had when it died (see `Board.deaths`). When Ray starts them again, they are
 tried in halves, quarters, ... down to single rows, and a row that kills alone becomes a dead letter.
@@ -22,7 +22,7 @@ MAX_DEATHS = 3
 """Processes that a row may take along while it is alone."""
 GRACE_SECONDS = 20.0
 """After the time limit, for the process to say so; then it is ended even where native code holds the interpreter."""
-EXIT_HUNG, EXIT_WORN, EXIT_BROKEN, EXIT_LEFT = 70, 71, 72, 73
+EXIT_HUNG, EXIT_REPLACED, EXIT_BROKEN, EXIT_DRAINED = 70, 71, 72, 73
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Deaths:
         """How many of them it died in alone: a batch of 8 is tried as 8, 4, 2 and then 1."""
         return self.count - (batch.bit_length() - 1)
 
-    def hopeless(self, batch: int) -> bool:
+    def exhausted(self, batch: int) -> bool:
         """Whether to give the row up; one time limit missed alone is enough."""
         return self.alone(batch) >= (1 if self.timed_out else MAX_DEATHS)
 
@@ -62,8 +62,8 @@ def groups(rows: Sequence[Row], deaths: Sequence[Deaths], limit: int) -> Iterato
         yield group
 
 
-def give_up(row: Row, stage: str, death: Deaths) -> None:
-    """Turn a hopeless row into a dead letter."""
+def mark_exhausted(row: Row, stage: str, death: Deaths) -> None:
+    """Turn an exhausted row into a dead letter."""
     if death.timed_out:
         kind, reason = "row_timeout", f"took longer than line.pools.{stage}.row_timeout"
     else:
@@ -115,7 +115,7 @@ def _log() -> Any:
     return sys.__stderr__ or sys.stderr
 
 
-class Wear:
+class ProcessLimits:
     """Rows and memory of this process since its models were loaded.
 
     Args:
@@ -125,12 +125,12 @@ class Wear:
     def __init__(self, pool: Pool) -> None:
         self.pool, self.rows, self.loaded = pool, 0, own_memory()
 
-    def replace_if_worn(self) -> None:
+    def replace_if_exceeded(self) -> None:
         """End this process between two batches; Ray starts another and gives it the rows at hand."""
         pool = self.pool
         grown = pool.max_growth_gb is not None and own_memory() - self.loaded > pool.max_growth_gb * 2**30
         if grown or (pool.max_rows is not None and self.rows >= pool.max_rows):
-            os._exit(EXIT_WORN)
+            os._exit(EXIT_REPLACED)
 
 
 def own_memory() -> int:

@@ -89,7 +89,7 @@ def _killer() -> Callable[[Any, bool], None]:
 
 
 @contextmanager
-def giving_up_stranded(board: Any) -> Iterator[None]:
+def releasing_stranded_actors(board: Any) -> Iterator[None]:
     """While the block runs, end actors that wait for a place in vain, and bring last ones away from drained nodes."""
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(board, ended), daemon=True)

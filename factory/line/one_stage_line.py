@@ -1,7 +1,7 @@
 """Lines of one stage: a row of work in, its committed result or dead letter out.
 
 `render`, `curate`, `encode`, `export`, `evaluate` and `ablate` are such lines; what each makes of a row stands in its
-own `Finish`.
+own `SingleStage`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def line_config(pool: Pool, address: str, runner: Runner = "ray") -> LineConfig:
     return LineConfig(runner=runner, address=address, rows_per_block=pool.batch, max_failed_share=1.0)
 
 
-class Finish(Stage):
+class SingleStage(Stage):
     """The stage of such a line. Subclasses set `name` and `dead_letters`, and make a row's result in `make`.
 
     Rows are tried one by one, each with its own time limit; one that kills its process takes no neighbour along.

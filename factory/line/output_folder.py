@@ -1,7 +1,7 @@
 """Open an output folder for a job that writes into it, and run a line into it: `open_output`.
 
     with open_output(job.out, job.storage, results=RENDERS, settings=config.identity()) as folder:
-        folder.ledger.revive()  # dead letters run again
+        folder.ledger.requeue()  # dead letters run again
         folder.run(work, steps(config, folder.store.root, folder.run_id), line, cost, "turntables", "render")
 
 The folder is leased from the first line to the last. What was made with other settings is refused, what an

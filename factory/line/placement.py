@@ -28,7 +28,7 @@ class Node:
         return named and pool.cpus <= self.cpus + 1e-6 and pool.gpus <= self.gpus + 1e-6
 
 
-def refuse_homeless(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
+def check_nodes(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
     """Raises RuntimeError, in one sentence, when no node could hold an actor of a stage: Ray would wait for ever."""
     nodes = list(nodes)
     for name, pool in pools.items():

@@ -18,9 +18,9 @@ from factory.ledger.ledger import Ledger
 from factory.line.board import Board, Snapshot
 from factory.line.health import MAX_DEATHS
 from factory.line.metrics import Metrics
-from factory.line.nodes import giving_up_stranded, is_gone, living_nodes, require_calls
+from factory.line.nodes import is_gone, living_nodes, releasing_stranded_actors, require_calls
 from factory.line.object_store import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way
-from factory.line.placement import place, refuse_homeless
+from factory.line.placement import check_nodes, place
 from factory.line.progress import Display
 from factory.line.ray_session import configure_data, start_ray
 from factory.line.settings import LineConfig, Pool
@@ -32,19 +32,21 @@ REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
 
 
-def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, careful: bool = False) -> Dataset:
-    """The chain over a dataset. `careful`: one row at a time, so that a killer takes no neighbour along."""
-    dataset = source.repartition(target_num_rows_per_block=1 if careful else line.rows_per_block)
+def build(source: Dataset, chain: Sequence[Step], line: LineConfig, board: Any, row_by_row: bool = False) -> Dataset:
+    """The chain over a dataset. `row_by_row`: one row at a time, so that a killer takes no neighbour along."""
+    dataset = source.repartition(target_num_rows_per_block=1 if row_by_row else line.rows_per_block)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*ray_remote_args")
         for step in chain:
-            told = {"threads": step.pool.threads, "board": board} | step.arguments
+            arguments = {"threads": step.pool.threads, "board": board} | step.arguments
             actor = type(step.actor.__name__, (step.actor,), {"pool": step.pool})
-            dataset = dataset.map_batches(actor, fn_constructor_kwargs=told, **ray_arguments(step.pool, careful))
+            dataset = dataset.map_batches(
+                actor, fn_constructor_kwargs=arguments, **ray_arguments(step.pool, row_by_row)
+            )
     return dataset
 
 
-def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
+def ray_arguments(pool: Pool, row_by_row: bool) -> dict[str, Any]:
     """Every knob of Ray's that a stage turns, in one place.
 
     Ray's defaults retry a row that kills its process for ever, and `max_restarts=0` hangs the job. The
@@ -55,9 +57,9 @@ def ray_arguments(pool: Pool, careful: bool) -> dict[str, Any]:
         "compute": ActorPoolStrategy(
             min_size=pool.actors,
             max_size=pool.max_actors or pool.actors,
-            max_tasks_in_flight_per_actor=1 if careful else pool.in_flight,
+            max_tasks_in_flight_per_actor=1 if row_by_row else pool.in_flight,
         ),
-        "batch_size": 1 if careful else pool.batch,
+        "batch_size": 1 if row_by_row else pool.batch,
         "batch_format": "pyarrow",
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,
@@ -95,10 +97,10 @@ def run_line(
                 rows = _missing(work, ledger)
                 if rows:
                     board.renew.remote()
-                    dataset = build(source(work, rows, attempt), chain, line, board, careful=attempt == 2)
-                    with giving_up_stranded(board):
+                    dataset = build(source(work, rows, attempt), chain, line, board, row_by_row=attempt == 2)
+                    with releasing_stranded_actors(board):
                         _drain(dataset, tally, ledger, line.max_failed_share)
-            _bury_killed(work, ledger, tally, board)
+            _dead_letter_killed(work, ledger, tally, board)
     finally:
         ledger.publish()
         if board:
@@ -130,7 +132,7 @@ def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None
         autoscaling=line.autoscaling,
     )
     if not line.autoscaling:
-        refuse_homeless(pools, living_nodes())
+        check_nodes(pools, living_nodes())
     rows = line.rows_per_block
     if any(sizes.values()):
         placed, rows, explained = bound(placed, rows, sizes, there.get("object_store_memory", LOCAL_STORE_BYTES))
@@ -156,7 +158,7 @@ def _missing(work: Work, ledger: Ledger) -> list[int]:
     return ledger.missing(work.ids)
 
 
-def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
+def _dead_letter_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
     """Dead letters for what has no outcome after both passes."""
     for row in _missing(work, ledger):
         stage, host = ray.get(board.last_place.remote(work.ids[row]))
@@ -164,7 +166,7 @@ def _bury_killed(work: Work, ledger: Ledger, tally: Tally, board: Any) -> None:
         error = {"error_stage": stage or "unknown", "error_type": "worker_killed", "error_message": message}
         error |= {"host": host}
         letter, schema = work.killed(row, error | {"attempt": 2})
-        ledger.bury([letter], schema)
+        ledger.add_dead_letters([letter], schema)
         tally.failed += 1
 
 

@@ -20,7 +20,15 @@ from factory.ledger.schemas import ATTEMPT, DEAD_LETTERS, ERROR, chosen
 from factory.line.actor_log import Reporter
 from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
-from factory.line.health import EXIT_BROKEN, EXIT_LEFT, Wear, free_memory, give_up, groups, time_limit
+from factory.line.health import (
+    EXIT_BROKEN,
+    EXIT_DRAINED,
+    ProcessLimits,
+    free_memory,
+    groups,
+    mark_exhausted,
+    time_limit,
+)
 from factory.line.network import Network
 from factory.line.rows import Row, rows_of, with_columns
 from factory.line.settings import Pool
@@ -101,7 +109,7 @@ class Stage:
                 self.load()
             except SystemExit as error:  # Ray would take it for the actor's wish to leave, and say nothing of the place
                 raise RuntimeError(f"sys.exit({error.code!r}) was called while stage {self.name} loaded") from error
-        self.wear = Wear(self.pool)
+        self.limits = ProcessLimits(self.pool)
 
     def __del__(self) -> None:
         """Ray lets go of its actors' objects when it takes a pool apart."""
@@ -135,27 +143,27 @@ class Stage:
         Failure.of(error).mark(row, self.name)
 
     def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows in groups to work on, each told to the board and within its time; hopeless ones fail instead.
+        """Rows in groups to work on, each told to the board and within its time; exhausted ones fail instead.
 
         These are in `given_up` then.
         """
-        self.wear.replace_if_worn()
+        self.limits.replace_if_exceeded()
         deaths = self.reporter.deaths(rows)
         for row, death in zip(rows, deaths):
-            if death.hopeless(min(len(rows), self.together)):
-                give_up(row, self.name, death)
+            if death.exhausted(min(len(rows), self.together)):
+                mark_exhausted(row, self.name, death)
         self.given_up = [row for row in rows if row["error_stage"] is not None]
         self._tell("end", self.given_up, 0.0)
         for group in groups(rows, deaths, self.fits):
             live = [row for row in group if row["error_stage"] is None]
             if live:
-                self.reporter.leave_if_drained()
+                self.reporter.exit_if_draining()
                 started = time.perf_counter()
                 self._tell("start", live, 0.0)
                 with time_limit(self.pool.row_timeout * len(live), lambda live=live: self.reporter.timed_out(live)):
                     yield live
                 self._tell("end", live, time.perf_counter() - started)
-        self.wear.rows += len(rows)
+        self.limits.rows += len(rows)
 
     def _attempt(self, rows: list[Row]) -> None:
         """Process rows; those that fail alone become dead letters."""
@@ -182,7 +190,7 @@ class Stage:
             raise
         except (Exception, SystemExit) as error:  # an actor that leaves by SystemExit never comes back
             if hasattr(error, "ray_terminate_msg"):  # by a signal, or ray.actor.exit_actor: nothing can stop it now
-                os._exit(EXIT_LEFT)
+                os._exit(EXIT_DRAINED)
             failure = Failure.of(error)
             if failure.broken_device and not self.own_process:
                 raise

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from factory.ledger.finished_assets import read, table
 from factory.ledger.ledger import file_entry
 from factory.ledger.schemas import ERROR, FILE, chosen
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.outputs import training_formats
@@ -73,7 +73,7 @@ def steps(config: ExportConfig, out: str, run_id: str, storage: StorageConfig) -
     return [Step(actor=Export, pool=config.pool, arguments=arguments)]
 
 
-class Export(Finish):
+class Export(SingleStage):
     """An asset to the files of one format, committed as a row, or as a dead letter.
 
     Args:

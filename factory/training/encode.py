@@ -152,7 +152,7 @@ def look_again_where_shards_are_gone(folder: OutputFolder, groups: Mapping[str, 
     folder.ledger = Ledger(folder.store, ENCODINGS, ROWS_PER_PART, folder.lease)
 
 
-def drop_strangers(ledger: Ledger, groups: Mapping[str, Chunk]) -> None:
+def drop_unlisted(ledger: Ledger, groups: Mapping[str, Chunk]) -> None:
     """Remove shards of latents whose row groups the renders do not have any more."""
     for key in _shards(ledger.store) - _named(ledger, groups):
         ledger.store.delete(key)

@@ -14,7 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.storm import still_working
+from benchmarks.storm import survivors
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 16
@@ -86,4 +86,4 @@ def test_stopped_driver_and_killed_actors_lose_and_repeat_nothing(tmp_path: Path
     made = next(int(line.split()[1]) for line in output.splitlines() if line.startswith("made "))
     assert made <= COUNT - len(seen)
     assert all((tmp_path / "files" / i / "second").stat().st_mtime_ns == stamp for i, stamp in stamps.items())
-    assert still_working(family) == []
+    assert survivors(family) == []

@@ -23,7 +23,7 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS, pack, unpack
 from factory.line.health import MAX_DEATHS
-from factory.line.one_stage_line import Finish, line_config
+from factory.line.one_stage_line import SingleStage, line_config
 from factory.line.run import build, run_line
 from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row, Stage
@@ -82,7 +82,7 @@ class Keep(Commit):
         return {name: row.get(name) for name in schema.names} | {"image": None}, schema
 
 
-class Sign(Finish):
+class Sign(SingleStage):
     """A line of one stage that commits the prompt's length; misbehaves as `Paint` does."""
 
     name, dead_letters = "sign", DEAD_LETTERS

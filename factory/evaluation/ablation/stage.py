@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from factory.evaluation.ablation.settings import NUM_FRAMES, AblationConfig, Plan
 from factory.evaluation.ablation.work import FIT_DEAD_LETTERS, STAGE, fits_schema
 from factory.ledger.keys import digest
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.storage.interface import StorageConfig
@@ -54,7 +54,7 @@ class Targets:
     """What the fit takes it for, radians."""
 
 
-class Fit(Finish):
+class Fit(SingleStage):
     """One asset by one variant, committed as a row of fits or as a dead letter."""
 
     name, dead_letters = STAGE, FIT_DEAD_LETTERS

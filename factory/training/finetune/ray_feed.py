@@ -19,7 +19,7 @@ BLOCK_BYTES = 8 << 20
 STEP_SECONDS = 0.05
 
 
-class Unhurried(ExecutionCallback):
+class ThrottledPolling(ExecutionCallback):
     """Lets a step of Ray Data's loop take `STEP_SECONDS` at least.
 
     The loop waits for readers that have something to give. Where they are ahead of the training they always have, and
@@ -63,7 +63,7 @@ class Feed(DataConfig):
         context.execution_options.preserve_order = True
         context.target_max_block_size = BLOCK_BYTES
         context.enable_progress_bars = False
-        context.custom_execution_callback_classes = [Unhurried]
+        context.custom_execution_callback_classes = [ThrottledPolling]
         read = ReadTurntables(reader, windows, start, stop)
         numbers = ray.data.range(len(windows), override_num_blocks=len(windows))
         return numbers.map_batches(

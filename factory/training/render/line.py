@@ -17,7 +17,7 @@ import pyarrow as pa
 from factory.ledger.keys import digest
 from factory.ledger.ledger import ROWS_PER_PART
 from factory.ledger.schemas import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS, chosen
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.prompts.assets import read_mesh, split_of_asset
@@ -98,7 +98,7 @@ def steps(config: RenderConfig, root: str, out: str, run_id: str, storage: Stora
     return [Step(actor=RenderTurntables, pool=config.pool, arguments=arguments)]
 
 
-class RenderTurntables(Finish):
+class RenderTurntables(SingleStage):
     """Mesh to V RGBA views and their cameras, committed as a row of RENDERS or as a dead letter."""
 
     name, schema, dead_letters = RENDER_STAGE, RENDERS, RENDER_DEAD_LETTERS

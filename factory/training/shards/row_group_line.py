@@ -18,7 +18,7 @@ from factory.ledger.keys import digest
 from factory.ledger.reader import DEAD, LedgerReader
 from factory.ledger.schemas import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
 from factory.line.cost import CostConfig
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.output_folder import OutputFolder
 from factory.line.settings import LineConfig, Pool
 from factory.line.stage import Row
@@ -65,7 +65,7 @@ class GroupWork:
         return {"group_id": name, "key": chunk.key, "group": chunk.group, "rows": list(chunk.rows)}
 
 
-class GroupStage(Finish):
+class GroupStage(SingleStage):
     """The stage of such a line; subclasses set `name` and `schema`, and make a row group's result in `make`.
 
     Args:
@@ -127,7 +127,7 @@ def go_through(
         prices: for the cost so far.
         arguments: those of the stage beside its output, its run, its threads and its board.
     """
-    folder.ledger.revive()
+    folder.ledger.requeue()
     work = GroupWork(groups=groups)
     arguments |= {"out": folder.store.root, "run_id": folder.run_id}
     chain = [Step(actor=stage, pool=pool, arguments=arguments)]

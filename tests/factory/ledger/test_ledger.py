@@ -160,9 +160,9 @@ def test_outcomes_that_move_while_the_ledger_is_read_are_seen(tmp_path: Path) ->
 def test_revived_dead_letters_run_again(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     ledger = Ledger(store)
-    ledger.bury([letter("a"), letter("b"), letter("c")])
+    ledger.add_dead_letters([letter("a"), letter("b"), letter("c")])
     ledger.publish()
-    assert ledger.revive({"a", "c", "unknown"}) == 2
+    assert ledger.requeue({"a", "c", "unknown"}) == 2
     assert ("a" in ledger, "b" in ledger, "c" in ledger) == (False, True, False)
     commit(store, asset("a"), SCHEMA)
     ledger.refresh()
@@ -274,7 +274,7 @@ def test_snapshots_are_only_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert Ledger(store).missing(many(31)) == [30]
     next((tmp_path / "snapshots" / ASSETS).iterdir()).unlink()
     assert Ledger(store).missing(many(31)) == [30]
-    assert Ledger(store).revive({"p3", "p9"}) == 2
+    assert Ledger(store).requeue({"p3", "p9"}) == 2
     assert Ledger(store).missing(many(31)) == [3, 9, 30]
 
 

@@ -13,14 +13,14 @@ import pytest
 from factory.ledger.schemas import empty_row
 from factory.line.health import (
     EXIT_BROKEN,
+    EXIT_DRAINED,
     EXIT_HUNG,
-    EXIT_LEFT,
-    EXIT_WORN,
+    EXIT_REPLACED,
     MAX_DEATHS,
     Deaths,
-    Wear,
-    give_up,
+    ProcessLimits,
     groups,
+    mark_exhausted,
     own_memory,
 )
 from factory.line.settings import Pool
@@ -50,9 +50,9 @@ def test_one_killer_is_found_and_takes_no_neighbour_along(batch: int) -> None:
     deaths, done, processes = [0] * batch, set(), 0
     while True:
         known = [Deaths(count=n) for n in deaths]
-        if known[0].hopeless(batch):
+        if known[0].exhausted(batch):
             break
-        assert not any(death.hopeless(batch) for death in known[1:])
+        assert not any(death.exhausted(batch) for death in known[1:])
         for group in groups([{"n": n} for n in range(batch)], known, batch):
             members = [row["n"] for row in group]
             if 0 in members:
@@ -67,7 +67,7 @@ def test_one_killer_is_found_and_takes_no_neighbour_along(batch: int) -> None:
 
 def test_dead_letter_says_how_often_where_and_why() -> None:
     row = empty_row(prompt_id="p", prompt="x")
-    give_up(row, "video", Deaths(count=4, host="node-7"))
+    mark_exhausted(row, "video", Deaths(count=4, host="node-7"))
     assert (row["error_type"], row["error_stage"], row["attempt"], row["host"]) == (
         "worker_killed",
         "video",
@@ -75,26 +75,26 @@ def test_dead_letter_says_how_often_where_and_why() -> None:
         "node-7",
     )
     assert "4 processes of stage video died with it" in row["error_message"]
-    give_up(row, "video", Deaths(count=1, timed_out=True))
+    mark_exhausted(row, "video", Deaths(count=1, timed_out=True))
     assert row["error_type"] == "row_timeout"
     assert "line.pools.video.row_timeout" in row["error_message"]
 
 
 def test_one_missed_time_limit_alone_is_enough_but_not_in_company() -> None:
     late = Deaths(count=1, timed_out=True)
-    assert (late.hopeless(1), late.hopeless(2)) == (True, False)
-    assert not Deaths(count=1).hopeless(1)
+    assert (late.exhausted(1), late.exhausted(2)) == (True, False)
+    assert not Deaths(count=1).exhausted(1)
 
 
 @pytest.mark.parametrize(
     ("pool", "body", "code", "batches"),
     [
         ("row_timeout=0.2", "import time; time.sleep(60)", EXIT_HUNG, 0),
-        ("max_rows=2", "pass", EXIT_WORN, 2),
-        ("max_growth_gb=0.05", "self.kept = bytearray(b'x' * (100 << 20))", EXIT_WORN, 1),
+        ("max_rows=2", "pass", EXIT_REPLACED, 2),
+        ("max_growth_gb=0.05", "self.kept = bytearray(b'x' * (100 << 20))", EXIT_REPLACED, 1),
         ("max_growth_gb=0.05", "self.kept = mmap.mmap(-1, 100 << 20); self.kept.write(b'x' * (100 << 20))", 0, 3),
         ("", "raise RuntimeError('CUDA error: device-side assert triggered')", EXIT_BROKEN, 0),
-        ("", "nodes.is_leaving = lambda node: True; self.reporter.node = 'spot'", EXIT_LEFT, 1),
+        ("", "nodes.is_leaving = lambda node: True; self.reporter.node = 'spot'", EXIT_DRAINED, 1),
     ],
 )
 def test_process_ends_when_something_is_wrong_with_it_or_its_node(
@@ -131,13 +131,13 @@ def test_growth_on_gpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    wear = Wear(Pool(max_growth_gb=2.0))
+    wear = ProcessLimits(Pool(max_growth_gb=2.0))
     reserved[0] = 1 << 30
-    wear.replace_if_worn()
+    wear.replace_if_exceeded()
     assert not ended
     reserved[1] = 3 << 30
-    wear.replace_if_worn()
-    assert ended == [EXIT_WORN]
+    wear.replace_if_exceeded()
+    assert ended == [EXIT_REPLACED]
     cuda.is_initialized = lambda: False  # asking a CUDA that was never used would start it
     assert own_memory() < 3 << 30
 

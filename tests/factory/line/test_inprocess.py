@@ -12,7 +12,7 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.line.inprocess import run_inprocess
-from factory.line.one_stage_line import Finish
+from factory.line.one_stage_line import SingleStage
 from factory.line.rows import Row
 from factory.line.settings import LineConfig, Pool
 from factory.line.step import Step
@@ -25,7 +25,7 @@ from factory.storage.store import open_store
 LINE = LineConfig(runner="inprocess")
 
 
-class Sign(Finish):
+class Sign(SingleStage):
     """Commits the prompt's length; some prompts misbehave."""
 
     name, dead_letters = "sign", DEAD_LETTERS

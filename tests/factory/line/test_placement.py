@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factory.config.settings import FactoryConfig, preset
-from factory.line.placement import Node, place, refuse_homeless
+from factory.line.placement import Node, check_nodes, place
 from factory.line.settings import Pool
 from factory.stages.chain import BUILT_IN, pools_of
 
@@ -56,11 +56,11 @@ def test_what_does_not_fit_is_refused_in_one_sentence() -> None:
 
 def test_a_stage_that_fits_on_no_node_is_refused_in_one_sentence() -> None:
     nodes = [Node(cpus=8, labels={}), Node(cpus=4, gpus=1, labels={"ray.io/accelerator-type": "L4"})]
-    refuse_homeless(paper(), nodes)
+    check_nodes(paper(), nodes)
     with pytest.raises(RuntimeError, match=r"none of 2 nodes has 6 CPUs, 0\.5 GPUs for an actor of stage video: mend"):
-        refuse_homeless({"image": Pool(cpus=8), "video": Pool(cpus=6, gpus=0.5)}, nodes)
+        check_nodes({"image": Pool(cpus=8), "video": Pool(cpus=6, gpus=0.5)}, nodes)
     with pytest.raises(RuntimeError, match=r"and the labels ray\.io/accelerator-type=H100 for an actor of stage video"):
-        refuse_homeless({"video": Pool(labels=("ray.io/accelerator-type=H100",))}, nodes)
+        check_nodes({"video": Pool(labels=("ray.io/accelerator-type=H100",))}, nodes)
 
 
 @pytest.mark.parametrize(

@@ -123,5 +123,5 @@ def test_dead_letters_of_versions_with_and_without_traces(tmp_path: Path) -> Non
     write_gallery(store, Ledger(store), FactoryConfig())
     assert "<td>my_stages/hull.py:41</td>" in (tmp_path / "index.html").read_text()
     ledger = Ledger(store)
-    assert ledger.revive({"older", "new"}) == 2
+    assert ledger.requeue({"older", "new"}) == 2
     assert [row["prompt_id"] for row in ledger.rows(DEAD, ["prompt_id", "error_trace"])] == ["old"]

@@ -47,7 +47,9 @@ def test_ledger_and_lease_work_on_s3() -> None:
         ledger = Ledger(store)
         assert commit(store, dict.fromkeys(schema.names) | {"prompt_id": "a", "prompt": "x"}, schema)
         assert not commit(store, dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "a", "prompt": "x"}, DEAD_LETTERS)
-        ledger.bury([dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "b", "prompt": "x", "error_stage": "video"}])
+        ledger.add_dead_letters(
+            [dict.fromkeys(DEAD_LETTERS.names) | {"prompt_id": "b", "prompt": "x", "error_stage": "video"}]
+        )
         ledger.publish()
     again = Ledger(open_store("s3://test/run"))
     assert ("a" in again, again.is_dead("a"), again.is_dead("b"), "c" in again) == (True, False, True, False)

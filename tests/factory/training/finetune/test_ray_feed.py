@@ -24,7 +24,7 @@ def test_quick_steps_are_stretched_and_slow_ones_are_not(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ray_feed.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(ray_feed.time, "sleep", sleep)
-    unhurried = ray_feed.Unhurried()
+    unhurried = ray_feed.ThrottledPolling()
     for took in (0.0, 0.01, 0.2):
         now[0] += took
         unhurried.on_execution_step(None)
@@ -38,4 +38,4 @@ def test_every_stream_runs_with_it(monkeypatch: pytest.MonkeyPatch, tiny_shards:
     places = (str(tiny_shards), str(tiny_pocket), str(tiny_pocket / "out"))
     run = prepare("temporal", *places, "train", TrainConfig(num_steps=2), WorkersConfig(), StorageConfig())
     ray_feed.Feed(run).dataset(rank=0, workers=1, step=0)
-    assert ray_feed.Unhurried in context.execution_callback_classes
+    assert ray_feed.ThrottledPolling in context.execution_callback_classes

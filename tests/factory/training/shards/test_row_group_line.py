@@ -20,7 +20,7 @@ from factory.storage.store import LocalStore, StorageConfig
 from factory.training.curate.choice import Curation
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
-from factory.training.encode import ENCODINGS, EncodeGroup, Encoding, drop_strangers, look_again_where_shards_are_gone
+from factory.training.encode import ENCODINGS, EncodeGroup, Encoding, drop_unlisted, look_again_where_shards_are_gone
 from factory.training.shards.index import Index, read_index
 from factory.training.shards.row_group_line import GroupStage, GroupWork, named_groups
 from model.captioner import CaptionerConfig
@@ -140,7 +140,7 @@ def test_latents_of_every_row_group_and_again_where_one_is_gone(shards: Path, tm
             if missing:
                 stage(work.table(missing, 1))
                 ledger.publish()
-            drop_strangers(ledger, groups)
+            drop_unlisted(ledger, groups)
 
         encode()
         names = [f"part-000000-000{k}.parquet" for k in range(3)]
