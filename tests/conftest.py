@@ -1,6 +1,7 @@
 """Tiny random checkpoints of the real classes, saved to disk as users have them."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.s3_server import CREDENTIALS, WEED, s3_server
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: one thread each, or all of them wait for each other
+    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 CLIP_SIZES: dict[str, Any] = {
     "hidden_size": 16,
