@@ -90,23 +90,6 @@ class PocketMasker:
         return (alpha * 255).round().byte().numpy()
 
 
-class RembgMasker:
-    """IS-Net (Qin et al. 2022, the paper's choice) through the `rembg` package."""
-
-    def __init__(self, model: str = "isnet-general-use"):
-        try:
-            import rembg  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ValueError(
-                f"masks by {model} need the package rembg, which is not installed; "
-                "pip install 'rembg[cpu]', or set the masker to pocket"
-            ) from error
-        self._remove, self._session = rembg.remove, rembg.new_session(model)
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(self._remove(frame, session=self._session, only_mask=True)) for frame in frames])
-
-
 def masks_of(frames: np.ndarray, masker: Masker | None = None) -> np.ndarray:
     """Coverage uint8 [N,H,W] of frames uint8 [N,H,W,3|4].
 
@@ -118,7 +101,7 @@ def masks_of(frames: np.ndarray, masker: Masker | None = None) -> np.ndarray:
     if frames.shape[-1] == 4:
         return np.ascontiguousarray(frames[..., 3])
     if masker is None:
-        raise ValueError("the frames have no alpha channel; give RGBA frames or a masker (PocketMasker, RembgMasker)")
+        raise ValueError("the frames have no alpha channel; give RGBA frames or a masker (PocketMasker, OnnxMasker)")
     return masker(frames)
 
 

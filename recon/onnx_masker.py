@@ -72,6 +72,13 @@ class OnnxMasker:
         return ((pixels / max(pixels.max(), 1e-6) - mean) / deviation).transpose(2, 0, 1).astype(np.float32)
 
 
+def offered_device(wanted: str) -> str:
+    """`wanted`, "cpu" or "cuda"; "cpu" where the installed onnxruntime computes on no GPU."""
+    import onnxruntime
+
+    return wanted if wanted != "cuda" or "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+
+
 def _mask(output: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """A network's output [S,S], stretched to 0..1, as coverage uint8 [H,W]."""
     low, high = output.min(), output.max()

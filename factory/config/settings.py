@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
 DEFAULT_CHAIN = "image,video,views,reconstruct,score,commit"
+MASKERS = ("pocket", "u2netp", "isnet")
 WITHOUT_EFFECT = ("line", "storage", "cost")
 """Settings that change no result, and that a run may change half-way."""
 
@@ -33,8 +34,9 @@ WITHOUT_EFFECT = ("line", "storage", "cost")
 class ViewsConfig:
     """What is found out about the generated frames before reconstruction."""
 
-    masks: Literal["pocket", "rembg"] = "pocket"
-    """Who cuts the object out of frames without alpha: the embedded network, or IS-Net through rembg."""
+    masks: str = "pocket"
+    """Who cuts the object out of frames without alpha: 'pocket' (embedded, for frames on white), 'u2netp' (embedded,
+    any ground), 'isnet' (isnet-general-use.onnx in the folder U2NET_HOME, ~/.u2net by default), or an .onnx file."""
     elevation: float | None = None
     """Elevation of every turntable in radians, in (-pi/2, pi/2); None asks the elevation estimator (A.1)."""
     estimator: str = "pocket"
@@ -43,6 +45,8 @@ class ViewsConfig:
     """Correct the estimate until the outlines of the frames agree; False keeps A.1's estimate as it is."""
 
     def __post_init__(self) -> None:
+        if self.masks not in MASKERS and not self.masks.endswith(".onnx"):
+            raise ValueError(f"views.masks is {self.masks!r}; give {', '.join(MASKERS)} or an .onnx file")
         if self.elevation is not None and not -1.57 < self.elevation < 1.57:
             raise ValueError(f"views.elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
 
@@ -111,7 +115,7 @@ def preset(name: Preset) -> FactoryConfig:
         return FactoryConfig(
             image=ImageConfig(model=SDXL, size=512, device="cuda"),
             video=VideoConfig(model=I2VGEN_XL, device="cuda"),
-            views=ViewsConfig(masks="rembg"),
+            views=ViewsConfig(masks="isnet"),
             line=LineConfig(pools=Pools(all={"actors": 1, "gpus": 0.16, "cpus": 1.0})),  # six stages share a GPU
         )
     raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")

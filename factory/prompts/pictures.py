@@ -77,9 +77,9 @@ def _check_size(width: int, height: int) -> None:
 
 def cut_out(picture: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The object of an opaque picture [S,S,3] alone on white, by its coverage [S,S]: uint8 [S,S,4]."""
-    alpha = coverage[..., None].astype(np.float32)
-    over_white = np.rint(picture * (alpha / 255) + (255 - alpha)).astype(np.uint8)
-    return np.concatenate([over_white, coverage[..., None]], -1)
+    from recon.over_white import over_white
+
+    return np.concatenate([over_white(picture, coverage), coverage[..., None]], -1)
 
 
 def frame_object(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 class ViewFinder:
     """Masks and elevation of frames as `ViewsConfig` says. Loads the elevation estimator, if one is wanted."""
 
-    def __init__(self, config: ViewsConfig, orbit: OrbitConfig) -> None:
+    def __init__(self, config: ViewsConfig, orbit: OrbitConfig, device: str = "cpu", threads: int = 1) -> None:
         from factory.stages.dino_elevation import load_estimator
 
-        self.config, self.orbit, self.masker = config, orbit, Masker(config.masks)
+        self.config, self.orbit, self.masker = config, orbit, Masker(config.masks, device, threads)
         self.estimator = load_estimator(config.estimator) if config.elevation is None else None
 
     def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-        """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4] on white.
+        """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4].
 
         Raises:
             ValueError: if the frames are no such turntable; where nothing fixes the elevation, of at least four.
@@ -46,10 +46,10 @@ class ViewFinder:
 
 
 class FindViews(Stage):
-    """Masks and elevation of the generated frames."""
+    """Masks and elevation of the generated frames; opaque frames are put on white by their masks."""
 
     name, sections = "views", ("views", "orbit")
-    reads, writes = (FRAMES,), (MASKS, ELEVATION)
+    reads, writes = (FRAMES,), (FRAMES, MASKS, ELEVATION)
 
     @classmethod
     def added_bytes(cls, config: FactoryConfig) -> int:
@@ -60,9 +60,14 @@ class FindViews(Stage):
         return [networks.masks(config.views.masks), *networks.elevation(config.views)]
 
     def load(self) -> None:
-        self.finder = ViewFinder(self.config.views, self.config.orbit)
+        self.finder = ViewFinder(self.config.views, self.config.orbit, self.device(), self.pool.threads)
 
     def process(self, rows: list[Row]) -> None:
+        from recon.over_white import over_white
+
         for row in rows:
-            masks, row["elevation"] = self.finder.find(unpack(row["frames"]))
+            frames = unpack(row["frames"])
+            masks, row["elevation"] = self.finder.find(frames)
             row["masks"] = pack(masks)
+            if frames.shape[-1] == 3:
+                row["frames"] = pack(over_white(frames, masks))

@@ -1,27 +1,62 @@
-"""Who cuts the object out of frames without alpha, loaded when first wanted."""
+"""Cut the object out of frames without alpha: `Masker`, by the setting `views.masks`, loaded when first wanted."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+ISNET_FILE = "isnet-general-use.onnx"
+
+
+def onnx_file(name: str) -> Path:
+    """The file of an ONNX masker.
+
+    Args:
+        name: "u2netp", "isnet" or a path.
+
+    Raises:
+        ValueError: if it is not there; the sentence says where it is looked for and how to get it.
+    """
+    from recon.onnx_masker import U2NETP
+
+    if name == "u2netp":
+        return U2NETP / "model.onnx"
+    file = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net", ISNET_FILE) if name == "isnet" else Path(name)
+    if not file.is_file():
+        raise ValueError(
+            f"views.masks is {name!r} and {file} is not there: copy {ISNET_FILE} of rembg's releases to that place, "
+            "name another .onnx file, or take --views.masks u2netp, which is embedded"
+        )
+    return file
 
 
 class Masker:
     """The masker of `views.masks`, loaded when frames without alpha first come by.
 
     Args:
-        name: "pocket" or "rembg".
+        name: "pocket", "u2netp", "isnet" or an .onnx file.
+        device: "cpu" or "cuda"; ONNX networks take CUDA where onnxruntime-gpu is installed.
+        threads: of the processor, >= 1.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, device: str = "cpu", threads: int = 1) -> None:
+        self.name, self.device, self.threads = name, device, threads
         self._masker: Any = None
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """Coverage uint8 [V,H,W] of frames uint8 [V,H,W,3]."""
-        from recon.masks import PocketMasker, RembgMasker
-
         if self._masker is None:
-            self._masker = RembgMasker() if self.name == "rembg" else PocketMasker.load()
+            self._masker = self._load()
         return self._masker(frames)
+
+    def _load(self) -> Any:
+        if self.name == "pocket":
+            from recon.masks import PocketMasker
+
+            return PocketMasker.load()
+        from recon.onnx_masker import OnnxMasker, offered_device
+
+        return OnnxMasker(onnx_file(self.name), offered_device(self.device), self.threads)

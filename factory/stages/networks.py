@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from importlib import util
 from pathlib import Path
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from model.config import ImageConfig, VideoConfig
     from recon.config import LossConfig
 
-ISNET = "isnet-general-use"
-
 
 def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
     """The generator of the settings `image` or `video`."""
@@ -32,7 +29,8 @@ def masks(name: str) -> Network:
     """The network of `views.masks`."""
     if name == "pocket":
         return _embedded("recon")
-    return Network(name="masks", address=ISNET, locate=_isnet, license="apache-2.0")
+    known = "apache-2.0" if name in ("u2netp", "isnet") else None  # as their authors state it
+    return Network(name="masks", address=name, locate=partial(_masks, name), license=known)
 
 
 def elevation(settings: ViewsConfig) -> list[Network]:
@@ -83,15 +81,16 @@ def _kept_by_a_library() -> None:
     return None
 
 
-def _isnet() -> Path | None:
-    """The file of IS-Net that rembg keeps; None before it has fetched it."""
-    if util.find_spec("rembg") is None:
+def _masks(name: str) -> Path:
+    """The file of an ONNX masker; raises UserError where the file or the package that runs it is missing."""
+    from factory.stages.masker import onnx_file
+
+    if util.find_spec("onnxruntime") is None:
         raise UserError(
-            f"masks by {ISNET} need the package rembg, which is not installed: pip install 'rembg[cpu]', or set "
-            "--views.masks pocket"
+            f"views.masks is {name!r} and the package onnxruntime is not installed: pip install 'im3d-factory[paper]', "
+            "or set --views.masks pocket"
         )
-    file = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net", f"{ISNET}.onnx")
-    return file if file.is_file() else None
+    return onnx_file(name)
 
 
 def _perceptual(settings: LossConfig) -> Path:

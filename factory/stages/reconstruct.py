@@ -70,16 +70,19 @@ class Reconstruct(Stage):
         if wants_video_model(self.config):
             video = replace(self.config.video, device=self.device(self.config.video.device))
             self.refiner = CountingRefiner(load_video_model(video))
-        self.masker = Masker(self.config.views.masks)
+        self.masker = Masker(self.config.views.masks, self.device(), self.pool.threads)
         if self.config.yields.enabled:
             from factory.stages.find_views import ViewFinder
             from recon.yield_gate import load_yield_model
 
-            self.judge, self.finder = load_yield_model(), ViewFinder(self.config.views, self.config.orbit)
+            self.judge = load_yield_model()
+            self.finder = ViewFinder(self.config.views, self.config.orbit, self.device(), self.pool.threads)
             self.masker = self.finder.masker
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
+        from recon.over_white import over_white
+
         candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
         for attempt in range(1, self.config.yields.retries + 2):
             score, reasons = self._judge(candidate)
@@ -94,7 +97,7 @@ class Reconstruct(Stage):
             for kind, count in model.num_evaluations.items():
                 row[f"{kind}_video"] = (row.get(f"{kind}_video") or 0) + count
             masks, elevation = self.finder.find(frames)
-            candidate = {"frames": pack(frames), "masks": pack(masks), "elevation": elevation}
+            candidate = {"frames": pack(over_white(frames, masks)), "masks": pack(masks), "elevation": elevation}
 
     def _judge(self, turntable: Row) -> tuple[float, list[str]]:
         """The probability that it is unusable, and why; certain for what cannot be fitted at all, as blank frames."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from factory.ledger.schemas import unpack
 from factory.line.network import Network
 from factory.line.stage import Row, Stage
@@ -32,24 +30,12 @@ class Score(Stage):
         self.scorer = Scorer.load(self.config.clip, self.device())
 
     def process(self, rows: list[Row]) -> None:
+        from eval.similarity import mean_scores
         from factory.stages.renders import render_views, side_of_renders
 
         for row in rows:
             image, frames = unpack(row["image"]), row.get("frames")
             views = render_views(row["gaussians"], row["elevation"], side_of_renders(row), self.config, self.device())
             sets = {"frames": unpack(frames)[..., :3]} if frames is not None else {}
-            row["scores"] = list(
-                self._scores(row["prompt"], image[..., :3], sets | {"renders": views[..., :3]}).items()
-            )
-
-    def _scores(self, prompt: str, image: np.ndarray, sets: dict[str, np.ndarray]) -> dict[str, float]:
-        """100 times the mean cosine, by column name: what was judged, against what, by which CLIP."""
-        scores = {}
-        for what, pictures in sets.items():
-            pictures = list(pictures)
-            text = self.scorer.text_similarity(pictures, [prompt] * len(pictures)) if prompt else np.nan
-            scores[f"clip_text_{what}_{self.scorer.name}"] = float(np.mean(text))
-            scores[f"clip_image_{what}_{self.scorer.name}"] = float(
-                np.mean(self.scorer.image_similarity(pictures, image))
-            )
-        return scores
+            scores = mean_scores(self.scorer, sets | {"renders": views[..., :3]}, row["prompt"], image[..., :3])
+            row["scores"] = list(scores.items())

@@ -49,7 +49,7 @@ class TextToImage(Stage):
 
         config = self.config.image
         self.model = load_image_model(replace(config, device=self.device(config.device)))
-        self.masker = Masker(self.config.views.masks)
+        self.masker = Masker(self.config.views.masks, self.device(), self.pool.threads)
 
     def process(self, rows: list[Row]) -> None:
         for row in rows:
@@ -61,7 +61,7 @@ class TextToImage(Stage):
             return
         images = self.model.generate([row["prompt"] for row in wanted], [row["seed"] for row in wanted])
         for row, image in zip(wanted, images, strict=True):
-            row["image"] = pack(image)
+            row["image"] = pack(self._on_white(image))
             row.update(image_revision=self.model.revision, image_license=self.model.license)
             row.update({f"{kind}_image": count for kind, count in self.model.num_evaluations.items()})
 
@@ -72,6 +72,12 @@ class TextToImage(Stage):
         """
         size = self.config.image.size
         picture = read_picture(data, size and 2 * size)
-        if picture.shape[-1] == 3:
-            picture = cut_out(picture, self.masker(picture[None])[0])
-        return frame_object(picture, size or picture.shape[0])
+        return frame_object(self._cut_out(picture), size or picture.shape[0])
+
+    def _on_white(self, image: np.ndarray) -> np.ndarray:
+        """A generated picture uint8 [S,S,3|4]; an opaque one is cut out, put on white and framed as a user's is."""
+        return image if image.shape[-1] == 4 else frame_object(self._cut_out(image), image.shape[0])
+
+    def _cut_out(self, picture: np.ndarray) -> np.ndarray:
+        """The picture uint8 [S,S,4] over white; an opaque one without its ground."""
+        return picture if picture.shape[-1] == 4 else cut_out(picture, self.masker(picture[None])[0])

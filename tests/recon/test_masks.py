@@ -1,10 +1,8 @@
-import builtins
-
 import numpy as np
 import pytest
 import torch
 
-from recon.masks import MaskConfig, MaskNetwork, PocketMasker, RembgMasker, mask_loss, masks_of
+from recon.masks import MaskConfig, MaskNetwork, PocketMasker, mask_loss, masks_of
 
 
 def discs(count: int, height: int = 64, width: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -86,16 +84,3 @@ def test_unfit_parameters_are_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"head\.1\.bias"):
         PocketMasker(network).save(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_rembg_is_one_sentence(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "rembg":
-            raise ImportError("No module named 'rembg'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match="pip install 'rembg"):
-        RembgMasker()

@@ -20,7 +20,7 @@ from factory.pipeline import steps
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
 from factory.stages.chain import BUILT_IN, pools_of, stages_of, written_columns
-from factory.stages.preflight import describe_networks, preflight
+from factory.stages.preflight import describe_networks, preflight, weights_of
 from factory.storage.store import open_store
 
 OWN = """
@@ -145,11 +145,15 @@ def test_networks_are_told_once_each_with_their_licences() -> None:
     assert "video" not in describe_networks(hull)
 
 
-def test_missing_rembg_is_told_before_anything_starts() -> None:
+def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     config = preset("pocket")
-    config.views = replace(config.views, masks="rembg")
-    with pytest.raises(RuntimeError, match=r"need the package rembg, which is not installed: pip install"):
+    config.views = replace(config.views, masks="isnet")
+    with pytest.raises(RuntimeError, match=r"isnet-general-use\.onnx is not there: copy .* --views\.masks u2netp"):
         preflight(config)
+    config.views = replace(config.views, masks="u2netp")
+    preflight(config)
+    assert weights_of(config)["masks"].startswith("sha256:")
 
 
 def test_stages_are_declared_without_loading_what_they_compute_with() -> None:
