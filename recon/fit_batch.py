@@ -2,7 +2,8 @@
 
 One small object leaves a GPU idle. Here every step renders all assets by one call and, on a GPU, shows all renders to
 the perceptual network at once; losses, optimisers, densification and random numbers are each asset's own. So an asset
-comes out as from a fit by itself: to the bit on the CPU, within rounding on a GPU.
+comes out as from a fit by itself to the bit on the CPU. On a GPU every step differs by rounding only, which grows over
+a whole fit as it does between two runs of one fit there.
 """
 
 from __future__ import annotations
