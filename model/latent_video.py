@@ -18,6 +18,7 @@ from model.config import VideoConfig
 from model.evaluations import counted
 from model.families import Family, describe
 from model.image import check_batch
+from model.lora import merge_files
 from model.parts import Parts, load_parts
 from model.views import ViewPlan
 
@@ -45,6 +46,8 @@ class LatentVideoModel(ABC):
 
     network_name: ClassVar[str] = "unet"
     """Subfolder of the denoising network."""
+    shows_image: ClassVar[bool] = False
+    """Whether frame 0 is the image itself, as the family's own sampler has it."""
     float32: ClassVar[tuple[str, ...]] = ()
     """Subfolders that are read in float32 whatever the precision of the rest."""
 
@@ -70,8 +73,18 @@ class LatentVideoModel(ABC):
 
     @classmethod
     def adapt(cls, networks: dict[str, nn.Module], folder: Path, config: VideoConfig) -> tuple[str, str]:
-        """Change the weights as the settings ask, once they are read; revision and licence of the result."""
-        return weights.revision_of(folder), weights.license_of(folder)
+        """Merge the LoRA that the settings name, once the weights are read; revision and licence of the result."""
+        revision, license = weights.revision_of(folder), weights.license_of(folder)
+        if config.lora is None:
+            return revision, license
+        sampled = [part for name, part in networks.items() if name.startswith(cls.network_name)]
+        merged = merge_files(sampled, config.lora, config.lora_scale, cls.lora_name)
+        return f"{revision} + {merged[0]}", f"{license} + {merged[1]}"
+
+    @classmethod
+    def lora_name(cls, name: str) -> str:
+        """What a LoRA may call a module of the denoising network, beside its name here."""
+        return name
 
     @classmethod
     def load(cls, folder: Path, config: VideoConfig) -> Self:
@@ -158,7 +171,7 @@ class LatentVideoModel(ABC):
         noise = sampling.seeded_noise(shape, seeds, self.device)
         with self._counted(len(prompts), self.config.steps) as self.num_evaluations:
             latents = sampling.sample(conditioned.predict, noise, self.scheduler(), self.config.steps)
-        return self._frames(conditioned.finish(latents))
+        return self._frames(conditioned.finish(latents), pixels)
 
     @torch.no_grad()
     def refine(
@@ -171,12 +184,13 @@ class LatentVideoModel(ABC):
         videos = [self.pixels(video, side) for video in frames]
         shape = self.latent_shape(_side(videos[0]))
         clean = torch.stack([self.encode(video) for video in videos])
-        conditioned = self.condition(self.pixels(images, side), self.prompts(prompts), seeds)
+        pixels = self.pixels(images, side)
+        conditioned = self.condition(pixels, self.prompts(prompts), seeds)
         noise = sampling.seeded_noise(shape, seeds, self.device)
         steps = self.config.refine_steps
         with self._counted(len(prompts), steps) as self.num_evaluations:
             latents = sampling.restart(conditioned.predict, clean, noise, self.scheduler(), steps, self.strength)
-        return self._frames(conditioned.finish(latents))
+        return self._frames(conditioned.finish(latents), pixels)
 
     def prompts(self, prompts: Sequence[str]) -> list[str]:
         """The prompts within the template."""
@@ -206,9 +220,11 @@ class LatentVideoModel(ABC):
         sampled = [part for name, part in self.parts.networks.items() if name.startswith(self.network_name)]
         return counted(sampled, num_samples, steps)
 
-    def _frames(self, latents: Tensor) -> np.ndarray:
-        videos = [self.decode(video) for video in latents]
-        pixels = (torch.stack(videos).float().clamp(-1, 1) + 1) * 127.5
+    def _frames(self, latents: Tensor, images: Tensor) -> np.ndarray:
+        videos = torch.stack([self.decode(video) for video in latents]).float()
+        if self.shows_image:
+            videos[:, 0] = images
+        pixels = (videos.clamp(-1, 1) + 1) * 127.5
         return pixels.round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
 
 

@@ -86,6 +86,41 @@ def _snapshot(hub_id: str, revision: str | None) -> Path:
     return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
 
 
+def locate_file(spec: str) -> Path:
+    """The local copy of one safetensors file.
+
+    Args:
+        spec: a file, a folder that holds one, an address of a file, or "hub-id:file".
+
+    Raises:
+        ValueError: if it is none of these.
+        RuntimeError: if it cannot be had.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) != 1:
+            raise ValueError(f"{spec} holds {len(found)} *.safetensors; name the one file that is meant")
+        return found[0]
+    if not spec.endswith(".safetensors"):
+        raise ValueError(f"{spec} is no safetensors file; pickled weights are not read: convert it to safetensors")
+    if path.is_file():
+        return path
+    if "://" in spec:
+        address, _, name = spec.rpartition("/")
+        return _copied(address) / name
+    hub_id, _, name = spec.partition(":")
+    if not _HUB_ID.fullmatch(hub_id) or not name:
+        raise ValueError(f"{spec} is no file; give a file, a folder with one, an s3:// address or 'hub-id:file'")
+    _hub_file(hub_id, "README.md", None)  # which states the licence, and lies beside it then
+    file = _hub_file(hub_id, name, None)
+    if file is None:
+        raise RuntimeError(f"{hub_id} has no {name}, or it is neither in the hub cache nor to be downloaded: check the "
+                           f"name, run `hf download {hub_id} {name}` where there is network, or give a copy's path"
+                           )  # fmt: skip
+    return file
+
+
 def reader(spec: str, pocket_folder: str, revision: str | None = None) -> Reader:
     """Reads the json files of a model that need not be here yet; arguments and errors as `locate`."""
     if "://" not in spec and (spec == "pocket" or Path(spec).expanduser().is_dir() or not _HUB_ID.fullmatch(spec)):
@@ -109,14 +144,17 @@ def _remote_text(address: str, name: str, revision: str | None) -> str | None:
 
 
 def _hub_text(hub_id: str, name: str, revision: str | None) -> str | None:
+    file = _hub_file(hub_id, name, revision) or _downloaded(hub_id, revision) / name
+    return file.read_text() if file.is_file() else None
+
+
+def _hub_file(hub_id: str, name: str, revision: str | None) -> Path | None:
+    """One file of a repository, from the cache where there is no network; None if there is none."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return Path(hf_hub_download(hub_id, name, revision=revision)).read_text()
-    except LocalEntryNotFoundError:
-        file = _downloaded(hub_id, revision) / name
-        return file.read_text() if file.is_file() else None
+        return Path(hf_hub_download(hub_id, name, revision=revision))
     except EntryNotFoundError:
         return None
     except Exception as error:

@@ -65,7 +65,7 @@ def test_a_refinement_at_next_to_no_noise_keeps_the_frames(folder: Path) -> None
         model = load(folder, refine_strength=strength, refine_steps=5, guidance_scale=1.0)
         with torch.inference_mode():  # the random autoencoder's own loss is no part of the question
             latents = model.encode(model.pixels(frames[0]))
-            kept = model._frames(latents[None])
+            kept = model._frames(latents[None], model.pixels(images))
         return float(np.abs(model.refine(frames, images, ["a"], [1]).astype(int) - kept).mean())
 
     assert moved(0.006) < 4

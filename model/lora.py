@@ -1,0 +1,122 @@
+"""LoRA (Hu et al. 2021) merged into a network's weights when they are loaded: W += scale * alpha / rank * B A."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.digests import file_digest
+from model.weights import license_of, locate_file
+
+_PREFIX = re.compile(
+    r"^(?:base_model\.model\.)?(?:model\.diffusion_model\.|diffusion_model\.|transformer\.|lora_unet_)?"
+)
+_SUFFIX = re.compile(
+    r"\.(?:(?P<down>lora_A|lora_down|lora\.down)|(?P<up>lora_B|lora_up|lora\.up))(?:\.default)?\.weight$"
+    r"|\.(?P<other>alpha|diff|diff_b)$"
+)
+_IMAGE_BRANCH = re.compile(
+    r"[._](?:k_img|v_img|add_k_proj|add_v_proj|norm_k_img|norm_added_k)$|^img_emb|image_embedder"
+)
+_log = logging.getLogger(__name__)
+Alias = Callable[[str], str]
+"""A module's name in diffusers to its name in the model's original code."""
+
+
+def merge_files(networks: list[nn.Module], lora: str, scale: float, alias: Alias) -> tuple[str, str]:
+    """Merge one file into every network, or each its own of several joined by commas; revisions and licences of them.
+
+    Raises:
+        ValueError: if a file is no LoRA for its network, or there are neither one nor as many as networks.
+        RuntimeError: if a file cannot be had.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    files = [locate_file(part.strip()) for part in lora.split(",")]
+    if len(files) not in (1, len(networks)):
+        raise ValueError(f"video.lora names {len(files)} files and the model has {len(networks)} networks; "
+                         "give one for all, or one for each")  # fmt: skip
+    for network, file in zip(networks, files * len(networks) if len(files) == 1 else files):
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is no whole safetensors file: {error}; download it again") from error
+        merge(network, tensors, scale, alias, str(file))
+    revisions = [f"sha256:{file_digest(file)}" for file in files]
+    return " + ".join(revisions), " + ".join(license_of(file.parent) for file in files)
+
+
+@torch.no_grad()
+def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float, alias: Alias, name: str) -> None:
+    """Add a LoRA's low-rank products, and its full differences, to the network's weights and biases.
+
+    Raises:
+        ValueError: if a key is of no layer of the network, or of one with other sizes: another family's LoRA.
+    """
+    modules = dict(network.named_modules())
+    layers = _grouped(tensors, _known_names(modules, alias), getattr(network, "config", {}), name)
+    for target, found in layers.items():
+        module: Any = modules[target]
+        if "down" in found or "up" in found:
+            _add(module.weight, scale * _product(found, target, name), target, name)
+        if "diff" in found:
+            _add(module.weight, scale * found["diff"].float(), target, name)
+        if "diff_b" in found:
+            _add(module.bias, scale * found["diff_b"].float(), f"{target}.bias", name)
+
+
+def _known_names(modules: Mapping[str, nn.Module], alias: Alias) -> dict[str, str]:
+    """Every form in which a file may write a module's name, to the name here; with underscores too (kohya)."""
+    names = {form: name for name in modules if name for form in (alias(name), name)}
+    return {form.replace(".", "_"): name for form, name in names.items()} | names
+
+
+def _grouped(
+    tensors: Mapping[str, Tensor], known: Mapping[str, str], config: Mapping[str, Any], name: str
+) -> dict[str, dict[str, Tensor]]:
+    layers: dict[str, dict[str, Tensor]] = {}
+    unknown, dropped = [], []
+    for key, tensor in tensors.items():
+        match = _SUFFIX.search(key)
+        layer = _PREFIX.sub("", key[: match.start()]) if match else key
+        if match and layer in known:
+            kind = "down" if match["down"] else "up" if match["up"] else match["other"]
+            layers.setdefault(known[layer], {})[kind] = tensor
+        elif match and _IMAGE_BRANCH.search(layer) and "image_dim" in config and config["image_dim"] is None:
+            dropped.append(key)
+        else:
+            unknown.append(key)
+    if unknown or not layers:
+        some = ", ".join(sorted(unknown)[:3]) or "no keys"
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        raise ValueError(f"{name} has {some}{more}, which are no LoRA keys of this network: it is another family's; "
+                         "take one that was trained on this model")  # fmt: skip
+    if dropped:
+        _log.warning("%s: %d keys of an image branch that this network has not are left out", name, len(dropped))
+    return layers
+
+
+def _product(found: Mapping[str, Tensor], target: str, name: str) -> Tensor:
+    if not {"down", "up"} <= found.keys():
+        raise ValueError(f"{name} has one half of the LoRA of {target} only; download it again")
+    down, up = found["down"].float().flatten(1), found["up"].float().flatten(1)
+    rank = down.shape[0]
+    if up.shape[1] != rank:
+        raise ValueError(f"{name} has ranks {rank} and {up.shape[1]} for {target}; it is damaged: download it again")
+    alpha = float(found["alpha"]) if "alpha" in found else float(rank)
+    return alpha / rank * (up @ down)
+
+
+def _add(parameter: Any, change: Tensor, target: str, name: str) -> None:
+    if parameter is None or parameter.numel() != change.numel() or parameter.shape[0] != change.shape[0]:
+        shape = None if parameter is None else tuple(parameter.shape)
+        raise ValueError(f"{name} changes {target} by {tuple(change.shape)} numbers and the network has {shape} there: "
+                         "it is for another size or family; take one that was trained on this model")  # fmt: skip
+    changed = parameter.float() + change.reshape(parameter.shape).to(parameter.device)
+    parameter.copy_(changed.to(parameter.dtype))
