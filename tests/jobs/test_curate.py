@@ -70,7 +70,7 @@ def test_scores_are_the_means_of_views_over_white(judged: Path):
 
 def test_another_choice_judges_nothing_anew_and_new_shards_only(judged: Path, shards_writer, capsys):
     assert main(["--shards", str(judged / "renders"), "--best", "4", *VIEWS]) == 0
-    assert "0 of 5 row groups to judge" in capsys.readouterr().out
+    assert "row groups to" not in capsys.readouterr().out
     assert set(read_index(str(judged), "train").captions) == set(CAPTIONS)
     shards_writer(judged, {"box-7": "a red box"})
     assert read_index(str(judged), "train").unjudged == 1

@@ -77,10 +77,10 @@ def test_the_hull_holds_the_ball_and_little_more():
 
 def test_peak_memory_is_what_a_block_took_and_gave_back():
     with PeakMemory(torch.device("cpu")) as memory:
-        np.ones(32 << 20, np.uint8)
+        np.ones(64 << 20, np.uint8)  # more than what malloc keeps for itself
     if memory.bytes is None:
         pytest.skip("this system does not tell a process's peak memory")
-    assert 31 << 20 < memory.bytes < 96 << 20
+    assert 63 << 20 < memory.bytes < 128 << 20
     with PeakMemory(torch.device("cpu")) as memory:
         pass
     assert memory.bytes is not None

@@ -20,6 +20,7 @@ from factory.storage.store import open_store
 
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
+    ray.shutdown()  # one that another test of this process left open
     ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", object_store_memory=100 << 20)
     yield
     ray.shutdown()
