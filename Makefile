@@ -8,7 +8,7 @@ ASSETS ?=
 POCKET ?= runs/pocket
 STEPS ?=
 DEMO ?= runs/demo
-FAULTS = $(shell grep -l 'pytest.mark.faults' tests/*/*.py)
+FAULTS = $(shell grep -rl --include='*.py' 'pytest.mark.faults' tests)
 PACKAGES := factory jobs model recon eval benchmarks
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
@@ -37,7 +37,7 @@ slow: venv ## Run the tests with a browser, of 100,000 rows and of `ray job subm
 	$(BIN)/python -m pytest -m "slow and not faults" --durations=10
 
 faults: venv ## Run the tests that kill processes, lose nodes and break storage, each file in a process of its own
-	@for file in $(FAULTS); do $(BIN)/python -m pytest $$file || exit 1; done
+	@for file in $(FAULTS); do $(BIN)/python -m pytest -m faults $$file || exit 1; done
 
 lint: venv ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(PACKAGES) tests
