@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,19 @@ def _write(
 def _some(names: Iterable[str]) -> str:
     several = sorted(names)
     return ", ".join(several[:3]) + (f" and {len(several) - 3} more" if len(several) > 3 else "")
+
+
+def main(arguments: list[str]) -> None:
+    """The command: ``FILE FOLDER [CARD]``; the card, a model card by path, states the licence in every asset's row."""
+    if len(arguments) not in (2, 3):
+        raise SystemExit("usage: python -m model.sv3d_conversion sv3d_u.safetensors FOLDER [README.md]")
+    file, target, *card = map(Path, arguments)
+    try:
+        convert(file, target, card[0].read_text() if card else "")
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    print(f"{target}: give it as --video.model")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

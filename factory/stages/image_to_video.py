@@ -31,7 +31,7 @@ class ImageToVideo(Stage):
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
-        return [networks.generator("video", config.video)]
+        return [networks.turntable(config.video, config.orbit)]
 
     @classmethod
     def devices(cls, config: FactoryConfig) -> list[str]:

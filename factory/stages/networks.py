@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from importlib import util
 from pathlib import Path
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from eval.config import ClipConfig
     from factory.config.settings import ViewsConfig
     from model.config import ImageConfig, VideoConfig
-    from recon.config import LossConfig
+    from model.views import ViewPlan
+    from recon.config import LossConfig, OrbitConfig
 
 
 def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
@@ -23,6 +25,41 @@ def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
 
     find = partial(locate, settings.model, kind, settings.revision)
     return Network(name=kind, address=settings.model, revision=settings.revision, locate=find)
+
+
+def turntable(settings: VideoConfig, orbit: OrbitConfig) -> Network:
+    """The video model, whose views must be those that its frames are fitted by (`check_views`)."""
+    from model.weights import locate
+
+    def find() -> Path:
+        from model.families import view_plan
+
+        place = locate(settings.model, "video", settings.revision)
+        check_views(settings.model, view_plan(settings), orbit)
+        return place
+
+    return Network(name="video", address=settings.model, revision=settings.revision, locate=find)
+
+
+def check_views(model: str, plan: ViewPlan, orbit: OrbitConfig) -> None:
+    """Raise UserError unless a fit may take a model's frames as one even turn, counter-clockwise, seen as `orbit` says.
+
+    Args:
+        model: named in the sentence. plan: the views that the model promises.
+    """
+    even = all(abs(a - math.tau * k / len(plan)) < 1e-6 for k, a in enumerate(plan.azimuths))
+    if not plan.exact or not even or plan.fit is not None or plan.background != "white":
+        raise UserError(
+            f"the frames of {model} are no even counter-clockwise turn on white whose azimuths are certain, and the "
+            "line fits no other yet: take SV3D, or I2VGen-XL or Stable Video Diffusion fine-tuned to such turns"
+        )
+    seen = {"fov_degrees": plan.fov_degrees, "distance": round(plan.distance, 4)}
+    if any(abs(getattr(orbit, name) - value) > 1e-3 * value for name, value in seen.items()):
+        flags = " ".join(f"--orbit.{name.replace('_', '-')} {value:g}" for name, value in seen.items())
+        raise UserError(
+            f"{model} sees objects with a field of view of {plan.fov_degrees:g} degrees from {plan.distance:.4f} "
+            f"radii, and orbit says {orbit.fov_degrees:g} and {orbit.distance:g}: give {flags}"
+        )
 
 
 def masks(name: str) -> Network:
