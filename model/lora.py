@@ -73,7 +73,8 @@ def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float, alias
 
 def _known_names(modules: Mapping[str, nn.Module], alias: Alias) -> dict[str, str]:
     """Every form in which a file may write a module's name, to the name here; with underscores too (kohya)."""
-    names = {form: name for name in modules if name for form in (alias(name), name)}
+    names = {name: name for name in modules if name}
+    names |= {alias(name): name for name in modules if alias(name) != name}  # the original's norm3 is norm2 here
     return {form.replace(".", "_"): name for form, name in names.items()} | names
 
 

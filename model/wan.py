@@ -17,6 +17,7 @@ from torch import Tensor
 from model import sampling, weights
 from model.clip_pixels import clip_pixels
 from model.latent_video import Conditioned, LatentVideoModel
+from model.tokens import read_tokenizer
 
 TEXT_TOKENS = 512
 TEMPORAL = 4
@@ -61,8 +62,6 @@ class WanVideoModel(LatentVideoModel):
     @classmethod
     def read_files(cls, folder: Path) -> dict[str, Any]:
         """See `LatentVideoModel.read_files`."""
-        from transformers import AutoTokenizer
-
         files = {
             "index": weights.read_json(folder / "model_index.json"),
             "scheduler": weights.read_json(folder / "scheduler" / "scheduler_config.json"),
@@ -70,8 +69,7 @@ class WanVideoModel(LatentVideoModel):
         if any(files["index"].get("image_encoder") or ()):
             file = folder / "image_processor" / "preprocessor_config.json"
             files["image_processor"] = weights.read_json(file)
-        weights.read_json(folder / "tokenizer" / "tokenizer_config.json")
-        return files | {"tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer")}
+        return files | {"tokenizer": read_tokenizer(folder)}
 
     @classmethod
     def lora_name(cls, name: str) -> str:

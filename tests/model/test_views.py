@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.config import VideoConfig
-from model.families import view_plan
+from model.families import FAMILIES, SETTINGS, view_plan
 from model.video import load_video_model
 from model.views import ViewPlan, distance_of, latent_views, told_views, uniform_views
 from recon.cameras import OrbitConfig, azimuths, turntable
@@ -147,6 +147,15 @@ def test_the_embedded_models_answer_their_plan() -> None:
     assert load_video_model("pocket").views == uniform_views(16)
     with pytest.raises(ValueError, match=r"video\.offload is 'parts' and pocket is of family pocket"):
         load_video_model(VideoConfig(offload="parts"))
+
+
+def test_families_name_real_settings_and_adapters() -> None:
+    import importlib
+
+    for family in FAMILIES.values():
+        module, name = family.adapter.split(":")
+        assert hasattr(importlib.import_module(module), name)
+        assert family.uses <= set(SETTINGS)
 
 
 def test_a_plan_needs_no_torch() -> None:

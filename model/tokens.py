@@ -1,0 +1,24 @@
+"""Tokenizers of T5 text encoders, from a pipeline's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model.weights import read_json
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer in the subfolder `tokenizer`.
+
+    Raises:
+        ValueError: if it is missing or cannot be read here.
+    """
+    from transformers import AutoTokenizer
+
+    read_json(folder / "tokenizer" / "tokenizer_config.json")
+    try:
+        return AutoTokenizer.from_pretrained(folder / "tokenizer")
+    except (ImportError, OSError, ValueError) as error:
+        hint = "" if (folder / "tokenizer" / "tokenizer.json").is_file() else ", which needs the package sentencepiece"
+        raise ValueError(f"{folder / 'tokenizer'} cannot be read{hint}: {error}") from error
