@@ -44,11 +44,11 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     import torch
 
-    from model.pocket.autoencoder import PocketAutoencoder
+    from model.pocket.load import load_autoencoder
     from recon.masks import PocketMasker
     from recon.meshes.load import load_mesh, render_turntable
 
-    autoencoder = PocketAutoencoder.from_pretrained(arguments.weights, torch_dtype=torch.float32).eval()
+    autoencoder = load_autoencoder(arguments.weights)
     masker, rows, pictures = PocketMasker.load(), [], []
     for index, asset in enumerate(load_assets(arguments.assets, arguments.split, arguments.limit)):
         elevation = float(np.random.default_rng(index).uniform(0, np.pi / 4))

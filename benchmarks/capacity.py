@@ -82,16 +82,16 @@ def batches(turntables: list[Turntable], target: str, size: int, seed: int) -> I
 def image_at(widths: tuple[int, int], captions: list[str]) -> Any:
     """The loss of a new text-to-image model."""
     from model.config import TrainConfig
-    from model.pocket.autoencoder import PocketAutoencoder
+    from model.pocket.load import load_autoencoder
     from model.pocket.losses import ImageLoss
-    from model.pocket.recipes import LATENT_CHANNELS, load_frozen
+    from model.pocket.recipes import LATENT_CHANNELS
     from model.pocket.text import PocketTextEncoder, train_tokenizer
     from model.pocket.unet import PocketUNet
     from model.weights import POCKET_WEIGHTS
 
     unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=8, widths=widths)
     text = PocketTextEncoder(train_tokenizer(captions))
-    return ImageLoss(unet.train(), text.train(), load_frozen(PocketAutoencoder, POCKET_WEIGHTS / "autoencoder"),
+    return ImageLoss(unet.train(), text.train(), load_autoencoder(POCKET_WEIGHTS / "autoencoder"),
                      TrainConfig())  # fmt: skip
 
 

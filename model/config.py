@@ -136,6 +136,8 @@ def _within(value: float, interval: str) -> bool:
 class TrainConfig:
     """One run. Everything is scheduled by step, so that a slow machine trains the same model."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for matrices and AdamW for the rest; the same learning rate suits both."""
     num_steps: int = 10_000
     """Optimiser steps in all, including those of earlier calls that this one resumes."""
     learning_rate: float = 1e-3

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import Precision, Share, TrainConfig
+from model.muon import Muon
 from model.parallel import Parallel, World, assign, bare, local, recompute, reshard, spread, unsynchronised, whole
 
 Row = dict[str, float]
@@ -94,6 +95,19 @@ def mean_row(rows: Sequence[Row]) -> Row:
     return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
+def optimizer(config: TrainConfig, parameters: list[Tensor], parallel: Parallel) -> torch.optim.Optimizer:
+    """The optimiser of a run; its rate is set at every step.
+
+    Raises:
+        ValueError: for one that cannot update shards of parameters.
+    """
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, betas=config.betas, weight_decay=config.weight_decay, fused=True)
+    if parallel == "fsdp":
+        raise ValueError("muon needs whole matrices; take --parallel ddp, or --train.optimizer adamw")
+    return Muon(parameters, betas=config.betas, weight_decay=config.weight_decay)
+
+
 class Training:
     """All that a run is: weights, their average, optimiser and step.
 
@@ -112,9 +126,7 @@ class Training:
         named = dict(bare(self.loss).named_parameters())
         self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self.kept = self.parameters | {n: p for n, p in named.items() if n.startswith(recipe.gathered)}
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = optimizer(config, list(self.parameters.values()), parallel)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=config.precision == "float16")
         self.step = 0
@@ -228,14 +240,16 @@ class Training:
         load_weights(self.kept, state["weights"])
         load_weights(self.average, state["average"])
         moments = state["optimizer"]
-        for name, parameter in self.parameters.items():
-            if f"exp_avg.{name}" in moments:
-                steps = moments[f"step.{name}"].reshape(()).to(self.world.device)
-                slots: dict[str, Any] = {"step": steps}
-                for key in ("exp_avg", "exp_avg_sq"):
-                    slots[key] = torch.zeros_like(parameter)
-                    assign(slots[key], moments[f"{key}.{name}"])
-                self.optimizer.state[parameter] = slots
+        for key, value in moments.items():
+            slot, _, name = key.partition(".")
+            parameter = self.parameters.get(name)
+            if parameter is None:
+                continue
+            if slot == "step":
+                self.optimizer.state[parameter][slot] = value.reshape(()).to(self.world.device)
+            else:
+                self.optimizer.state[parameter][slot] = torch.zeros_like(parameter)
+                assign(self.optimizer.state[parameter][slot], value)
         scaling = {k: type(v)(moments[f"scaler.{k}"].item()) for k, v in self.scaler.state_dict().items()
                    if f"scaler.{k}" in moments}  # fmt: skip
         if scaling:

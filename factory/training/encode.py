@@ -76,12 +76,11 @@ class EncodeGroup(GroupStage):
     name, schema = "encode", ENCODED
 
     def load(self) -> None:
-        from model.pocket.autoencoder import PocketAutoencoder
-        from model.pocket.recipes import load_frozen
+        from model.pocket.load import load_autoencoder
 
         with tempfile.TemporaryDirectory(prefix="im3d-encode-") as scratch:
             weights = fetch(self.config.weights, ["autoencoder"], Path(scratch), self.storage)
-            self.model = load_frozen(PocketAutoencoder, weights / "autoencoder")
+            self.model: Any = load_autoencoder(weights / "autoencoder")
             self.encoder = fingerprint(open_store(str(weights)))
         self.model.to(self.device())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,7 +15,32 @@ from model.pocket.pixels import to_frames, to_premultiplied
 PATCH = 16
 
 
-class PocketAutoencoder(ModelMixin, ConfigMixin):
+class FrameCodec:
+    """Frames of a video through an autoencoder that has `encode`, `decode` and a `dtype`."""
+
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+
+    @staticmethod
+    def check_sides(x: Tensor) -> None:
+        """ValueError for images [...,S,S] that do not divide into patches."""
+        if x.shape[-1] % PATCH or x.shape[-2] % PATCH:
+            raise ValueError(f"image is {tuple(x.shape[-2:])} pixels; both sides must be multiples of {PATCH}")
+
+    def encode_frames(self, frames: Tensor) -> Tensor:
+        """uint8 [...,H,W,4] to latents [...,C,H/16,W/16]."""
+        flat = to_premultiplied(frames.reshape(-1, *frames.shape[-3:]))
+        latents = self.encode(flat.to(self.dtype))
+        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
+
+    def decode_frames(self, latents: Tensor) -> Tensor:
+        """Latents [...,C,h,w] to uint8 [...,16h,16w,4]."""
+        decoded = self.decode(latents.reshape(-1, *latents.shape[-3:]).to(self.dtype))
+        return to_frames(decoded.reshape(*latents.shape[:-3], *decoded.shape[1:]))
+
+
+class PocketAutoencoder(FrameCodec, ModelMixin, ConfigMixin):
     """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back.
 
     The encoder is one strided convolution, fitted in closed form (principal components of the
@@ -46,24 +71,12 @@ class PocketAutoencoder(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor) -> Tensor:
         """RGBA [B,4,S,S] in [-1,1], premultiplied, S a multiple of 16, to latents [B,C,S/16,S/16]."""
-        if x.shape[-1] % PATCH or x.shape[-2] % PATCH:
-            raise ValueError(f"image is {tuple(x.shape[-2:])} pixels; both sides must be multiples of {PATCH}")
+        self.check_sides(x)
         return self.encoder(x)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B,C,h,w] to RGBA [B,4,16h,16w], about [-1,1], premultiplied."""
         return self.decoder(latents)
-
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """uint8 [...,H,W,4] to latents [...,C,H/16,W/16]."""
-        flat = to_premultiplied(frames.reshape(-1, *frames.shape[-3:]))
-        latents = self.encode(flat.to(self.dtype))
-        return latents.reshape(*frames.shape[:-3], *latents.shape[1:])
-
-    def decode_frames(self, latents: Tensor) -> Tensor:
-        """Latents [...,C,h,w] to uint8 [...,16h,16w,4]."""
-        decoded = self.decode(latents.reshape(-1, *latents.shape[-3:]).to(self.dtype))
-        return to_frames(decoded.reshape(*latents.shape[:-3], *decoded.shape[1:]))
 
 
 class _block(nn.Module):

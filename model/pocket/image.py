@@ -14,8 +14,7 @@ from model import sampling
 from model.config import ImageConfig
 from model.evaluations import counted
 from model.image import check_batch
-from model.pocket.autoencoder import PocketAutoencoder
-from model.pocket.load import load_networks
+from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
@@ -29,7 +28,7 @@ class PocketImageModel:
 
     unet: PocketUNet
     text: PocketTextEncoder
-    autoencoder: PocketAutoencoder
+    autoencoder: Autoencoder
     config: ImageConfig
     revision: str
     license: str

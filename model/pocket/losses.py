@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import TrainConfig
-from model.pocket.autoencoder import PocketAutoencoder
+from model.pocket.autoencoder import PATCH
+from model.pocket.conv_autoencoder import NUM_PIXEL_VALUES, ConvAutoencoder, calibrate
 from model.pocket.data import Batch
+from model.pocket.load import Autoencoder
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
 from model.training import autocast
@@ -30,31 +32,89 @@ NOISE_LEVELS = 4
 Terms = dict[str, float]
 
 
-class DecoderLoss(nn.Module):
-    """Absolute error of colours, coverage and their gradients; half of the latents are slightly noised."""
+class AutoencoderLoss(nn.Module):
+    """Errors of the convolutional autoencoder's pictures; half of the tokens are noised by up to `noise`.
 
-    def __init__(self, model: PocketAutoencoder, config: TrainConfig) -> None:
+    Absolute error of premultiplied colours and coverage, of their gradients, and of the colours without their grey,
+    and squared error: the absolute errors keep edges, the gradients thin parts, the third saturated colours.
+
+    Tokens pass to the decoder with mean 0 and variance 1 in every channel, so that the noise has a meaning; what
+    `calibrate` needs is averaged on the way. With a frozen encoder its own maps do that.
+    """
+
+    def __init__(self, model: ConvAutoencoder, config: TrainConfig, noise: float = 0.15) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.noise = model, config, noise
+        channels = model.config["latent_channels"]
+        self.frozen = not any(p.requires_grad for p in model.encoder.parameters())
+        kept = {"mean": (channels,), "covariance": (channels, channels), "cross": (NUM_PIXEL_VALUES, channels)}
+        self.moments = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(shape), requires_grad=False) for name, shape in kept.items()}
+        )
+        self.moments["weight"] = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Terms]:
-        """The loss, and the PSNR (dB) of the latents that carry no noise, where there are such."""
-        images = batch.videos().flatten(0, 1)
-        with torch.no_grad():
-            latents = self.model.encode(images)
-        level = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) * 0.3 - 0.15
-        latents = latents + level.clamp(min=0) * normal(latents, generator)
+        """The loss, its parts, and the PSNR (dB) of the tokens that carry no noise, where there are such."""
+        images = batch.videos().flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        level = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) * 2 - 1
         with autocast(images.device, self.config.precision):
-            decoded = self.model.decode(latents)
-        decoded = decoded.float()
-        flat = (decoded - images).abs().mean()
-        edges = sum((decoded.diff(dim=d) - images.diff(dim=d)).abs().mean() for d in (-1, -2))
+            tokens = self._tokens(images)
+            tokens = tokens + level.clamp(min=0) * self.noise * normal(tokens, generator)
+            decoded = self.model.decoder.pixels(tokens)
+        error = decoded.float() - images
+        colors = error[:, :3]
+        parts = {
+            "absolute": error.abs().mean(),
+            "edges": error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean(),
+            "squared": error.square().mean(),
+            "chroma": (colors - colors.mean(1, keepdim=True)).abs().mean(),
+        }
+        loss = parts["absolute"] + 0.5 * parts["edges"] + 2 * parts["squared"] + parts["chroma"]
+        terms = {name: part.item() for name, part in parts.items()}
         clean = (level.flatten() <= 0).nonzero().flatten()
-        mse = ((decoded[clean].clamp(-1, 1) - images[clean]) / 2).square().mean().clamp(min=1e-8)
-        return flat + edges, {"psnr": -10 * math.log10(mse.item())} if len(clean) else {}
+        if len(clean):
+            mse = (error[clean].detach() / 2).square().mean().clamp(min=1e-8)
+            terms["psnr"] = -10 * math.log10(mse.item())
+        return loss, terms
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """Standardised tokens [B,C,h,w]: by the batch in training, else by the average of batches."""
+        if self.frozen:
+            with torch.no_grad():
+                return self.model.decoder.unmix(self.model.encode(images))
+        tokens = self.model.encoder.tokens(images).float()
+        if self.training:
+            variance, mean = torch.var_mean(tokens, (0, 2, 3), correction=0)
+            self._average(tokens.detach(), images)
+        else:
+            mean, variance = self.moment("mean"), self.moment("covariance").diagonal()
+        return (tokens - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+
+    @torch.no_grad()
+    def _average(self, tokens: Tensor, images: Tensor) -> None:
+        """Move the moments of tokens and their patches of pixels towards those of a batch."""
+        rows = tokens.movedim(1, -1).flatten(0, -2)
+        patches = F.pixel_unshuffle(images, PATCH).movedim(1, -1).flatten(0, -2)
+        centred = rows - rows.mean(0)
+        found = {
+            "mean": rows.mean(0), "covariance": centred.T @ centred / len(rows),
+            "cross": (patches - patches.mean(0)).T @ centred / len(rows), "weight": torch.ones(1),
+        }  # fmt: skip
+        for name, value in found.items():
+            self.moments[name].mul_(0.99).add_(value.to(rows.device), alpha=0.01)
+
+    def moment(self, name: str) -> Tensor:
+        """An averaged moment; zeros before the first step."""
+        return self.moments[name] / self.moments["weight"].clamp(min=1e-8)
+
+    def calibrated(self) -> None:
+        """Set the model's fixed maps from the averages; nothing with a frozen encoder."""
+        if not self.frozen:
+            mean, covariance, cross = (self.moment(name).cpu() for name in ("mean", "covariance", "cross"))
+            calibrate(self.model, mean, covariance, cross)
 
 
-def encoded(autoencoder: PocketAutoencoder, batch: Batch) -> Tensor:
+def encoded(autoencoder: Autoencoder, batch: Batch) -> Tensor:
     """Latents float [B,K,C,h,w] of a batch's views: its own, or made now."""
     if batch.encoded:
         return batch.frames
@@ -96,7 +156,7 @@ class ImageLoss(nn.Module):
     """The diffusion loss of text to image, on views whose elevation is told; UNet and text encoder train together."""
 
     def __init__(
-        self, unet: PocketUNet, text: PocketTextEncoder, autoencoder: PocketAutoencoder, config: TrainConfig
+        self, unet: PocketUNet, text: PocketTextEncoder, autoencoder: Autoencoder, config: TrainConfig
     ) -> None:
         super().__init__()
         self.unet, self.text, self.autoencoder, self.config = unet, text, autoencoder, config
@@ -121,7 +181,7 @@ class VideoLoss(nn.Module):
     """
 
     def __init__(
-        self, unet: PocketUNet, text: PocketTextEncoder, autoencoder: PocketAutoencoder, config: TrainConfig,
+        self, unet: PocketUNet, text: PocketTextEncoder, autoencoder: Autoencoder, config: TrainConfig,
         skew: float = 2.0,
     ) -> None:  # fmt: skip
         super().__init__()

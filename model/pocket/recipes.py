@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 
 from model.config import ImageConfig, VideoConfig
-from model.pocket.autoencoder import PocketAutoencoder, fit_encoder
+from model.pocket.conv_autoencoder import ConvAutoencoder
 from model.pocket.data import COLORS, Batch
 from model.pocket.image import PocketImageModel
-from model.pocket.losses import DecoderLoss, ImageLoss, VideoLoss
+from model.pocket.load import load_autoencoder
+from model.pocket.losses import AutoencoderLoss, ImageLoss, VideoLoss
 from model.pocket.text import PocketTextEncoder, train_tokenizer
 from model.pocket.unet import Layer, PocketUNet
 from model.pocket.video import NUM_FRAMES, PocketVideoModel
@@ -27,39 +27,28 @@ ENCODER_VIEWS = 3000
 
 
 def autoencoder(setting: Setting) -> Recipe:
-    """Fit the encoder in closed form on augmented views, then train the decoder."""
+    """Train encoder and decoder; from weights the decoder alone, so that latents stay what they are."""
     if setting.config.from_weights:
-        model = PocketAutoencoder.from_pretrained(setting.weights / "autoencoder").float()
+        model = ConvAutoencoder.from_pretrained(setting.weights / "autoencoder").float()
+        model.encoder.requires_grad_(False)
     else:
-        model = PocketAutoencoder(latent_channels=LATENT_CHANNELS)
-    model.encoder.requires_grad_(False)
+        model = ConvAutoencoder()
+    loss = AutoencoderLoss(model, setting.config)
 
-    def gather(batches: Iterator[Batch]) -> None:
-        fit_encoder(model, _views(batches, ENCODER_VIEWS))
+    def save(folder: Path) -> None:
+        loss.calibrated()
+        save_half(model, folder / "autoencoder")
 
     def sheet(batch: Batch) -> np.ndarray:
+        loss.calibrated()
         return model.decode_frames(model.encode_frames(batch.frames)).cpu().numpy()
 
-    return Recipe(
-        loss=DecoderLoss(model, setting.config),
-        save=lambda folder: save_half(model, folder / "autoencoder"),
-        gather=None if setting.config.from_weights else gather,
-        gathered=("model.encoder.",),
-        sheet=sheet,
-    )
-
-
-def _views(batches: Iterator[Batch], count: int) -> Iterator[torch.Tensor]:
-    for batch in batches:
-        yield batch.videos().flatten(0, 1)
-        count -= len(batch)
-        if count <= 0:
-            return
+    return Recipe(loss=loss, save=save, gathered=("moments.",), sheet=sheet)
 
 
 def image(setting: Setting) -> Recipe:
     """Train the image UNet and its text encoder together."""
-    autoencoder = load_frozen(PocketAutoencoder, setting.weights / "autoencoder")
+    autoencoder = load_autoencoder(setting.weights / "autoencoder")
     if setting.config.from_weights:
         unet = PocketUNet.from_pretrained(setting.weights / "image").float()
         text = PocketTextEncoder.load(setting.weights / "text_encoder")
@@ -103,7 +92,7 @@ def temporal(setting: Setting) -> Recipe:
 
 
 def _turntables(unet: PocketUNet, setting: Setting, skew: float) -> Recipe:
-    autoencoder = load_frozen(PocketAutoencoder, setting.weights / "autoencoder")
+    autoencoder = load_autoencoder(setting.weights / "autoencoder")
     text = PocketTextEncoder.load(setting.weights / "text_encoder").eval().requires_grad_(False)
 
     def sheet(batch: Batch) -> np.ndarray:
@@ -122,11 +111,6 @@ def _turntables(unet: PocketUNet, setting: Setting, skew: float) -> Recipe:
 
 def _blocks(unet: PocketUNet) -> list[torch.nn.Module]:
     return [module for module in unet.modules() if isinstance(module, Layer)]
-
-
-def load_frozen(kind: Any, folder: Path) -> Any:
-    """A diffusers model from `folder`, float32, in evaluation mode, without gradients."""
-    return kind.from_pretrained(folder).float().eval().requires_grad_(False)
 
 
 def save_half(model, folder: Path) -> None:

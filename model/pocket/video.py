@@ -15,8 +15,8 @@ from model import sampling
 from model.config import VideoConfig
 from model.evaluations import counted
 from model.image import check_batch
-from model.pocket.autoencoder import PATCH, PocketAutoencoder
-from model.pocket.load import load_networks
+from model.pocket.autoencoder import PATCH
+from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
@@ -32,7 +32,7 @@ class PocketVideoModel:
 
     unet: PocketUNet
     text: PocketTextEncoder
-    autoencoder: PocketAutoencoder
+    autoencoder: Autoencoder
     config: VideoConfig
     revision: str
     license: str

@@ -274,12 +274,13 @@ def numbers(start: int) -> Iterator[Numbers]:
         yield Numbers(torch.randn(8, 4, generator=torch.Generator().manual_seed(step)))
 
 
-def test_training_resumes_exactly(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_training_resumes_exactly(tmp_path, optimizer):
     """Weights, average, optimiser and the layers' own randomness: cut after 7 steps and gone on with, bit for bit."""
-    whole, rows = regression(), []
+    whole, rows = regression(optimizer=optimizer), []
     train(whole, numbers(0), rows.append, lambda: None)
     checkpoints = Checkpoints(LocalStore(str(tmp_path)))
-    cut = regression(save_every=7)
+    cut = regression(save_every=7, optimizer=optimizer)
 
     def stop() -> None:
         checkpoints.save(cut.step, cut.state(), None)
@@ -289,7 +290,7 @@ def test_training_resumes_exactly(tmp_path):
         train(cut, numbers(0), lambda row: None, stop)
     found, _ = checkpoints.latest()
     assert found is not None
-    resumed, later = regression(), []
+    resumed, later = regression(optimizer=optimizer), []
     resumed.load(found.state, found.step)
     train(resumed, numbers(7), later.append, lambda: None)
     assert [row["loss"] for row in later] == [row["loss"] for row in rows[7:]]

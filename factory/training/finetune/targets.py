@@ -48,7 +48,9 @@ class Target:
 
 UNNAMED = "network"
 """The class of a folder whose config.json names none: estimators, judge."""
-_AUTOENCODER = {"autoencoder": "PocketAutoencoder"}
+_AUTOENCODER = {"autoencoder": "ConvAutoencoder"}
+FORMER = {"ConvAutoencoder": "PocketAutoencoder"}
+"""An earlier class that a target builds on just as well, by the class that it names."""
 _TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
 _POCKET, _PAPER = "model.pocket.recipes", "model.latent_training"
 _JUDGES = "factory.training.finetune.estimator_recipes"
@@ -108,7 +110,7 @@ def target_of(name: str) -> Target:
 
 
 _OWN = {
-    "autoencoder": "PocketAutoencoder", "image": "PocketUNet", "video": "PocketUNet", "text_encoder": "CLIPTextModel",
+    "autoencoder": "ConvAutoencoder", "image": "PocketUNet", "video": "PocketUNet", "text_encoder": "CLIPTextModel",
     "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline",
 }  # fmt: skip
 
@@ -135,7 +137,8 @@ def missing(target: Target, name: str, classes: dict[str, str], from_weights: bo
             if wanted.endswith(("Pipeline", "Dinov2Model")):
                 way = f"save a {wanted} there"
             return f"target {name} builds on {weights}/{folder}, which is missing; {way}, or name other --weights"
-        if found != wanted:
+        former = FORMER.get(wanted) if folder in target.needs else None
+        if found not in (wanted, former):
             return (f"target {name} builds on a {wanted}, and {weights}/{folder} holds a {found}; "
                     "give --weights of the right family")  # fmt: skip
     return None
