@@ -7,6 +7,7 @@ Every parameter whose path holds "temporal" belongs to the turntable layers; wit
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -41,9 +42,16 @@ class SpatialTransformer(nn.Module):
                 attention.set_processor(AttnProcessor())  # plain products beat SDPA at 16-64 tokens on a CPU
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Features [B,C,h,w], with context tokens [B,N,D], to the same shape."""
+        """Features [B*K,C,h,w] of B videos, with context tokens [B,N,D], to the same shape.
+
+        All frames of a video ask one context: its keys and values are made once, not for every frame.
+        """
+        block: Any = self.block
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        tokens = self.block(tokens, encoder_hidden_states=context)
+        tokens = tokens + block.attn1(block.norm1(tokens))
+        queries = block.norm2(tokens).reshape(len(context), -1, tokens.shape[-1])
+        tokens = tokens + block.attn2(queries, encoder_hidden_states=context).reshape(tokens.shape)
+        tokens = tokens + block.ff(block.norm3(tokens))
         return x + tokens.transpose(1, 2).reshape(x.shape)
 
 
@@ -61,7 +69,7 @@ class Layer(nn.Module):
         self.temporal = nn.ModuleList(_temporal_layers(temporal, c_out, grid))
 
     def forward(self, x: Tensor, temb: Tensor, context: Tensor, views: Views | None) -> Tensor:
-        """Features [B,C,h,w] with time [B,temb] and context [B,N,D] to [B,C_out,h,w]; `views` switches the video on."""
+        """Features [B*K,C,h,w] with time [B*K,temb] and context [B,N,D] to [B*K,C_out,h,w]; `views`: a video."""
         x = self.resnet(x, temb)
         if self.transformer is not None:
             x = self.transformer(x, context)
@@ -160,8 +168,7 @@ class PocketUNet(ModelMixin, ConfigMixin):
             summary, tokens = self.temporal_image(image)  # pyright: ignore[reportOptionalCall]
             temb, text = temb + summary, torch.cat([text, tokens], 1)
         temb = (temb[:, None] + self.view_embedding(view)).flatten(0, 1)
-        context = text.repeat_interleave(frames, 0)
-        x = self._body(self.conv_in(x), temb, context, views)
+        x = self._body(self.conv_in(x), temb, text, views)
         return self.conv_out(nn.functional.silu(self.norm_out(x))).reshape(batch, frames, *latents.shape[2:])
 
     def estimate_elevation(self, image: Tensor) -> Tensor:
