@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 LIMIT ?= 4
 ASSETS ?=
 POCKET ?= runs/pocket
+LICENSES ?=
 STEPS ?=
 DEMO ?= runs/demo
 FAULTS = $(shell grep -rl --include='*.py' 'pytest.mark.faults' tests)
@@ -61,10 +62,13 @@ define train
 	  --out $(POCKET)/training/$(1) --train.num-steps $(or $(STEPS),$(2)) $(3)
 endef
 
-pocket: venv ## Make the embedded weights anew: ASSETS=DIR, POCKET=runs/pocket; goes on where it stopped
-	@test -n "$(ASSETS)" || { echo "make pocket ASSETS=DIR: a folder with assets.jsonl and glb/"; exit 2; }
-	$(BIN)/python -m jobs.render --assets $(ASSETS)/assets.jsonl --out $(POCKET)/renders --turntables 4
-	$(call train,autoencoder,1700,--train.learning-rate 1.5e-3)
+pocket: venv ## Make the embedded weights anew: ASSETS="DIR ...", POCKET=runs/pocket, LICENSES=; goes on where it stopped
+	@test -n "$(ASSETS)" || { echo "make pocket ASSETS=DIR: folders with assets.jsonl and glb/"; exit 2; }
+	root=$$($(BIN)/python -m model.pocket.asset_table --collections $(ASSETS) --out $(POCKET)/assets.jsonl \
+	  $(if $(LICENSES),--licenses $(LICENSES))) && \
+	$(BIN)/python -m jobs.render --assets $(POCKET)/assets.jsonl --asset-root $$root --out $(POCKET)/renders --turntables 4
+	$(call train,autoencoder,1500,--train.optimizer muon --train.total-batch 24 --train.learning-rate 2e-3 \
+	  --train.warmup-steps 100 --train.decay-share 0.8 --train.ema-decay 0.99 --train.weight-decay 0.001)
 	$(call train,elevation,1500,--train.learning-rate 2e-3)
 	$(call train,mask,500,--train.learning-rate 2e-3)
 	$(call train,clip,2000,)
@@ -72,5 +76,5 @@ pocket: venv ## Make the embedded weights anew: ASSETS=DIR, POCKET=runs/pocket; 
 	$(call train,video,10000,--train.learning-rate 7e-4 --train.ema-decay 0.998)
 	$(call train,temporal,1000,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
 	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
-	$(BIN)/python -m benchmarks.yield_gate --assets $(ASSETS) --limit $(if $(STEPS),1,66) \
+	$(BIN)/python -m benchmarks.yield_gate --assets $(firstword $(ASSETS)) --limit $(if $(STEPS),1,66) \
 	  --progress $(POCKET)/yield-$(if $(STEPS),1,66).jsonl --write $(POCKET)/weights/yield

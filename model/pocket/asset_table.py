@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def main() -> None:
     rows = list(merged(arguments.collections, root, arguments.licenses))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    print(f"{len(rows)} assets in {arguments.out}; render with --asset-root {root}")
+    print(f"{len(rows)} assets in {arguments.out}", file=sys.stderr)
+    print(root)
 
 
 if __name__ == "__main__":
