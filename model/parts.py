@@ -37,6 +37,22 @@ def load_parts(
     return modules
 
 
+def check_room(
+    networks: Mapping[str, nn.Module], sampled: Collection[str], offload: Offload, storage: Storage, free: int
+) -> None:
+    """Raise RuntimeError where the weights that lie on a device at once are more than its `free` bytes."""
+    sizes = {name: sum(parameter.nbytes for parameter in part.parameters()) for name, part in networks.items()}
+    if storage == "float8":
+        sizes |= {name: sum(parameter.numel() for parameter in networks[name].parameters()) for name in sampled}
+    if offload == "layers":
+        sizes = {name: size for name, size in sizes.items() if name not in sampled}
+    needed = sum(sizes.values()) if offload == "none" else max(sizes.values(), default=0)
+    if needed > free:
+        raise RuntimeError(f"the networks need {needed / 2**30:.1f} GiB of GPU memory and {free / 2**30:.1f} GiB are "
+                           f"free with video.offload {offload} and video.storage {storage}: set video.offload to parts "
+                           "or layers, video.storage to float8, or take a larger GPU")  # fmt: skip
+
+
 class Parts:
     """Networks by name; with offloading, one at a time lies on the device.
 
@@ -54,6 +70,8 @@ class Parts:
         self.networks, self.device, self.offload = networks, device, offload
         self.streamed = set(sampled) if offload == "layers" else set()
         self._at_work: str | None = None
+        if device.type == "cuda":
+            check_room(networks, sampled, offload, storage, torch.cuda.mem_get_info(device)[0])
         for name in sampled:
             network: Any = networks[name]
             if storage == "float8":
