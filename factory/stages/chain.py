@@ -17,8 +17,10 @@ import pyarrow as pa
 from factory.config.settings import DEFAULT_CHAIN, FactoryConfig
 from factory.ledger.schemas import LINE
 from factory.line.pools import ALL
+from factory.line.rows import is_large
 from factory.line.settings import Pool
 from factory.line.stage import Stage
+from factory.stages.asset_table import assets_schema
 from factory.stages.commit import Commit
 from factory.stages.find_views import FindViews
 from factory.stages.image_to_video import ImageToVideo
@@ -98,9 +100,17 @@ def _stage(entry: str) -> type[Stage]:
 
 
 def _check_columns(stages: Sequence[type[Stage]]) -> None:
-    """Every column that a stage reads must be there, and of one type throughout."""
+    """Every column that a stage reads must be there, of one type throughout, and none may be the line's own."""
     there = {field.name: (field, "the table of prompts") for field in LINE}
+    of_the_table = set(assets_schema(()).names)
     for stage in stages:
+        for column in stage.writes:
+            small = not (is_large(column) or pa.types.is_map(column.type))
+            if column.name in LINE.names or (small and column.name in of_the_table):
+                raise UserError(
+                    f"chain: stage {stage.name} writes {column.name}, which the line itself writes; "
+                    "give the column another name"
+                )
         for wanted in stage.reads:
             if wanted.name not in there:
                 writers = [name for name, kind in BUILT_IN.items() if wanted.name in {f.name for f in kind.columns()}]

@@ -160,3 +160,17 @@ def test_stages_are_declared_without_loading_what_they_compute_with() -> None:
     code = "import sys, factory.stages.chain; print(sorted({'torch', 'numba', 'diffusers', 'ray'} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"), [("prompt", "string"), ("source_image", "large_binary"), ("cost_dollars", "float64")]
+)
+def test_a_stage_may_not_write_a_column_of_the_line(
+    column: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"own_{column}"
+    text = OWN.replace('pa.field("brightness", pa.float64()', f'pa.field("{column}", pa.{kind}()')
+    (tmp_path / f"{module}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=f"stage brightness writes {column}, which the line itself writes"):
+        stages_of(f"image,{module}:Brightness,video,views,reconstruct,score,commit")
