@@ -1,4 +1,12 @@
-"""DPM-Solver++ and restarting from partial noise (3.4).
+"""Sample latents by DPM-Solver++, from pure noise or from partial noise (3.4): `sample`, `restart`.
+
+x0 clean latents, n standard normal noise, both [B,...]; c, u predictions with and without the condition.
+
+Example:
+    model_fn = guided(predict, scale=3.0)
+    noise = seeded_noise((4, 16, 16), seeds=[0, 1])  # [2,4,16,16]
+    clean = sample(model_fn, noise, dpm_solver(), steps=20)
+    again = restart(model_fn, clean, noise, dpm_solver(), steps=10, strength=0.5)
 
 Latents stay float32 from noise to decoder; models may run in any precision. The solver keeps the
 last predictions of its batch, so every call makes a scheduler of its own.

@@ -1,4 +1,9 @@
-"""Fit and re-denoise in turns (paper 3.4, A.1): fit 500 | refine | fit 500 | refine | fit 200."""
+"""Fit and re-denoise in turns (paper 3.4, A.1), fit 500 | refine | fit 500 | refine | fit 200: `reconstruct`.
+
+Example:
+    given = Turntable(frames=frames, elevation=0.3, image=image, prompt="a red chair")  # frames uint8 [V,S,S,3|4]
+    gaussians, records = reconstruct(given, LoopConfig(), refiner=video_model, masker=masker)
+"""
 
 from __future__ import annotations
 

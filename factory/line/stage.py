@@ -1,4 +1,12 @@
-"""What every stage of a line does: load once an actor, take a batch, keep failures as data.
+"""Load once an actor, take a batch, keep failures as data: `Stage`, what every stage of a line does.
+
+Example:
+    class Brightness(Stage):
+        name, reads, writes = "brightness", (IMAGE,), (pa.field("brightness", pa.float64()),)
+
+        def process(self, rows):
+            for row in rows:
+                row["brightness"] = float(unpack(row["image"]).mean() / 255)
 
 A row that fails keeps its place: `error_stage`, `error_type`, `error_message` and `error_trace` are set, later stages
 pass it on, and the last one writes its dead letter. A batch that was too large for the memory is halved, and so is one
