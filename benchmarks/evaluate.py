@@ -167,9 +167,10 @@ def put_table(store: Any, key: str, rows: list[dict], schema: Any) -> None:
 def _drive(folder: str, count: int) -> float:
     import torch
 
+    from eval.score_columns import rank_columns
     from eval.similarity import prompt_pool
     from factory.evaluation.line import Measures, assets_of_run, slices
-    from factory.evaluation.score_tables import mean_columns, rank_columns, read_scores, summaries
+    from factory.evaluation.score_tables import mean_columns, read_scores, summaries
     from factory.ledger.ledger import SCORES, Ledger
     from factory.storage.store import open_store
     from recon.memory import PeakMemory

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.config import VideoConfig
-from model.families import FAMILIES
 from model.latent_video import LatentVideoModel
 from model.parts import Parts
+from model.video_models import FAMILIES
 from model.views import latent_views, uniform_views
 from recon.torchvision_shim import import_torchvision
 

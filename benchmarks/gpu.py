@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from recon.cameras import Cameras, OrbitConfig, turntable
-from recon.config import DensifyConfig, FitConfig, LossConfig
+from recon.config import DensifyConfig, FitConfig
 from recon.fit_batch import FitTarget, fit_batch
 from recon.gaussians import Gaussians, init_ball
+from recon.loss_weights import LossConfig
 from recon.memory import PeakMemory
 from recon.rasterize import rasterize
 from recon.refine import views_of

@@ -169,7 +169,7 @@ def _run(table: Path, out: Path, stages: Any) -> list[tuple[str, str]]:
     from factory.ledger.ledger import ASSETS, DEAD, Ledger
     from factory.ledger.schemas import empty_row
     from factory.line.stage import dead_letter
-    from factory.prompts.table import read_prompts
+    from factory.prompts.prompt_table import read_prompts
     from factory.prompts.work import PromptWork
     from factory.storage.store import open_store
 

@@ -59,8 +59,9 @@ def videos(count: int, folder: Path) -> dict[str, Any]:
     """Rows with videos through the whole chain."""
     from factory.config.settings import FactoryConfig
     from factory.line.events import EventLog
+    from factory.line.placement import Pool
     from factory.line.progress import Display
-    from factory.line.settings import LineConfig, Pool
+    from factory.line.settings import LineConfig
     from factory.line.step import Step
     from factory.storage.store import open_store
 
@@ -93,7 +94,8 @@ def videos(count: int, folder: Path) -> dict[str, Any]:
 def small_rows(count: int, folder: Path) -> dict[str, Any]:
     """Small rows through the line, through plain map_batches, and through a loop."""
     from factory.config.settings import FactoryConfig
-    from factory.line.settings import LineConfig, Pool
+    from factory.line.placement import Pool
+    from factory.line.settings import LineConfig
     from factory.line.step import Step
 
     config = FactoryConfig(line=LineConfig(rows_per_block=2000))
@@ -234,7 +236,8 @@ def steady(count: int, folder: Path) -> dict[str, Any]:
 
 def committed(out: Path, ids: list[str]) -> None:
     """An output folder with these assets, as the ledger publishes them; their pictures are left out."""
-    from factory.ledger.ledger import ASSETS, ROWS_PER_PART, Ledger, commit_block
+    from factory.ledger.commit_protocol import commit_block
+    from factory.ledger.ledger import ASSETS, ROWS_PER_PART, Ledger
     from factory.stages.asset_table import assets_schema
     from factory.stages.chain import written_columns
     from factory.storage.store import open_store

@@ -27,9 +27,9 @@ import pyarrow as pa
 
 from benchmarks.evaluate import ROWS_PER_PART, put_table
 from factory.evaluation.stage import Evaluate as Judge
-from factory.ledger.ledger import commit_block
+from factory.ledger.commit_protocol import commit_block
 from factory.ledger.schemas import chosen
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
 from jobs import evaluate, report

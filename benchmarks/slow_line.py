@@ -12,8 +12,9 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import pack
+from factory.line.placement import Pool
 from factory.line.run import run_line
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt

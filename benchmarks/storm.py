@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from factory.ledger.ledger import ASSETS, COMMITS, DEAD
+from factory.ledger.commit_protocol import COMMITS
+from factory.ledger.ledger import ASSETS, DEAD
 from factory.storage.interface import Store, Stored
 
 ROOT = Path(__file__).resolve().parents[1]

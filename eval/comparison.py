@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.charts import histogram
-from eval.measures import RANK, measure_of
 from eval.page import escape, money, table
+from eval.score_columns import RANK, measure_of
 from eval.scored_run import ScoredRun, why_not_comparable
 from eval.sheet import strip
 from eval.statistics import Comparison, by_prompt, compare

@@ -10,8 +10,8 @@ import numpy as np
 
 from eval.charts import share_bar
 from eval.comparison import comparison_section
-from eval.measures import measure_of
 from eval.page import Markup, escape, money, table, web_file
+from eval.score_columns import measure_of
 from eval.score_section import score_section
 from eval.scored_run import STAGE_OF_TABLE, ScoredRun
 from eval.sheet import best_to_worst

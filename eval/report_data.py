@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eval.measures import measure_of
 from eval.page import script_data
+from eval.score_columns import measure_of
 from eval.scored_run import ScoredRun
 
 SHARD_ROWS = 2000

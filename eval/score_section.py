@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.charts import histogram
-from eval.measures import GROUPS, RANK, measure_of
 from eval.page import escape, table
+from eval.score_columns import GROUPS, RANK, measure_of
 from eval.scored_run import Evaluation, ScoredRun
 from eval.statistics import summarise
 

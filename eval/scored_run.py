@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.measures import measure_of
 from eval.page import address
+from eval.score_columns import measure_of
 
 STAGE_OF_TABLE = "prompts"
 """The stage of dead letters that are no prompts at all: empty, double, unreadable."""
@@ -66,7 +66,7 @@ class ScoredRun:
     folders: list[str]
     """Of each asset's files, relative to the run's folder."""
     scores: dict[str, NDArray[np.float64]]
-    """By column, as `eval.measures` knows it; after an @ the protocol of the evaluation that judged."""
+    """By column, as `eval.score_columns` knows it; after an @ the protocol of the evaluation that judged."""
     numbers: dict[str, NDArray[np.float64]]
     """seed, seconds, forwards, cost_dollars, gpu_seconds, num_gaussians, yield_score."""
     calls: dict[str, NDArray[np.float64]]

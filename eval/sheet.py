@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.measures import measure_of
 from eval.page import escape
+from eval.score_columns import measure_of
 from eval.scored_run import ScoredRun
 
 ROWS = 6

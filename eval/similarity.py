@@ -12,9 +12,9 @@ import torch
 
 from eval.clip import Scorer
 from eval.protocols import Protocol, pooled
+from eval.score_columns import clip_column, rank_column
 
 POOL_SIZE = 1000
-VIEW_SETS = ("frames", "renders")
 
 
 def fingerprint(statement: dict[str, Any]) -> str:
@@ -34,11 +34,6 @@ def prompt_pool(prompts: Iterable[str], size: int = POOL_SIZE) -> list[str]:
 
 def _least(pool: dict[str, bytes], size: int) -> dict[str, bytes]:
     return dict(sorted(pool.items(), key=lambda item: item[1])[:size])
-
-
-def columns(name: str) -> list[str]:
-    """The score columns of the CLIP model `name`."""
-    return [f"clip_{against}_{views}_{name}" for views in VIEW_SETS for against in ("text", "image")]
 
 
 def score_asset(
@@ -72,10 +67,10 @@ def score_asset(
         start += len(views)
         for against, wanted in (("text", own), ("image", None if image is None else embedded[-1])):
             values = None if wanted is None else 100 * (part @ wanted).numpy()
-            column = f"clip_{against}_{what}_{scorer.name}"
+            column = clip_column(against, what, scorer.name)
             found[column] = None if values is None else pooled(values, protocol or Protocol())
             found[f"{column}_views"] = None if values is None else values.tolist()
-        found[f"rank_text_{what}_{scorer.name}"] = None if own is None else _rank(part.mean(0), own, prompt, pool)
+        found[rank_column(what, scorer.name)] = None if own is None else _rank(part.mean(0), own, prompt, pool)
     return found
 
 
@@ -84,7 +79,7 @@ def mean_scores(
 ) -> dict[str, float]:
     """`score_asset` without its views and ranks: nan where the asset has no prompt or no image."""
     found = score_asset(scorer, seen, prompt, image, {})
-    wanted = [f"clip_{against}_{what}_{scorer.name}" for what in seen for against in ("text", "image")]
+    wanted = [clip_column(against, what, scorer.name) for what in seen for against in ("text", "image")]
     return {name: float("nan") if found[name] is None else found[name] for name in wanted}
 
 

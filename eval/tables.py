@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES, Cell
+from eval.score_columns import clip_column
 
 Form = Literal["markdown", "latex", "csv", "html"]
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "—": "---", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -51,7 +52,7 @@ def own_rows(
 
 
 def _own_cells(scores: Mapping[str, Mapping[str, Any]], views: str, model: str) -> list[Cell]:
-    found = [scores.get(f"clip_{against}_{views}_{model}") for against in ("text", "image")]
+    found = [scores.get(clip_column(against, views, model)) for against in ("text", "image")]
     return [(score["mean"], math.nan if score["std"] is None else score["std"]) if score else None for score in found]
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
     from factory.line.estimate import Estimate, Range, Sample
     from factory.line.output_folder import OutputFolder
-    from factory.line.settings import Pool
+    from factory.line.placement import Pool
     from factory.line.tally import Tally
+    from factory.prompts.prompt_table import PromptTable
     from factory.prompts.row import Prompt
-    from factory.prompts.table import PromptTable
 
 
 def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | None) -> int:

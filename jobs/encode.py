@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.storage.user_error import UserError
 from jobs.base import LineJob, start
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from eval.config import Up
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.storage.user_error import UserError, as_user_error
 from jobs.base import LineJob, start
 
@@ -271,11 +271,12 @@ def _report(
 ) -> int:  # fmt: skip
     import numpy as np
 
+    from eval.score_columns import rank_columns
     from eval.strict_json import as_json
     from eval.tables import own_rows
     from factory.evaluation.line import costs_of_run
     from factory.evaluation.paper_rows import rows_beside
-    from factory.evaluation.score_tables import cut_prompts, letters, mean_columns, rank_columns, read_scores, summaries
+    from factory.evaluation.score_tables import cut_prompts, letters, mean_columns, read_scores, summaries
 
     extra, ledger = judging.measures.columns(), folder.ledger
     scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))

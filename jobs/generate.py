@@ -24,7 +24,7 @@ MAX_REPORTED = 10_000
 if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
     from factory.line.output_folder import OutputFolder
-    from factory.prompts.table import PromptTable
+    from factory.prompts.prompt_table import PromptTable
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,7 +69,7 @@ def run(job: Generate) -> int:
     """Make what the output folder lacks; returns the exit code. Raises UserError and RuntimeError for the user."""
     from factory.ledger.run_identity import add_input, is_new
     from factory.line.output_folder import open_output
-    from factory.prompts.table import read_prompts
+    from factory.prompts.prompt_table import read_prompts
     from factory.stages.preflight import preflight
     from factory.storage.read_only import open_read_only
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jobs.base import Job, start
 
 if TYPE_CHECKING:
-    from factory.prompts.table import PromptTable
+    from factory.prompts.prompt_table import PromptTable
 
 MAX_SHOWN = 100
 
@@ -72,8 +72,8 @@ def run(job: Prompts) -> int:
 
 
 def _table(job: Prompts) -> PromptTable:
+    from factory.prompts.prompt_table import read_prompts
     from factory.prompts.suites import check_choice, write_suite
-    from factory.prompts.table import read_prompts
     from factory.storage.store import open_store
 
     check_choice(job.prompts, job.suite, job.suite_path)

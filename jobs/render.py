@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(job: Render) -> int:
     """Render what the output folder lacks; returns the exit code."""
     from factory.ledger.ledger import RENDERS
-    from factory.ledger.schemas import RENDER_DEAD_LETTERS
     from factory.line.one_stage_line import line_config
     from factory.line.output_folder import open_output
     from factory.prompts.assets import read_assets
     from factory.training.render.line import RenderWork, rows_per_part, steps
+    from factory.training.shards.schema import RENDER_DEAD_LETTERS
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
     root, ids = job.asset_root or job.assets.rpartition("/")[0] or ".", work.ids

@@ -19,7 +19,7 @@ from jobs.generate import Generate, check_changes, make
 from jobs.settings import parse_over
 
 if TYPE_CHECKING:
-    from factory.prompts.table import PromptTable
+    from factory.prompts.prompt_table import PromptTable
     from factory.storage.interface import ReadableStore
 
 
@@ -94,7 +94,7 @@ def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
         UserError: when there is no such table, or it holds none of them as a usable row.
     """
     from factory.ledger.run_identity import inputs
-    from factory.prompts.table import PromptTable, read_prompts
+    from factory.prompts.prompt_table import PromptTable, read_prompts
 
     sources = inputs(store)
     if job.prompts:

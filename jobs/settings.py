@@ -11,7 +11,7 @@ import tyro
 
 from factory.config.settings import PRESETS, FactoryConfig, preset
 from factory.config.yaml import read_yaml
-from factory.line.pools import Pools, compact, merged, parse_pools
+from factory.line.pool_flags import Pools, compact, merged, parse_pools
 from jobs.help import parse_flags
 
 Job = TypeVar("Job")

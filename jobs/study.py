@@ -119,7 +119,7 @@ def serve(job: Serve) -> int:
 
     from eval.collector import Collector
     from factory.evaluation.study.folder import keep_answers, read_study
-    from factory.storage.store import LocalStore
+    from factory.storage.local import LocalStore
 
     store = LocalStore(job.study)
     study, tasks = read_study(store)

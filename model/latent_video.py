@@ -16,10 +16,10 @@ from torch.nn import functional
 from model import sampling, weights
 from model.config import VideoConfig
 from model.evaluations import counted
-from model.families import Family, describe
 from model.image import check_batch
 from model.lora import merge_files
 from model.parts import Parts, load_parts
+from model.video_models import Family, describe
 from model.views import ViewPlan
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from model import weights
 from model.config import VideoConfig
-from model.families import describe, view_plan
+from model.video_models import describe, view_plan
 from model.views import ViewPlan
 
 __all__ = ["VideoConfig", "VideoModel", "ViewPlan", "load_video_model", "view_plan"]

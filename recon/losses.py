@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recon.config import LossConfig
+from recon.loss_weights import LossConfig
 from recon.ms_ssim import SsimTarget, ms_ssim
 from recon.perceptual import PerceptualNetwork, load_perceptual
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recon.config import LossConfig, check
+from recon.config import check
+from recon.loss_weights import LossConfig
 
 
 @dataclass(kw_only=True, slots=True)

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from recon.cameras import OrbitConfig, turntable
 from recon.coherence import CANDIDATES, incoherence
-from recon.config import DensifyConfig, FitConfig, LossConfig
+from recon.config import DensifyConfig, FitConfig
 from recon.fit import fit
 from recon.gaussians import render
+from recon.loss_weights import LossConfig
 from recon.perceptual import load_perceptual
 
 WEIGHTS = Path(__file__).parent / "weights" / "yield"

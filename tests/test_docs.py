@@ -1,5 +1,6 @@
-"""Every relative link of every page leads somewhere, headings included."""
+"""Every relative link of every page leads somewhere, and the files that a page names hold what it says."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -44,3 +45,22 @@ def test_a_wrong_heading_and_a_missing_file_are_found(tmp_path: Path) -> None:
 
 def test_the_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def changes() -> list[tuple[str, str, str]]:
+    """The rows of architecture.md that say which file a change is made in: change, file, name in it."""
+    table = (ROOT / "docs/architecture.md").read_text().partition("| change | file | there |")[2].partition("\n\n")[0]
+    return re.findall(r"^\| (.+) \| `(.+)` \| `(.+)` \|$", table, re.MULTILINE)
+
+
+def test_the_table_of_changes_is_read() -> None:
+    assert len(changes()) == 10
+
+
+@pytest.mark.parametrize(("change", "file", "name"), changes(), ids=lambda text: text.rpartition("/")[2])
+def test_each_change_has_its_file(change: str, file: str, name: str) -> None:
+    tree = ast.parse((ROOT / file).read_text())
+    assigned = {target.id for node in tree.body if isinstance(node, ast.Assign)
+                for target in node.targets if isinstance(target, ast.Name)}  # fmt: skip
+    defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    assert name in assigned | defined, f"{change}: {file} has no {name}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.config import ClipConfig
 from factory.line.cost import CostConfig
-from factory.line.pools import Pools
+from factory.line.pool_flags import Pools
 from factory.line.settings import LineConfig
 from factory.storage.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig

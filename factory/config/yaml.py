@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from factory.config.settings import FactoryConfig, plain
-from factory.line.pools import Pools, merged
-from factory.line.settings import LineConfig, Pool
+from factory.line.placement import Pool
+from factory.line.pool_flags import Pools, merged
+from factory.line.settings import LineConfig
 
 
 def to_yaml(config: FactoryConfig) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from eval.distributions import FeatureSet, distances
 from eval.protocols import Protocol
 from eval.reference import objects_of, reference_features, revision_of
-from eval.similarity import VIEW_SETS
+from eval.score_columns import VIEW_SETS
 from factory.ledger.reader import SCORES, LedgerReader
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only

@@ -20,7 +20,7 @@ from eval import consistency
 from eval.clip import Scorer
 from eval.config import JudgeConfig
 from eval.protocols import Protocol
-from eval.similarity import VIEW_SETS, columns
+from eval.score_columns import VIEW_SETS, clip_columns, rank_columns
 from factory.evaluation import fidelity
 from factory.evaluation.consistency import COLUMNS
 from factory.ledger.reader import ASSETS, LedgerReader
@@ -122,9 +122,9 @@ def scores_schema(models: Sequence[str], measures: Measures) -> pa.Schema:
         ("elevation", pa.float64()),
     ]
     for model in models:
-        for column in columns(model):
+        for column in clip_columns(model):
             fields += [(column, pa.float64()), (f"{column}_views", pa.list_(pa.float64()))]
-        fields += [(f"rank_text_{views}_{model}", pa.int64()) for views in VIEW_SETS]
+        fields += [(column, pa.int64()) for column in rank_columns([model])]
     fields += [(f"cut_{model}", pa.bool_()) for model in models]
     fields += [(column, pa.float64()) for column in measures.columns()]
     fields += [(f"{column}_views", pa.list_(pa.float64())) for column in measures.judged]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.similarity import VIEW_SETS, columns
+from eval.score_columns import clip_columns, rank_columns
 from eval.statistics import compare, prompt_means, summarise
 from factory.ledger.keys import digest
 from factory.ledger.reader import DEAD, SCORES, LedgerReader
@@ -53,14 +53,9 @@ def read_scores(ledger: LedgerReader, names: Sequence[str]) -> Scores:
     return Scores(prompts=np.array(prompts, np.uint64), values=arrays)
 
 
-def rank_columns(models: Sequence[str]) -> list[str]:
-    """The columns of ranks."""
-    return [f"rank_text_{views}_{model}" for model in models for views in VIEW_SETS]
-
-
 def mean_columns(models: Sequence[str], measures: Sequence[str]) -> list[str]:
     """The columns that are summarised by their mean: CLIP by model, then other measures."""
-    return [column for model in models for column in columns(model)] + list(measures)
+    return [column for model in models for column in clip_columns(model)] + list(measures)
 
 
 def summaries(scores: Scores, models: Sequence[str], measures: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -14,7 +14,7 @@ from eval.similarity import score_asset
 from factory.evaluation.line import SCORE_DEAD_LETTERS, Measures, scores_schema
 from factory.evaluation.viewable_asset import Placed, Shape, Turn, over_grey, read_shape
 from factory.line.one_stage_line import SingleStage
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.prompts.assets import beside, read_asset

@@ -1,51 +1,29 @@
-"""What is done, what is dead, what is left: exactly one outcome a prompt, however often a worker dies.
+"""Keep the tables of an output folder: `Ledger` moves committed outcomes into parts and knows what is done or dead.
 
-The order of trust is data first, then the commit. A worker writes the files of a block's assets under keys that
-hold their digest, then creates one record `commits/<hash of the ids>.parquet` that must not exist yet: the loser of
-a race keeps the winner's. The driver, the only writer of tables (see `Lease`), moves the rows of records into
-immutable parts `assets/part-*.parquet` and `dead_letters/part-*.parquet`, and only then deletes the records. A row
-whose id has an outcome already, in a part or in an earlier record, is void: blocks are retried in other sizes, and
-whichever record the driver reads first counts. A resume reads the parts' snapshots (see `Snapshots`), the id column
-of the few parts since, and the records.
+A resume reads the parts' snapshots (see `Snapshots`), the id column of the few parts since, and the commit records.
+How an outcome is committed exactly once is `commit_protocol`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.ledger.keys import digest, key_of, packed
+from factory.ledger.commit_protocol import commit_block, is_dead, parquet_bytes
+from factory.ledger.keys import packed
 from factory.ledger.lease import Lease, LeaseLost
-from factory.ledger.reader import ASSETS, COMMITS, DEAD, RENDERS, SCORES, LedgerReader, is_dead, parquet_bytes
+from factory.ledger.reader import ASSETS, DEAD, RENDERS, SCORES, LedgerReader
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.ledger.snapshots import Snapshots, part_names
 from factory.storage.interface import Store
 
-__all__ = ["ASSETS", "COMMITS", "DEAD", "RENDERS", "SCORES", "Ledger", "commit", "commit_block", "file_entry"]
+__all__ = ["ASSETS", "DEAD", "RENDERS", "SCORES", "Ledger", "file_entry"]
 ROWS_PER_PART = 256
-
-
-def commit(store: Store, row: dict[str, Any], schema: pa.Schema) -> bool:
-    """Record the one outcome of a row of work; False when another record was there first.
-
-    Args:
-        store: the output folder.
-        row: a result or dead letter, with every column of the schema; its files are already durable.
-        schema: its first column is the id; a column `error_stage` makes it a dead letter.
-    """
-    return commit_block(store, [row], schema)
-
-
-def commit_block(store: Store, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> bool:
-    """Record the outcomes of rows that were made together, in one object; as `commit` for one of them."""
-    keys = [key_of(row[schema.names[0]]) for row in rows]
-    name = keys[0] if len(keys) == 1 else digest(*sorted(keys))
-    return store.create(f"{COMMITS}/{name}.parquet", parquet_bytes(pa.Table.from_pylist(list(rows), schema=schema)))
 
 
 class Ledger(LedgerReader):

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.ledger.commit_protocol import COMMITS, is_dead, parquet_bytes, read_record
 from factory.ledger.keys import Keys, packed
 from factory.ledger.snapshots import SnapshotReader, number_of, part_names, read_each
 from factory.storage.interface import ReadableStore
 
-ASSETS, RENDERS, SCORES, DEAD, COMMITS = "assets", "renders", "scores", "dead_letters", "commits"
+ASSETS, RENDERS, SCORES, DEAD = "assets", "renders", "scores", "dead_letters"
 Columns = Sequence[str] | Callable[[str], bool] | None
 
 
@@ -114,7 +115,7 @@ class LedgerReader:
     def _new_records(self) -> Iterator[tuple[str, pa.Table]]:
         """Commit records that are not pending yet, by name."""
         names = [name for name in self.store.keys(f"{COMMITS}/") if name not in self._pending]
-        return read_each(self.store, names, _record)
+        return read_each(self.store, names, read_record)
 
     def _take(self, records: Iterable[tuple[str, pa.Table]]) -> None:
         """Keep what records settle that is not settled yet."""
@@ -125,24 +126,8 @@ class LedgerReader:
             (self.dead if is_dead(table) else self.done).add(keys[fresh])
 
 
-def is_dead(table: pa.Table) -> bool:
-    """Whether a table holds dead letters: these have a column `error_stage`."""
-    return "error_stage" in table.schema.names
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
-    stream = io.BytesIO()
-    pq.write_table(table, stream, compression="zstd")
-    return stream.getvalue()
-
-
 def _rows(stream: Any, columns: Columns) -> list[dict[str, Any]]:
     file = pq.ParquetFile(stream)
     return file.read(
         columns=list(filter(columns, file.schema_arrow.names)) if callable(columns) else columns
     ).to_pylist()
-
-
-def _record(store: ReadableStore, name: str) -> pa.Table:
-    return pq.read_table(io.BytesIO(store.get(name)))

@@ -1,13 +1,13 @@
-"""Every table's Arrow schema, once. Angles are radians, times seconds, images uint8.
+"""Name the columns of the line of prompts and its dead letters: `LINE`, `DEAD_LETTERS`; `pack` makes bytes of arrays.
 
 `LINE` is what enters the line of prompts; each stage appends the columns that it declares, arrays among them as .npy
-bytes (see `pack`). `DEAD_LETTERS` is published as parquet, as are the assets (`factory.stages.asset_table`).
+bytes (see `pack`). `DEAD_LETTERS` is published as parquet, as are the assets (`factory.stages.asset_table`); the
+shards of turntables have their own (`factory.training.shards.schema`). Angles are radians, times seconds, images uint8.
 """
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-RENDER_STAGE = "render"
 _HEADER_BYTES = 1024
 """Of .npy; headers of such arrays have 128."""
 
@@ -39,57 +38,6 @@ LINE = pa.schema(
 OUTCOME = pa.schema([("prompt_id", pa.string()), ("status", pa.string())])
 
 DEAD_LETTERS = pa.schema([*IDENTITY, *ERROR, *ATTEMPT, ("fingerprint", pa.string())])
-
-
-ASSET_LINE = pa.schema(
-    [
-        pa.field("turntable_id", pa.string(), False),  # asset_id, a dot, the number of the turntable
-        *[(name, pa.string()) for name in ("asset_id", "path", "caption", "license", "source", "split")],
-        ("companion", pa.string()),  # path of the asset that stands beside
-        ("assembled", pa.bool_()),  # whether the two are only parts of what is shown
-        ("attempt", pa.int32()),
-    ]
-)
-
-RENDERS = pa.schema(
-    [
-        *ASSET_LINE,
-        ("frames", pa.list_(IMAGE)),  # V PNGs with straight alpha
-        ("elevation", pa.float64()),
-        ("azimuths", pa.list_(pa.float64())),
-        *[("size", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())],
-        ("viewmats", pa.list_(pa.list_(pa.float64(), 16))),  # world to camera, row by row
-        ("seconds_render", pa.float64()),
-        *[("host", pa.string()), ("run_id", pa.string())],
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": {"frames": [{"_type": "Image"}]}}})},
-)
-
-RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
-
-GROUP_LINE = pa.schema(
-    [
-        pa.field("group_id", pa.string(), False),  # shard, row group, which writing of the file
-        *[("key", pa.string()), ("group", pa.int32()), ("rows", pa.list_(pa.int32()))],
-        ("attempt", pa.int32()),
-    ]
-)
-_READ = [
-    pa.field("group_id", pa.string(), False),
-    ("problems", pa.map_(pa.string(), pa.string())),  # turntables that cannot be read, and why
-    *[("host", pa.string()), ("run_id", pa.string())],
-]
-_VERDICT = pa.struct(
-    [
-        *[(name, pa.string()) for name in ("asset_id", "split")],
-        *[("total", pa.float64()), ("num_views", pa.int32())],  # sum of the views' scores
-    ]
-)
-VERDICTS = pa.schema([*_READ, ("verdicts", pa.list_(_VERDICT)), ("pictures", pa.map_(pa.string(), pa.binary()))])
-"""Row groups judged: their assets, and a PNG of the first view of each."""
-CAPTIONS = pa.schema([*_READ, ("captions", pa.map_(pa.string(), pa.string()))])
-ENCODED = pa.schema([*_READ, ("path", pa.string()), ("turntables", pa.int32()), ("seconds_encode", pa.float64())])
-GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 
 def by_part(names: Iterable[str], kind: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from factory.line.board import StageCount
-    from factory.line.settings import Pool
+    from factory.line.placement import Pool
 
 
 @dataclass(kw_only=True, slots=True)

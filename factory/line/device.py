@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.storage.user_error import UserError
 
 

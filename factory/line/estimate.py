@@ -16,7 +16,7 @@ import numpy as np
 from eval.agreement import wilson_interval
 from factory.ledger.keys import digest
 from factory.line.cost import CostConfig, Usage, usage
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.storage.user_error import UserError
 
 CONFIDENCE = 0.95

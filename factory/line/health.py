@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 MAX_DEATHS = 3
 """Processes that a row may take along while it is alone."""

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from factory.ledger.ledger import commit
+from factory.ledger.commit_protocol import commit
 from factory.ledger.schemas import OUTCOME, chosen
-from factory.line.settings import LineConfig, Pool, Runner
+from factory.line.placement import Pool
+from factory.line.settings import LineConfig, Runner
 from factory.line.stage import Row, Stage
 from factory.storage.store import StorageConfig, open_store
 

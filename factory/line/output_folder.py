@@ -29,7 +29,8 @@ from factory.storage.store import open_store
 from factory.storage.user_error import UserError
 
 if TYPE_CHECKING:
-    from factory.line.settings import LineConfig, Pool
+    from factory.line.placement import Pool
+    from factory.line.settings import LineConfig
     from factory.line.step import Step
     from factory.line.tally import Tally
     from factory.line.work import Work

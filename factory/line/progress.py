@@ -14,7 +14,7 @@ from factory.line.tally import Tally
 
 if TYPE_CHECKING:
     from factory.line.events import EventLog
-    from factory.line.settings import Pool
+    from factory.line.placement import Pool
 
 EVENT_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ from ray.data import DataContext
 
 from factory.ledger.stop_signal import handler_kept
 from factory.line.cpus import available_cpus
-from factory.line.object_store import LOCAL_STORE_BYTES
+from factory.line.shared_memory import LOCAL_STORE_BYTES
 from factory.storage.user_error import UserError
 
 START_ATTEMPTS = 3

@@ -19,11 +19,11 @@ from factory.line.board import Board, Snapshot
 from factory.line.health import MAX_DEATHS
 from factory.line.metrics import Metrics
 from factory.line.nodes import is_gone, living_nodes, releasing_stranded_actors, require_calls
-from factory.line.object_store import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way
-from factory.line.placement import check_nodes, place
+from factory.line.placement import Pool, check_nodes, place
 from factory.line.progress import Display
 from factory.line.ray_session import configure_data, start_ray
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
+from factory.line.shared_memory import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way
 from factory.line.step import Step
 from factory.line.tally import Tally
 from factory.line.work import Work, source

@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from factory.line.cost import CostConfig, Usage, usage
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.storage.interface import ReadableStore, Store
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from factory.line.health import (
     time_limit,
 )
 from factory.line.network import Network
+from factory.line.placement import Pool
 from factory.line.rows import Row, rows_of, with_columns
-from factory.line.settings import Pool
 from factory.storage.interface import StorageError
 
 LINE_COLUMNS = (*(name for name, _ in ERROR), *(name for name, _ in ATTEMPT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Stage
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from factory.line.cpus import available_cpus
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from recon.config import MeshConfig
 
 Format = Literal["ply", "splat", "spz", "sog", "html", "glb", "nerfstudio", "webdataset", "hf"]

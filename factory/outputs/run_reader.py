@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eval.measures import is_measure
 from eval.page import address
+from eval.score_columns import is_measure
 from eval.scored_run import Evaluation, Letter, ScoredRun
-from factory.ledger.reader import ASSETS, COMMITS, DEAD, SCORES
+from factory.ledger.commit_protocol import COMMITS
+from factory.ledger.reader import ASSETS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import ERROR, by_part
 from factory.line.failure import place_of

@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import ID_PATTERN, digest
+from factory.prompts.input_formats import Raw, read_rows
 from factory.storage.interface import StorageConfig, StorageError
 from factory.storage.store import pyarrow_filesystem
-from factory.storage.tables import Raw, read_rows
 from factory.storage.user_error import UserError
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ def assets_of_folder(
     Raises:
         ValueError: when the prompt table or the folder cannot be read.
     """
-    from factory.prompts.table import read_prompts
+    from factory.prompts.prompt_table import read_prompts
 
     table, files = read_prompts(prompts, None, image_root, storage), asset_files(store_files(root, storage))
     for prompt in table.prompts:

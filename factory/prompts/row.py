@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from factory.ledger.keys import ID_PATTERN, digest
+from factory.prompts.input_formats import Raw
 from factory.prompts.spool import Spool, Spooled
 from factory.storage.credentials import scrub
-from factory.storage.tables import Raw
 
 MAX_PROMPT_BYTES = 4096
 MAX_IMAGE_BYTES = 32 << 20

@@ -17,8 +17,8 @@ from factory.ledger.keys import digest
 from factory.ledger.ledger import file_entry
 from factory.ledger.schemas import ATTEMPT, FILE, IDENTITY, IMAGE
 from factory.line.cost import row_cost
+from factory.line.placement import Pool
 from factory.line.rows import is_large
-from factory.line.settings import Pool
 
 Row = dict[str, Any]
 

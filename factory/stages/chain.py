@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from factory.config.settings import DEFAULT_CHAIN, FactoryConfig
 from factory.ledger.schemas import LINE
-from factory.line.pools import ALL
+from factory.line.placement import Pool
+from factory.line.pool_flags import ALL
 from factory.line.rows import is_large
-from factory.line.settings import Pool
 from factory.line.stage import Stage
 from factory.stages.asset_table import assets_schema
 from factory.stages.commit import Commit

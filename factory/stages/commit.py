@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.ledger.ledger import commit_block
+from factory.ledger.commit_protocol import commit_block
 from factory.ledger.schemas import DEAD_LETTERS, OUTCOME
 from factory.line.failure import Failure
 from factory.line.rows import Row, rows_of

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from factory.config.settings import ViewsConfig
     from model.config import ImageConfig, VideoConfig
     from model.views import ViewPlan
-    from recon.config import LossConfig, OrbitConfig
+    from recon.config import OrbitConfig
+    from recon.loss_weights import LossConfig
 
 
 def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
@@ -32,7 +33,7 @@ def turntable(settings: VideoConfig, orbit: OrbitConfig) -> Network:
     from model.weights import locate
 
     def find() -> Path:
-        from model.families import view_plan
+        from model.video_models import view_plan
 
         place = locate(settings.model, "video", settings.revision)
         check_views(settings.model, view_plan(settings), orbit)

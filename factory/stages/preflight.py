@@ -9,7 +9,7 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.run_identity import Weights
 from factory.line.device import device_for
 from factory.line.network import Network
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
 from factory.storage.user_error import UserError, as_user_error

@@ -11,7 +11,7 @@ import pyarrow as pa
 from factory.ledger.schemas import pack, unpack
 from factory.line.cpus import available_cpus
 from factory.line.network import Network
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Row, Stage
 from factory.stages import networks
 from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MASKS, MESH, NUM_GAUSSIANS

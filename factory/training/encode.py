@@ -22,14 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.ledger.ledger import Ledger
-from factory.ledger.schemas import ENCODED
 from factory.line.output_folder import OutputFolder
 from factory.line.stage import Row
 from factory.storage.interface import ReadableStore, Store
 from factory.storage.store import open_store
 from factory.training.finetune.run import fetch
 from factory.training.shards.index import COLUMNS, ENCODER, SHAPE, Chunk
-from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, results
+from factory.training.shards.row_group_line import GROUP_RESULT, ROWS_PER_PART, GroupStage, results
 from model.config import Drawing
 
 if TYPE_CHECKING:
@@ -40,6 +39,9 @@ ENCODINGS = "encoded"
 MADE_OF = b"im3d.made_of"
 """Metadata of shards of latents: the name of the row group of renders."""
 AUTOENCODER = "autoencoder/diffusion_pytorch_model.safetensors"
+ENCODED = pa.schema(
+    [*GROUP_RESULT, ("path", pa.string()), ("turntables", pa.int32()), ("seconds_encode", pa.float64())]
+)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.truth_prompts import Arguments, main
 from factory.evaluation.fidelity import truth_of, truth_paths
-from factory.prompts.table import read_prompts
+from factory.prompts.prompt_table import read_prompts
 from factory.storage.interface import StorageConfig
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from eval.clip import Scorer
 from eval.protocols import Protocol
-from eval.similarity import columns, mean_scores, score_asset
+from eval.score_columns import clip_columns
+from eval.similarity import mean_scores, score_asset
 
 NAME = "pocket"
 SEEN = {
@@ -34,7 +35,7 @@ def test_scores_are_those_of_the_scorer_and_pictures_are_embedded_once(
     found = mean_scores(scorer, SEEN, "a red car", IMAGE)
     assert found == pytest.approx(expected, abs=1e-3)
     assert embedded == [9]
-    assert list(found) == columns(NAME)
+    assert list(found) == clip_columns(NAME)
 
 
 def test_what_is_missing_is_no_number(scorer: Scorer) -> None:

@@ -103,7 +103,7 @@ def test_debug_prints_the_traceback_without_secrets(
 ) -> None:
     monkeypatch.setenv("SOME_SECRET", "hunter22hunter22")
     monkeypatch.setenv(DEBUG, "1" if asked == "variable" else "")
-    monkeypatch.setattr("factory.prompts.table.read_prompts", fail_in_prompts)
+    monkeypatch.setattr("factory.prompts.prompt_table.read_prompts", fail_in_prompts)
     flags = ["generate", "--prompts", "p", "--out", str(tmp_path / "out"), *["--debug"] * (asked == "flag")]
     assert main(flags) == 3
     text = capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eval.clip import Scorer
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from factory.training.curate.choice import Verdict, choose
 from factory.training.curate.page import CAPTION
 from factory.training.curate.settings import CurateConfig

@@ -24,7 +24,8 @@ from eval.clip import Scorer
 from eval.fidelity import psnr
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
 from factory.evaluation.viewable_asset import Solid, Turn, read_shape
-from factory.ledger.ledger import Ledger, commit, file_entry
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import Ledger, file_entry
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.store import open_store
@@ -251,7 +252,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def writer_of(run: Path) -> Iterator[None]:
     """Another process that holds the folder of a run, as `im3d generate` does while it goes on."""
     code = (
-        "import sys; from factory.ledger.lease import Lease; from factory.storage.store import LocalStore\n"
+        "import sys; from factory.ledger.lease import Lease; from factory.storage.local import LocalStore\n"
         "with Lease(LocalStore(sys.argv[1]), beat_seconds=3600): print('held', flush=True); sys.stdin.read()"
     )
     root = Path(__file__).resolve().parents[2]

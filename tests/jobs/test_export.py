@@ -17,8 +17,9 @@ import torch
 import trimesh
 from PIL import Image
 
+from factory.ledger.commit_protocol import commit
 from factory.ledger.finished_assets import assets_of_files, assets_of_run
-from factory.ledger.ledger import DEAD, Ledger, commit, file_entry
+from factory.ledger.ledger import DEAD, Ledger, file_entry
 from factory.outputs.export import Export, ExportWork, results_of
 from factory.outputs.export_settings import ExportConfig
 from factory.outputs.training_formats import DEPTH_UNIT

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from factory.storage.store import LocalStore, open_store
+from factory.storage.local import LocalStore
+from factory.storage.store import open_store
 from factory.training.encode import generator_of_copy
 from factory.training.finetune import driver
 from factory.training.finetune.recorder import Recorder, read_log

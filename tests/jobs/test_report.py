@@ -15,11 +15,12 @@ from PIL import Image
 from factory.config.settings import FactoryConfig, YieldConfig
 from factory.config.yaml import to_yaml
 from factory.evaluation.line import SCORE_DEAD_LETTERS
-from factory.ledger.ledger import Ledger, commit
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from jobs import report
 from recon.video_io import encode_mp4
 

@@ -17,8 +17,8 @@ from PIL import Image
 from eval.assignment import Task
 from eval.collector import Collector
 from factory.evaluation.study.folder import keep_answers, read_study
+from factory.storage.local import LocalStore
 from factory.storage.read_only import open_read_only
-from factory.storage.store import LocalStore
 from jobs import study
 from recon.video_io import encode_mp4
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from model.checkpoints import Checkpoints
 from model.config import Drawing, Share, TrainConfig
 from model.parallel import World

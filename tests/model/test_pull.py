@@ -77,8 +77,8 @@ def test_damage_is_named(hub: FakeHub, tmp_path: Path) -> None:
 
 
 def test_the_published_sv3d_becomes_a_folder_that_loads(hub: FakeHub, tmp_path: Path) -> None:
-    from model.families import view_plan
     from model.video import VideoConfig
+    from model.video_models import view_plan
 
     data = save(published(tiny_parts(False)))
     card = b"---\nlicense: other\nlicense_name: sv3d-nc-community\n---\n"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model.config import VideoConfig
-from model.families import FAMILIES, SETTINGS, view_plan
 from model.video import load_video_model
+from model.video_models import FAMILIES, SETTINGS, view_plan
 from model.views import ViewPlan, distance_of, latent_views, told_views, uniform_views
 from recon.cameras import OrbitConfig, azimuths, turntable
 
@@ -162,7 +162,7 @@ def test_a_plan_needs_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, model.families as f; f.view_plan(f.VideoConfig()); print('torch' in sys.modules)"
+    code = "import sys, model.video_models as f; f.view_plan(f.VideoConfig()); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

@@ -43,7 +43,7 @@ def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
 
 
 def test_reader_notices_half_an_asset_and_one_that_vanishes(tmp_path: Path) -> None:
-    from factory.ledger.ledger import commit
+    from factory.ledger.commit_protocol import commit
     from factory.stages.asset_table import assets_schema
     from factory.stages.chain import written_columns
 

@@ -24,8 +24,9 @@ from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS, pack, unpack
 from factory.line.health import MAX_DEATHS
 from factory.line.one_stage_line import SingleStage, line_config
+from factory.line.placement import Pool
 from factory.line.run import build, run_line
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.line.tally import TooManyFailures

@@ -23,9 +23,10 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import pack
 from factory.line.events import EventLog
+from factory.line.placement import Pool
 from factory.line.progress import Display
 from factory.line.run import run_line
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
 from factory.line.stage import Row, Stage
 from factory.line.step import Step
 from factory.prompts.row import Prompt

@@ -4,10 +4,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recon.cameras import Cameras, OrbitConfig, turntable
-from recon.config import DensifyConfig, FitConfig, LearningRates, LossConfig
+from recon.config import DensifyConfig, FitConfig, LearningRates
 from recon.fit import fit
 from recon.fitter import Fitter
 from recon.gaussians import render
+from recon.loss_weights import LossConfig
 
 SIZE = 48
 

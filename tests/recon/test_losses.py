@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from recon.losses import FitLoss, LossConfig
+from recon.loss_weights import LossConfig
+from recon.losses import FitLoss
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recon.cameras import OrbitConfig, turntable
-from recon.config import LossConfig
+from recon.loss_weights import LossConfig
 from recon.memory import PeakMemory
 from recon.nerf import fit_nerf
 from recon.nerf_config import NerfConfig

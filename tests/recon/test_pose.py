@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from recon.cameras import OrbitConfig, azimuths, look_at_origin, turntable
-from recon.config import DensifyConfig, FitConfig, LossConfig, PoseConfig
+from recon.config import DensifyConfig, FitConfig, PoseConfig
 from recon.fit import fit
 from recon.gaussians import Gaussians, render
+from recon.loss_weights import LossConfig
 from recon.pose import Pose, raise_cameras, turn_cameras
 from recon.refine import LoopConfig, Turntable, reconstruct
 

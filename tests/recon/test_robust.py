@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from recon.cameras import turntable
-from recon.config import FitConfig, LossConfig, OrbitConfig
+from recon.config import FitConfig, OrbitConfig
 from recon.fit import fit
 from recon.gaussians import render
+from recon.loss_weights import LossConfig
 from recon.robust import ROUNDS, ViewWeights, robust_weights
 
 SIZE = 32

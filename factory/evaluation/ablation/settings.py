@@ -9,7 +9,7 @@ from typing import Any, Literal
 from eval.config import ClipConfig
 from factory.config.settings import preset
 from factory.line.cpus import available_cpus
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from model.config import VideoConfig
 from recon.config import FitConfig, PoseConfig
 from recon.nerf_config import NerfConfig

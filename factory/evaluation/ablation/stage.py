@@ -87,6 +87,7 @@ class Fit(SingleStage):
 
     def make(self, row: Row) -> Row:
         """Reconstruct and judge; ValueError for an asset that cannot be used."""
+        from eval.score_columns import clip_column
         from eval.similarity import score_views
         from factory.evaluation.truth import judge
         from factory.stages.asset_files import png
@@ -103,8 +104,9 @@ class Fit(SingleStage):
         views = np.rint(255 * rgb).astype(np.uint8)
         found = judge(targets.unseen, rgb, alpha, self.perceptual)
         scores = score_views(self.scorer, "renders", views, row["caption"] or "", targets.image[..., :3], {})
-        name = self.scorer.name
-        found |= {f"clip_{against}_{name}": scores[f"clip_{against}_renders_{name}"] for against in ("text", "image")}
+        for against in ("text", "image"):
+            column = clip_column(against, "renders", self.scorer.name)
+            found[f"clip_{against}_{self.scorer.name}"] = scores[column]
         step = UNSEEN_VIEWS // SHOWN_VIEWS
         sheet = np.concatenate([np.hstack(list(part[::step])) for part in (targets.unseen[..., :3], views)])
         picture = {"bytes": png(sheet), "path": f"{row['fit_id']}.png"}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.ledger.reader import ASSETS, COMMITS, LedgerReader
+from factory.ledger.commit_protocol import COMMITS
+from factory.ledger.reader import ASSETS, LedgerReader
 from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.interface import ReadableStore, StorageConfig, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 
 @dataclass(kw_only=True, slots=True)

@@ -8,16 +8,26 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from factory.ledger.schemas import CAPTIONS, VERDICTS
 from factory.line.stage import Row
-from factory.training.shards.row_group_line import GroupStage
+from factory.training.shards.row_group_line import GROUP_RESULT, GroupStage
 
 Item = TypeVar("Item")
 BATCH = 64
 SIDE = 96
 """Pixels of the pictures that people look at."""
+
+_VERDICT = pa.struct(
+    [
+        *[(name, pa.string()) for name in ("asset_id", "split")],
+        *[("total", pa.float64()), ("num_views", pa.int32())],  # sum of the views' scores
+    ]
+)
+VERDICTS = pa.schema([*GROUP_RESULT, ("verdicts", pa.list_(_VERDICT)), ("pictures", pa.map_(pa.string(), pa.binary()))])
+"""Row groups judged: their assets, and a PNG of the first view of each."""
+CAPTIONS = pa.schema([*GROUP_RESULT, ("captions", pa.map_(pa.string(), pa.string()))])
 
 
 class CaptionGroup(GroupStage):

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.storage.store import LocalStore, Store
+from factory.storage.local import LocalStore
+from factory.storage.store import Store
 
 LOG, EVENTS, SHEETS, VALIDATIONS = "log", "tensorboard", "sheets", "validation"
 Row = dict[str, float]

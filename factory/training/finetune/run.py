@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from factory.storage.store import LocalStore, StorageConfig, Store, open_store, read_json
+from factory.storage.local import LocalStore
+from factory.storage.store import StorageConfig, Store, open_store, read_json
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.targets import TARGETS, needed
 from factory.training.shards.index import Index

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from factory.ledger.keys import digest
 from factory.ledger.ledger import ROWS_PER_PART
-from factory.ledger.schemas import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS, chosen
+from factory.ledger.schemas import chosen
 from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.prompts.assets import read_mesh, split_of_asset
 from factory.storage.store import StorageConfig
 from factory.training.render.settings import RenderConfig
+from factory.training.shards.schema import ASSET_LINE, RENDER_DEAD_LETTERS, RENDER_STAGE, RENDERS
 
 if TYPE_CHECKING:
     from factory.training.render.shape_variations import Warp

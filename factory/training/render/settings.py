@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from factory.line.cpus import available_cpus
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 
 @dataclass(kw_only=True, slots=True)

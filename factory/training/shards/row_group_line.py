@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from factory.ledger.keys import digest
 from factory.ledger.reader import DEAD, LedgerReader
-from factory.ledger.schemas import GROUP_DEAD_LETTERS, GROUP_LINE, chosen
+from factory.ledger.schemas import ERROR, chosen
 from factory.line.cost import CostConfig
 from factory.line.one_stage_line import SingleStage
 from factory.line.output_folder import OutputFolder
-from factory.line.settings import LineConfig, Pool
+from factory.line.placement import Pool
+from factory.line.settings import LineConfig
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.storage.store import StorageConfig, open_store
@@ -32,6 +33,21 @@ if TYPE_CHECKING:
 
 ROWS_PER_PART = 16
 """Results that are published together; each speaks of a whole row group."""
+
+GROUP_LINE = pa.schema(
+    [
+        pa.field("group_id", pa.string(), False),  # shard, row group, which writing of the file
+        *[("key", pa.string()), ("group", pa.int32()), ("rows", pa.list_(pa.int32()))],
+        ("attempt", pa.int32()),
+    ]
+)
+GROUP_DEAD_LETTERS = pa.schema([*GROUP_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
+GROUP_RESULT = [
+    pa.field("group_id", pa.string(), False),
+    ("problems", pa.map_(pa.string(), pa.string())),  # turntables that cannot be read, and why
+    *[("host", pa.string()), ("run_id", pa.string())],
+]
+"""What every result says of its row group."""
 
 
 def named_groups(index: Index) -> dict[str, Chunk]:

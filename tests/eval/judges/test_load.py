@@ -9,8 +9,8 @@ from eval.config import JudgeConfig
 from eval.judges.judge import Subject
 from eval.judges.load import load_judges
 from eval.judges.scores import scores_of
-from eval.measures import ANSWER, CONSISTENCY, FIDELITY, measure_of
 from eval.protocols import Protocol
+from eval.score_columns import ANSWER, CONSISTENCY, FIDELITY, measure_of
 
 
 def test_judges_are_named_with_their_weights(qwen2_vl: Path) -> None:

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.similarity import columns
+from eval.score_columns import clip_columns
 from factory.config.settings import FactoryConfig
 from factory.config.yaml import to_yaml
 from factory.evaluation import line
 from factory.evaluation.line import SCORE_DEAD_LETTERS, SCORE_LINE, slices, views_of_run
 from factory.evaluation.score_tables import Scores, summaries
-from factory.ledger.ledger import SCORES, Ledger, commit
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import SCORES, Ledger
 from factory.prompts.foreign_folder import assets_of_folder
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from model.config import ImageConfig
 from recon.config import OrbitConfig
 
@@ -79,7 +80,7 @@ def test_a_run_says_its_views_itself(tmp_path: Path) -> None:
 def test_r_precision_counts_prompts_once() -> None:
     ranks = np.array([0.0, 5.0, 7.0, np.nan])
     scores = Scores(prompts=np.array([1, 1, 2, 3], np.uint64), values={"rank_text_frames_m": ranks})
-    scores.values |= dict.fromkeys(["rank_text_renders_m", *columns("m")], np.full(4, np.nan))
+    scores.values |= dict.fromkeys(["rank_text_renders_m", *clip_columns("m")], np.full(4, np.nan))
     (found,) = summaries(scores, ["m"], []).values()
     assert {name: found[name] for name in ("count", "at_1", "at_5", "at_10")} == {
         "count": 2, "at_1": 25, "at_5": 25, "at_10": 100,

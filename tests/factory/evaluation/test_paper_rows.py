@@ -12,10 +12,11 @@ from factory.evaluation.ablation.settings import AblationConfig
 from factory.evaluation.ablation.work import FITS, fits_schema
 from factory.evaluation.paper_rows import ablation_rows, rows_beside
 from factory.evaluation.score_tables import same_protocol
-from factory.ledger.ledger import Ledger, commit_block
+from factory.ledger.commit_protocol import commit_block
+from factory.ledger.ledger import Ledger
 from factory.line.output_folder import settle
 from factory.storage.interface import StorageConfig
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from jobs import evaluate
 
 FITTED = {"full": {"a": 30.0, "b": 20.0}, "no-lpips": {"a": 10.0, "b": 14.0}, "frames-4": {"a": 5.0}}

@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from factory.ledger.commit_protocol import COMMITS, commit, commit_block
 from factory.ledger.keys import KeySet, key_of
 from factory.ledger.lease import Lease, LeaseLost
-from factory.ledger.ledger import ASSETS, COMMITS, DEAD, Ledger, commit, commit_block
+from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 
 SCHEMA = assets_schema(written_columns(), ["clip_text_renders_small"])
 
@@ -189,7 +190,7 @@ def test_second_writer_is_refused_until_the_first_has_left(tmp_path: Path) -> No
 
 def test_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     code = (
-        f"import time; from factory.ledger.lease import Lease; from factory.storage.store import LocalStore\n"
+        f"import time; from factory.ledger.lease import Lease; from factory.storage.local import LocalStore\n"
         f"Lease(LocalStore({str(tmp_path)!r})).__enter__(); print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -13,10 +13,11 @@ import pytest
 from factory.config.settings import FactoryConfig, fingerprint, preset, run_settings
 from factory.config.yaml import read_yaml
 from factory.ledger import run_identity
-from factory.ledger.ledger import Ledger, commit
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.stages.preflight import weights_of
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from jobs import generate
 from jobs.generate import Generate
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from factory.ledger.ledger import Ledger, commit
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import Ledger
 from factory.ledger.sweep import sweep_files
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
-from factory.storage.store import LocalStore, Store, open_store
+from factory.storage.local import LocalStore
+from factory.storage.store import Store, open_store
 from jobs import sweep
 
 SCHEMA = assets_schema(written_columns())

@@ -10,12 +10,12 @@ import pytest
 from factory.config.settings import FactoryConfig, fingerprint
 from factory.line.board import Board
 from factory.line.cost import CostConfig, row_cost, run_dollars
-from factory.line.pools import Pools
+from factory.line.pool_flags import Pools
 from factory.line.run_report import newest_report, report_section, report_table, run_report, save_report
 from factory.line.settings import LineConfig
 from factory.line.tally import Tally
 from factory.stages.chain import BUILT_IN, pools_of
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 
 from factory.config.settings import FactoryConfig, preset
 from factory.line.device import device_for, hide_gpus
-from factory.line.pools import merged
-from factory.line.settings import LineConfig, Pool
+from factory.line.placement import Pool
+from factory.line.pool_flags import merged
+from factory.line.settings import LineConfig
 from factory.stages.preflight import preflight
 from recon.config import RefineConfig
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from factory.line.cost import CostConfig
 from factory.line.estimate import Range, Sample, choose, estimate, total
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 POOLS = {"image": Pool(gpus=0.25, cpus=1), "reconstruct": Pool(actors=2, gpus=0.5, cpus=1), "commit": Pool(cpus=1)}
 

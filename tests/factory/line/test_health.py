@@ -23,7 +23,7 @@ from factory.line.health import (
     mark_exhausted,
     own_memory,
 )
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 ROOT = Path(__file__).resolve().parents[3]
 

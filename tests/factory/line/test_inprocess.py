@@ -13,8 +13,9 @@ from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.line.inprocess import run_inprocess
 from factory.line.one_stage_line import SingleStage
+from factory.line.placement import Pool
 from factory.line.rows import Row
-from factory.line.settings import LineConfig, Pool
+from factory.line.settings import LineConfig
 from factory.line.step import Step
 from factory.line.tally import TooManyFailures
 from factory.prompts.row import Prompt

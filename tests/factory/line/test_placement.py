@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factory.config.settings import FactoryConfig, preset
-from factory.line.placement import Node, check_nodes, place
-from factory.line.settings import Pool
+from factory.line.placement import Node, Pool, check_nodes, place
 from factory.stages.chain import BUILT_IN, pools_of
 
 GROWING = [name for name, stage in BUILT_IN.items() if stage.grows]

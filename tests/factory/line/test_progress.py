@@ -11,10 +11,10 @@ from rich.console import Console
 from factory.line.board import Board
 from factory.line.cost import CostConfig
 from factory.line.events import EventLog
+from factory.line.placement import Pool
 from factory.line.progress import Display, headline, live_table, plain_line
-from factory.line.settings import Pool
 from factory.line.tally import Tally
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 
 
 def board_of_two() -> Board:

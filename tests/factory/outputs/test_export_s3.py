@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from factory.ledger.commit_protocol import commit
 from factory.ledger.finished_assets import assets_of_run
-from factory.ledger.ledger import DEAD, Ledger, commit, file_entry
+from factory.ledger.ledger import DEAD, Ledger, file_entry
 from factory.outputs.export import Export, ExportWork, gather_shards, results_of
 from factory.outputs.export_settings import ExportConfig
 from factory.stages.asset_files import gaussians_of, ply_bytes

@@ -9,12 +9,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from factory.config.settings import FactoryConfig
-from factory.ledger.ledger import Ledger, commit
+from factory.ledger.commit_protocol import commit
+from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.outputs.gallery import write_gallery
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)"> & "quotes"'
 SCHEMA = assets_schema(written_columns(), ["clip_text_renders_small", "clip_image_renders_small"])

@@ -11,14 +11,15 @@ import pytest
 
 from factory.config.settings import FactoryConfig, FilesConfig
 from factory.config.yaml import to_yaml
-from factory.ledger.ledger import DEAD, Ledger, commit, commit_block
+from factory.ledger.commit_protocol import commit, commit_block
+from factory.ledger.ledger import DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
 from factory.outputs.gallery import write_gallery
 from factory.outputs.run_reader import read_run
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.interface import StorageConfig
-from factory.storage.store import LocalStore
+from factory.storage.local import LocalStore
 from recon.config import OrbitConfig
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from factory.prompts.prompt_table import read_prompts
 from factory.prompts.suites import SUITES, read_suite, write_suite
-from factory.prompts.table import read_prompts
 from factory.storage.store import open_store
 
 COPIES = Path(__file__).parents[4] / "shared" / "prompts"

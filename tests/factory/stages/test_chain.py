@@ -12,7 +12,7 @@ import pytest
 
 from factory.config.settings import DEFAULT_CHAIN, FactoryConfig, fingerprint, preset
 from factory.ledger.ledger import ASSETS, Ledger
-from factory.line.pools import Pools
+from factory.line.pool_flags import Pools
 from factory.line.settings import LineConfig
 from factory.line.summary import is_summed, make_console, summary_table
 from factory.outputs import gallery

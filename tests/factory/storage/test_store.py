@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from factory.storage.store import LocalStore, open_store
+from factory.storage.local import LocalStore
+from factory.storage.store import open_store
 
 
 def test_create_never_replaces_and_put_does(tmp_path: Path) -> None:

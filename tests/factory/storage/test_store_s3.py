@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from factory.ledger.commit_protocol import commit
 from factory.ledger.lease import Lease
-from factory.ledger.ledger import ASSETS, DEAD, Ledger, commit
+from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
-from factory.prompts.table import read_prompts
+from factory.prompts.prompt_table import read_prompts
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.store import open_store, pyarrow_filesystem

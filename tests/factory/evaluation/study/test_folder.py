@@ -15,8 +15,8 @@ from eval.assignment import StudyConfig, read_assignment
 from factory.evaluation.study.folder import keep_answers, read_answers, read_study, write_study
 from factory.evaluation.study.media import Media, Method, method_of_run, shuffle_tiles
 from factory.storage.interface import StorageConfig
+from factory.storage.local import LocalStore
 from factory.storage.read_only import open_read_only
-from factory.storage.store import LocalStore
 from recon.video_io import decode_mp4, encode_mp4, frame_rate, plays_in_browsers
 
 HOSTILE = '</script><img src=x onerror="alert(1)">'

@@ -11,7 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from factory.storage.interface import StorageError
-from factory.storage.store import LocalStore, StorageConfig, open_store, read_json
+from factory.storage.local import LocalStore
+from factory.storage.store import StorageConfig, open_store, read_json
 from factory.training.finetune.driver import prepare
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.weight_folders import read_folders

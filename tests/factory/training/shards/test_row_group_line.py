@@ -16,7 +16,8 @@ from factory.line.cost import CostConfig
 from factory.line.output_folder import open_output
 from factory.line.settings import LineConfig
 from factory.line.stage import Row
-from factory.storage.store import LocalStore, StorageConfig
+from factory.storage.local import LocalStore
+from factory.storage.store import StorageConfig
 from factory.training.curate.choice import Curation
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 
 DATA_SHARE = 0.5
 """Share of the object store that Ray Data fills; tasks need the rest to read and write."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from factory.ledger.keys import digest
+from factory.prompts.input_formats import Raw, missing_column, read_rows
 from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
 from factory.prompts.spool import Spool
 from factory.storage.store import StorageConfig
-from factory.storage.tables import Raw, missing_column, read_rows
 from factory.storage.user_error import UserError
 
 

@@ -1,4 +1,4 @@
-"""What is set of the pools of a line, stage by stage: `Pools`, and its compact form `video=2x0.5gpu,batch=4`.
+"""Parse pools as a command line names them, `video=2x0.5gpu,batch=4`: `parse_pools` makes `Pools` of them.
 
 Example:
     parse_pools(["reconstruct=4-16x1cpu,0.5gpu", "video=2,row_timeout=600"])
@@ -11,8 +11,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
+from factory.line.placement import Pool
 from factory.storage.user_error import UserError
 
 ALL = "all"
@@ -83,10 +85,6 @@ def _size(part: str, spec: str) -> dict[str, Any]:
 
 def _setting(part: str, spec: str) -> dict[str, Any]:
     """One "key=value"; the key is checked against the settings of a pool, several labels are given one by one."""
-    from dataclasses import fields
-
-    from factory.line.settings import Pool
-
     key, _, text = part.partition("=")
     names = [field.name for field in fields(Pool)]
     if key not in names:

@@ -1,4 +1,4 @@
-"""The families of turntable models: which one a folder holds, its own settings, and its views. Nothing heavy."""
+"""List the families of video models, their settings and views: `FAMILIES`, `describe`, `view_plan`. Nothing heavy."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from factory.config.settings import FactoryConfig, preset
-from factory.line.object_store import DATA_SHARE, bound, on_their_way
-from factory.line.settings import Pool
+from factory.line.placement import Pool
+from factory.line.shared_memory import DATA_SHARE, bound, on_their_way
 from factory.pipeline import steps
 from factory.stages.chain import pools_of
 

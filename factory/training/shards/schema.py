@@ -1,9 +1,45 @@
-"""The columns of a shard of turntables: whether they are what `im3d render` writes, and how many frames they hold."""
+"""Name the columns of a shard of turntables: `RENDERS` is what `im3d render` writes, `foreign_column` checks it.
+
+Angles are radians, times seconds, images PNG.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
+
+import pyarrow as pa
+
+from factory.ledger.schemas import ERROR, IMAGE
+
+RENDER_STAGE = "render"
+
+ASSET_LINE = pa.schema(
+    [
+        pa.field("turntable_id", pa.string(), False),  # asset_id, a dot, the number of the turntable
+        *[(name, pa.string()) for name in ("asset_id", "path", "caption", "license", "source", "split")],
+        ("companion", pa.string()),  # path of the asset that stands beside
+        ("assembled", pa.bool_()),  # whether the two are only parts of what is shown
+        ("attempt", pa.int32()),
+    ]
+)
+
+RENDERS = pa.schema(
+    [
+        *ASSET_LINE,
+        ("frames", pa.list_(IMAGE)),  # V PNGs with straight alpha
+        ("elevation", pa.float64()),
+        ("azimuths", pa.list_(pa.float64())),
+        *[("size", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())],
+        ("viewmats", pa.list_(pa.list_(pa.float64(), 16))),  # world to camera, row by row
+        ("seconds_render", pa.float64()),
+        *[("host", pa.string()), ("run_id", pa.string())],
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": {"frames": [{"_type": "Image"}]}}})},
+)
+
+RENDER_DEAD_LETTERS = pa.schema([*ASSET_LINE, *ERROR, ("host", pa.string()), ("run_id", pa.string())])
 
 
 def foreign_column(schema: Any, names: Sequence[str]) -> str | None:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.ledger.keys import ID_PATTERN
+from factory.prompts import input_formats
+from factory.prompts.prompt_table import _name_apart, read_prompts
 from factory.prompts.row import MAX_PROMPT_BYTES
-from factory.prompts.table import _name_apart, read_prompts
-from factory.storage import tables
 
 GOOD = [("a red cup", 1), ("ein grüner Stuhl", 2), ('一把椅子, "quoted"', 3)]
 
@@ -236,7 +236,7 @@ def test_utf16_csv_is_named_as_such(tmp_path: Path) -> None:
 
 
 def test_line_beyond_the_limit_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(input_formats, "MAX_LINE_BYTES", 1000)
     long = "y" * 5000
     table = saved(tmp_path / "p.jsonl", f'{{"prompt":"a"}}\n{{"prompt":"{long}"}}\n{{"prompt":"b"}}\n'.encode())
     assert [prompt.prompt for prompt in read_prompts(table).prompts] == ["a", "b"]
@@ -248,7 +248,7 @@ def test_line_beyond_the_limit_costs_its_own_row(tmp_path: Path, monkeypatch: py
 def test_only_known_columns_of_parquet_are_decoded(tmp_path: Path) -> None:
     table = pa.table({"prompt": ["a cup"], "other": [b"\xff" * 100], "seed": [3]})
     pq.write_table(table, tmp_path / "p.parquet")
-    rows = list(tables.read_rows(str(tmp_path / "p.parquet"), columns=("prompt", "seed")))
+    rows = list(input_formats.read_rows(str(tmp_path / "p.parquet"), columns=("prompt", "seed")))
     assert [row.values for row in rows] == [{"prompt": "a cup", "seed": 3}]
 
 

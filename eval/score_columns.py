@@ -1,7 +1,12 @@
-"""What columns of scores measure: their names in words, their groups, and which way is better."""
+"""Name the columns of scores: `clip_column` and `rank_column` make a name, `measure_of` says what a column measures.
+
+A new score is a `Measure` of `_KNOWN` here, in words, with its group and which way is better; what computes it writes
+a column of that name.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 SIMILARITY, RANK, ANSWER, FIDELITY, CONSISTENCY = "similarity", "rank", "answer", "fidelity", "consistency"
@@ -37,6 +42,8 @@ class Measure:
 
 _KINDS = {"text": "prompt", "image": "image prompt"}
 _VIEWS = {"frames": "generated frames", "renders": "re-renders"}
+VIEW_SETS = tuple(_VIEWS)
+"""What is judged: the frames of the video model, and renders of the Gaussians."""
 _PAIRED = {"lpips_vgg": "LPIPS VGG", "lpips_alex": "LPIPS AlexNet", "dists": "DISTS"}
 _KNOWN = {
     **{
@@ -69,6 +76,26 @@ _KNOWN = {
         title="yield gate: risk of an unusable turntable", group=CONSISTENCY, decimals=3, low=True
     ),
 }
+
+
+def clip_column(against: str, views: str, model: str) -> str:
+    """Similarity of "frames" or "renders" with "text" or "image" by a CLIP model; with the suffix _views by view."""
+    return f"clip_{against}_{views}_{model}"
+
+
+def clip_columns(model: str) -> list[str]:
+    """Every similarity by the CLIP model `model`."""
+    return [clip_column(against, views, model) for views in VIEW_SETS for against in ("text", "image")]
+
+
+def rank_column(views: str, model: str) -> str:
+    """How many prompts fit "frames" or "renders" better than their own, by a CLIP model."""
+    return f"rank_text_{views}_{model}"
+
+
+def rank_columns(models: Sequence[str]) -> list[str]:
+    """Every rank by these CLIP models."""
+    return [rank_column(views, model) for model in models for views in VIEW_SETS]
 
 
 def measure_of(column: str) -> Measure:

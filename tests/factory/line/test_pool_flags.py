@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from factory.line.pools import Pools, compact, merged, parse_pools
+from factory.line.pool_flags import Pools, compact, merged, parse_pools
 
 
 @pytest.mark.parametrize(
