@@ -106,7 +106,7 @@ import pyarrow as pa
 from factory.config.settings import FactoryConfig
 from factory.ledger.schemas import LINE, empty_row
 from factory.line import nodes
-from factory.line.settings import Pool
+from factory.line.placement import Pool
 from factory.line.stage import Stage
 class Odd(Stage):
     name = "image"
