@@ -136,9 +136,8 @@ def turntable_weights(folder: Path, size: int) -> None:
     import torch
 
     from model.pocket import recipes
-    from model.pocket.autoencoder import PATCH
     from model.pocket.unet import PocketUNet
-    from model.weights import POCKET_WEIGHTS
+    from model.weights import PATCH, POCKET_WEIGHTS
 
     shutil.copytree(POCKET_WEIGHTS, folder)
     torch.manual_seed(0)

@@ -157,7 +157,7 @@ def _stages(out: str) -> Any:
 
 
 class _Grey:
-    revision, license, num_evaluations = "none", "none", {"steps": 0, "forwards": 0}
+    revision, license, num_evaluations, size = "none", "none", {"steps": 0, "forwards": 0}, 128
 
     def generate(self, prompts: list[str], seeds: list[int]) -> list[np.ndarray]:
         return [np.full((8, 8, 3), 128, np.uint8) for _ in prompts]

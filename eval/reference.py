@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from eval.distributions import FeatureSet
 from eval.judges.features import FeatureModel
+from recon.pictures import on_grey, open_picture
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SHOWN = 5
@@ -57,7 +57,7 @@ def reference_features(
             try:
                 pictures.append(_picture(read(name), size, background))
             except ValueError as error:
-                bad.append(f"{name} {error}")
+                bad.append(f"{name}: {error}")
         if not bad:
             found.add(model.embed(pictures))
     if bad:
@@ -66,13 +66,7 @@ def reference_features(
 
 
 def _picture(data: bytes, size: int, background: float) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    try:
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"is no picture ({error})") from error
+    pixels = open_picture(data)
     if pixels.shape[:2] != (size, size):
-        raise ValueError(f"is {pixels.shape[1]}x{pixels.shape[0]}, the protocol says {size}x{size}")
-    alpha = pixels[..., 3:].astype(np.float32) / 255
-    return (pixels[..., :3] * alpha + 255 * background * (1 - alpha)).round().astype(np.uint8)
+        raise ValueError(f"image is {pixels.shape[1]}x{pixels.shape[0]}, the protocol says {size}x{size}")
+    return on_grey(pixels, background)

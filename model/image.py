@@ -23,6 +23,11 @@ class ImageModel(Protocol):
     num_evaluations: dict[str, int]
     """Of the last call, per sample: sampler "steps", and network "forwards" with guidance counted twice."""
 
+    @property
+    def size(self) -> int:
+        """Side of its images in pixels: `ImageConfig.size`, else its own."""
+        ...
+
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """Images uint8 [B,H,W,3|4] for B prompts; a sample depends on its own prompt and seed only.
 
@@ -90,6 +95,15 @@ class DiffusersImageModel:
             pipeline.scheduler = sampling.dpm_solver(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), config, revision, weights.license_of(folder))
+
+    @property
+    def size(self) -> int:
+        """Side of its images in pixels."""
+        if self.config.size is not None:
+            return self.config.size
+        network = getattr(self.pipeline, "unet", None) or self.pipeline.transformer
+        samples = getattr(self.pipeline, "default_sample_size", None) or network.config.sample_size
+        return samples * getattr(self.pipeline, "vae_scale_factor", 8)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """Images uint8 [B,size,size,3]; see `ImageModel.generate`."""

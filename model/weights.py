@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 SIBLINGS = ("autoencoder", "text_encoder")
 """The folders beside a pocket generator's own that it needs."""
+PATCH = 16
+"""Pixels of a frame for each position of a pocket autoencoder's latents, along a side."""
 _CACHE = CACHE
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -214,6 +216,14 @@ def class_name(folder: Path) -> str:
         if (folder / name).is_file():
             return json.loads((folder / name).read_text()).get("_class_name", "")
     return ""
+
+
+def own_side(folder: Path) -> int | None:
+    """Pixels a side of the pictures that a pocket generator takes and makes; None for another family's folder."""
+    if not class_name(folder).startswith("Pocket"):
+        return None
+    latent = json.loads((folder / "config.json").read_text()).get("latent_size")
+    return latent * PATCH if isinstance(latent, int) else None
 
 
 def license_of(folder: Path) -> str:

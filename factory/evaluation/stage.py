@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from factory.prompts.assets import beside, read_asset
 from factory.storage.interface import StorageConfig
 from factory.storage.read_only import open_read_only
 from recon.config import OrbitConfig
+from recon.pictures import on_grey, open_picture
 
 
 def step(pool: Pool, **arguments: Any) -> Step:
@@ -171,15 +171,8 @@ class Evaluate(SingleStage):
 
     def reference(self, row: Row) -> NDArray[np.uint8] | None:
         """The image prompt uint8 [H,W,3] over the protocol's background, or None."""
-        from PIL import Image
-
         data = self.read(row["image_path"]) if row["image_path"] else row["image"]
-        if not data:
-            return None
-        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
-        alpha = pixels[..., 3:].astype(np.float32) / 255
-        grey = 255 * self.config.background
-        return (pixels[..., :3] * alpha + grey * (1 - alpha)).round().astype(np.uint8)
+        return on_grey(open_picture(data), self.config.background) if data else None
 
     def fidelity(self, row: Row, shape: Shape, turn: Turn) -> tuple[Row, NDArray[np.uint8], NDArray[np.uint8]]:
         """The asset against the real object, and the unseen views [V,S,S,4] of both."""

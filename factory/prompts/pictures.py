@@ -1,16 +1,13 @@
-"""Pictures that users bring, read without trust: bounded in bytes and pixels, few formats, no addresses."""
+"""Make reference images of pictures that users bring: `read_picture`, `cut_out`, `frame_object`."""
 
 from __future__ import annotations
-
-import io
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-MAX_PIXELS = 32 << 20
-MIN_SIDE, MAX_SIDE = 8, 2048
+from recon.pictures import MAX_PIXELS, open_picture
+
+MAX_SIDE = 2048
 OBJECT_SHARE = 0.89
 """Radius of the circle about the object over half the image's side: the median of turntable renders."""
 
@@ -23,14 +20,16 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
         size: side of the result in pixels; None keeps the longer side, up to 2,048.
 
     Returns:
-        uint8 [S,S,4] over white where the picture has transparency (A is coverage), else [S,S,3], padded with white.
+        uint8 [S,S,4] over white where something of the picture is transparent (A is coverage), else [S,S,3], padded
+        with white.
 
     Raises:
-        ValueError: for another format, broken data, sides under 8 or more than 32 million pixels.
+        ValueError: as `open_picture`.
     """
     from PIL import Image
 
-    rgba, transparent = _decoded(data)
+    pixels = open_picture(data)
+    rgba, transparent = Image.fromarray(pixels, "RGBA"), bool(pixels[..., 3].min() < 255)
     side = max(rgba.size)
     wanted = size or min(side, MAX_SIDE)
     if side * side > MAX_PIXELS:  # a strip: its square would not fit, so it is shrunk before it is padded
@@ -44,35 +43,6 @@ def read_picture(data: bytes, size: int | None = None) -> NDArray[np.uint8]:
     alpha = pixels[..., 3:]
     over_white = np.rint(pixels[..., :3] * alpha / 255 + (255 - alpha)).astype(np.uint8)
     return np.concatenate([over_white, alpha.astype(np.uint8)], -1) if transparent else over_white
-
-
-def _decoded(data: bytes) -> tuple[Any, bool]:
-    """The picture as RGBA, and whether it has transparency; raises ValueError."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_size(*picture.size)
-            transparent = picture.has_transparency_data
-            return picture.convert("RGBA"), transparent
-    except _SizeError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ValueError(f"unreadable image: broken, or no picture. Available formats: {', '.join(FORMATS)}") from error
-    except Exception as error:  # decoders meet broken data with whatever comes: AssertionError, struct.error, ...
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"unreadable image: {reason}. Available formats: {', '.join(FORMATS)}") from error
-
-
-class _SizeError(ValueError):
-    """A picture that is whole, and of a size that is not allowed."""
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise _SizeError(f"image has {width}x{height} pixels; the limit is {MAX_PIXELS}: shrink it")
-    if min(width, height) < MIN_SIDE:
-        raise _SizeError(f"image is {width}x{height}; both sides must be at least {MIN_SIDE} pixels")
 
 
 def cut_out(picture: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,9 +12,9 @@ from factory.ledger.keys import ID_PATTERN, digest
 from factory.prompts.input_formats import Raw
 from factory.prompts.spool import Spool, Spooled
 from factory.storage.credentials import scrub
+from recon.pictures import MAX_BYTES
 
 MAX_PROMPT_BYTES = 4096
-MAX_IMAGE_BYTES = 32 << 20
 MAX_SEED = 2**63 - 1
 _ID_COLUMNS = ("prompt_id", "id")
 COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
@@ -129,8 +129,8 @@ def _image(value: Any, root: str) -> bytes | None:
         value = _read_image(value, root)
     if not isinstance(value, bytes):
         raise RowError("UnreadableImage", f"image is a {type(value).__name__}; give bytes or a path")
-    if len(value) > MAX_IMAGE_BYTES:
-        raise RowError("ImageTooLarge", f"image has {len(value)} bytes; the limit is {MAX_IMAGE_BYTES}: shrink it")
+    if len(value) > MAX_BYTES:
+        raise RowError("ImageTooLarge", f"image has {len(value)} bytes; the limit is {MAX_BYTES}: shrink it")
     return value
 
 
@@ -145,7 +145,7 @@ def _read_image(path: str, root: str) -> bytes:
         if not file.is_file():
             raise RowError("UnreadableImage", f"image {_short(path)} is no file below {root}")
         with file.open("rb") as stream:
-            return stream.read(MAX_IMAGE_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, RowError):
             raise

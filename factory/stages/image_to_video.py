@@ -31,7 +31,7 @@ class ImageToVideo(Stage):
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
-        return [networks.turntable(config.video, config.orbit)]
+        return [networks.turntable(config.video, config.orbit, config.image.size)]
 
     @classmethod
     def devices(cls, config: FactoryConfig) -> list[str]:

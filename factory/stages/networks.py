@@ -28,15 +28,22 @@ def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
     return Network(name=kind, address=settings.model, revision=settings.revision, locate=find)
 
 
-def turntable(settings: VideoConfig, orbit: OrbitConfig) -> Network:
-    """The video model, whose views must be those that its frames are fitted by (`check_views`)."""
-    from model.weights import locate
+def turntable(settings: VideoConfig, orbit: OrbitConfig, side: int | None = None) -> Network:
+    """The video model, whose views must be those that its frames are fitted by (`check_views`).
+
+    Args:
+        side: of the images that it gets, in pixels; None where the image model decides.
+    """
+    from model.weights import locate, own_side
 
     def find() -> Path:
         from model.video_models import view_plan
 
         place = locate(settings.model, "video", settings.revision)
         check_views(settings.model, view_plan(settings), orbit)
+        if side is not None and (own := own_side(place)) not in (None, side):
+            raise UserError(f"image.size is {side}, but the video model {settings.model!r} takes pictures of {own} "
+                            f"pixels: give --image.size {own}")  # fmt: skip
         return place
 
     return Network(name="video", address=settings.model, revision=settings.revision, locate=find)

@@ -54,7 +54,10 @@ class Reconstruct(Stage):
     def networks(cls, config: FactoryConfig) -> list[Network]:
         found = networks.perceptual(config.fit.loss)
         if wants_video_model(config):
-            found += [networks.turntable(config.video, config.orbit), networks.masks(config.views.masks)]
+            found += [
+                networks.turntable(config.video, config.orbit, config.image.size),
+                networks.masks(config.views.masks),
+            ]
         if config.yields.enabled:
             found += [networks.yield_gate(), networks.masks(config.views.masks), *networks.elevation(config.views)]
         return found

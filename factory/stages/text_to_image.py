@@ -70,9 +70,8 @@ class TextToImage(Stage):
 
         What is opaque all over is cut out by the masker, at twice the wanted size.
         """
-        size = self.config.image.size
-        picture = read_picture(data, size and 2 * size)
-        return frame_object(self._cut_out(picture), size or picture.shape[0])
+        size = self.model.size
+        return frame_object(self._cut_out(read_picture(data, 2 * size)), size)
 
     def _on_white(self, image: np.ndarray) -> np.ndarray:
         """A generated picture uint8 [S,S,3|4]; an opaque one is cut out, put on white and framed as a user's is."""

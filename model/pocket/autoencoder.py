@@ -11,8 +11,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from model.pocket.pixels import to_frames, to_premultiplied
-
-PATCH = 16
+from model.weights import PATCH
 
 
 class FrameCodec:

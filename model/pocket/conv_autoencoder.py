@@ -7,8 +7,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from model.pocket.autoencoder import PATCH, FrameCodec
+from model.pocket.autoencoder import FrameCodec
 from model.training import autocast
+from model.weights import PATCH
 
 NUM_PIXEL_VALUES = 4 * PATCH * PATCH
 """Numbers in one place's patch of RGBA pixels."""

@@ -18,6 +18,7 @@ from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
+from model.weights import PATCH
 
 ELEVATION_RANGE = (math.radians(10), math.radians(35))
 
@@ -38,6 +39,11 @@ class PocketImageModel:
     def load(cls, folder: Path, config: ImageConfig) -> PocketImageModel:
         """Load `folder` (the UNet) and its siblings `text_encoder` and `autoencoder`."""
         return cls(**load_networks(folder), config=config, num_evaluations={})
+
+    @property
+    def size(self) -> int:
+        """Side of its images in pixels."""
+        return self.config.size or self.unet.config["latent_size"] * PATCH
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
@@ -61,4 +67,14 @@ class PocketImageModel:
         noise = sampling.seeded_noise(shape, seeds)
         with counted(self.unet, len(prompts), self.config.steps) as self.num_evaluations:
             latents = sampling.sample(model_fn, noise, sampling.dpm_solver(SCHEDULE), self.config.steps)
-        return self.autoencoder.decode_frames(latents[:, 0]).numpy()
+        return np.stack([self._resized(image) for image in self.autoencoder.decode_frames(latents[:, 0]).numpy()])
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        from PIL import Image
+
+        shape = (self.size, self.size)
+        if image.shape[:2] == shape:
+            return image
+        parts = image[..., :3], image[..., 3]  # over white: alpha must not weigh the colours
+        rgb, alpha = (np.asarray(Image.fromarray(part).resize(shape, Image.Resampling.LANCZOS)) for part in parts)
+        return np.concatenate([rgb, alpha[..., None]], -1)

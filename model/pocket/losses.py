@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import TrainConfig
-from model.pocket.autoencoder import PATCH
 from model.pocket.conv_autoencoder import NUM_PIXEL_VALUES, ConvAutoencoder, calibrate
 from model.pocket.data import Batch
 from model.pocket.load import Autoencoder
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
 from model.training import autocast
+from model.weights import PATCH
 
 SCHEDULE = {
     "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction",

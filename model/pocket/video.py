@@ -15,12 +15,12 @@ from model import sampling
 from model.config import VideoConfig
 from model.evaluations import counted
 from model.image import check_batch
-from model.pocket.autoencoder import PATCH
 from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
 from model.views import ViewPlan, uniform_views
+from model.weights import PATCH
 
 NUM_FRAMES = 16
 REFINE_STRENGTH = 0.5

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+from recon.pictures import PictureSizeError, decoded
+
 MAX_IMAGE_PIXELS, MAX_TEXTURE_PIXELS = 64 << 20, 128 << 20
 """Of one image, and of all of them together."""
 REPEAT, CLAMP, MIRROR = 0, 1, 2
@@ -53,34 +53,12 @@ class Textures:
 
     def _decoded(self, data: bytes, name: str) -> NDArray[np.uint8]:
         """An image [H,W,4], sRGB and alpha."""
-        from PIL import Image
-
         if data[:8] == _KTX2:
             raise ValueError(f"{name} is a KTX2 texture; convert it with `gltf-transform ktxdecompress IN.glb OUT.glb`")
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                self._check(*image.size, name)
-                return np.array(_rgba(image))
-        except _SizeError:
-            raise
-        except Exception as error:  # decoders meet broken data with whatever comes: SyntaxError, struct.error, ...
-            raise ValueError(f"{name} is broken, or none of {', '.join(FORMATS)}: {str(error)[:120]}") from error
-
-    def _check(self, width: int, height: int, name: str) -> None:
-        if width * height > MAX_IMAGE_PIXELS or self.pixels + width * height > MAX_TEXTURE_PIXELS:
-            raise _SizeError(f"{name} has {width}x{height} pixels; the limit is {MAX_IMAGE_PIXELS}, and "
-                             f"{MAX_TEXTURE_PIXELS} for all of a model together: shrink its textures")  # fmt: skip
-
-
-class _SizeError(ValueError):
-    """An image that is whole, and too large."""
-
-
-def _rgba(image):
-    """An image of PIL as RGBA; 16-bit grey keeps its upper 8 bits."""
-    from PIL import Image
-
-    if image.mode in ("I", "I;16", "I;16B", "I;16L"):
-        grey = np.asarray(image).astype(np.int64) // 257
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    return image.convert("RGBA")
+            return np.array(decoded(data, min(MAX_IMAGE_PIXELS, MAX_TEXTURE_PIXELS - self.pixels), name, upright=False))
+        except PictureSizeError as error:
+            raise PictureSizeError(
+                f"{error}, with at most {MAX_IMAGE_PIXELS} an image and {MAX_TEXTURE_PIXELS} for all of a model "
+                "together: shrink its textures"
+            ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.interface import ReadableStore, StorageConfig, Store
 from factory.storage.read_only import open_read_only
 from factory.storage.user_error import UserError
+from recon.pictures import suffix_of
 
 PAGE = "page"
 """Folder of a study that annotators see."""
@@ -78,7 +78,7 @@ class Media:
         turntable = method.turntables[prompt_id]
         try:
             data = turntable.image_bytes or (method.store.get(turntable.image) if turntable.image else None)
-            return self.put(data, _image_suffix(data)) if data else None
+            return self.put(data, suffix_of(data)) if data else None
         except (KeyError, ValueError) as error:
             self.problems.append(f"{method.label}, {prompt_id}: {error}")
             return None
@@ -164,13 +164,3 @@ def _playable(data: bytes) -> bytes:
     frames = decode_mp4(data)
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
     return encode_mp4(np.ascontiguousarray(frames), frame_rate(data))
-
-
-def _image_suffix(data: bytes) -> str:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            return {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}[str(image.format)]
-    except OSError as error:
-        raise ValueError(f"a reference image is unreadable: {error}") from error

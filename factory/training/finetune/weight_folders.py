@@ -15,9 +15,8 @@ from factory.ledger.keys import digest
 from factory.storage.store import StorageConfig, Store, open_store, read_json
 from factory.storage.user_error import UserError
 from factory.training.finetune.targets import UNNAMED
+from model.weights import PATCH
 
-PATCH = 16
-"""Pixels of a frame for each position of the pocket autoencoder's latents, along a side."""
 SUFFIX = ".safetensors"
 SAMPLED_TENSORS, SAMPLED_BYTES = 8, 4096
 """What a fingerprint reads of each file: training changes every number, so a few tell."""

@@ -114,9 +114,9 @@ def test_reference_sets_that_do_not_serve_are_refused(
     flags += ["--num-views", "4", "--reference", str(tmp_path / "real"), "--features", str(dinov2)]
     assert evaluate.main(flags) == 2
     assert "the reference set is empty; give a folder of .png" in capsys.readouterr().err
-    Image.new("RGB", (40, 32)).save(tmp_path / "real" / "wide.png")
+    Image.linear_gradient("L").resize((40, 32)).save(tmp_path / "real" / "wide.png")
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
     assert evaluate.main(flags) == 2
     said = capsys.readouterr().err
-    assert "2 pictures of the reference set cannot be used: broken.png is no picture" in said
-    assert "wide.png is 40x32, the protocol says 32x32" in said
+    assert "2 pictures of the reference set cannot be used: broken.png: unreadable image" in said
+    assert "wide.png: image is 40x32, the protocol says 32x32" in said

@@ -14,6 +14,15 @@ def test_the_embedded_model_fits_the_default_orbit() -> None:
     assert turntable(config.video, config.orbit).locate() is not None
 
 
+def test_an_image_size_that_the_video_model_does_not_take_is_refused_at_the_start() -> None:
+    config = preset("pocket")
+    assert turntable(config.video, config.orbit, 128).locate() is not None
+    with pytest.raises(
+        UserError, match=r"image.size is 64, but the video model 'pocket' takes .* give --image.size 128"
+    ):
+        turntable(config.video, config.orbit, 64).locate()
+
+
 def test_another_camera_names_the_flags() -> None:
     plan = uniform_views(21, fov_degrees=33.8, distance=3.8317, size=576)
     with pytest.raises(UserError, match=r"give --orbit\.fov-degrees 33\.8 --orbit\.distance 3\.8317"):

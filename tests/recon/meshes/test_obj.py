@@ -104,7 +104,7 @@ def test_colours_of_vertices_are_srgb(one):
         (
             PAINTED,
             {"quad_dot_mtl": "newmtl paint\nmap_Kd paint.png", "paint_dot_png": b"GIF"},
-            "'?paint.png'? is broken",
+            "unreadable '?paint.png'?: broken",
         ),
         (QUAD + "f 1 2 7\n", {}, "line 9: a face names v 7; there are 4 before it"),
         (QUAD + "f 1 2 0\n", {}, "a face names v 0"),
