@@ -45,12 +45,12 @@ PLY = {
     **dict.fromkeys(("p-apple-sharp", "p-crlf", "p-extra-uchar", "p-ascii", "p-big-endian"), "ref"),
     "p-inf-opacity-flat-scale": "scored", "p-zero-quaternions": "scored",
     "p-2dgs-no-scale_2": "2D Gaussian", "p-point-cloud": "point cloud",
-    "p-supersplat-compressed-header": "splat-transform", "n0": "no Gaussians", "invisible": "nothing|scored",
+    "p-supersplat-compressed-header": "splat-transform", "n0": "no Gaussians", "invisible": "nothing of the asset",
 }  # fmt: skip
 REF, TWO, TINT = "ref.glb", "TWO-ref.glb", "c4-TINT-float-no-material.glb"
 MESHES = {
     r"c1-|c2b-|c9|c10-|c4-white|x-unlit|c11-": REF, r"c4-TINT": TINT, "c6-TWO-inst": "c6-TWO-ref.glb",
-    "TWO-quant": TWO, r"quad\.obj|o-kd\.obj": "ref-lit.glb", r"plain\.gltf|percent\.gltf": REF,
+    "TWO-quant": TWO, r"quad\.obj": "ref-lit.glb", r"o-kd\.obj": "scored", r"plain\.gltf|percent\.gltf": REF,
     r"REFUSE-(draco|meshopt|ktx2)": r"draco|meshopt|KTX2|basisu|ref\.glb", "REFUSE-unknown": "extension",
     r"g-coordinates-1e-30": f"{REF}|tiny|nothing", "g-": "coordinate|index|vertex|finite|nan|NaN",
 }  # fmt: skip
@@ -170,7 +170,10 @@ def _compared(
         elif name not in made:
             yield name, ("nothing", want, False)
         elif like is None:
-            yield name, (f"scored {made[name]}", want, "scored" in want and bool(np.isfinite(made[name]).all()))
+            yield (
+                name,
+                (f"scored {np.mean(made[name]):.4g}", want, "scored" in want and bool(np.isfinite(made[name]).all())),
+            )
         else:
             same = np.shape(made[name]) == np.shape(made[like])
             difference = float(np.abs(np.asarray(made[name], float) - made[like]).mean()) if same else np.inf

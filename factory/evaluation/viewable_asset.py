@@ -95,14 +95,17 @@ class Splats:
     up: Up = "y"
 
     def pictures(self, turn: Looks) -> NDArray[np.uint8]:
-        """[V,S,S,4]: colour over white, and coverage."""
+        """[V,S,S,4]: colour over white, and coverage; ValueError where no view shows anything."""
         import torch
 
         from recon.gaussians import render
+        from recon.meshes.load import check_drawn
 
         with torch.inference_mode():
             rgba = torch.cat(render(self.gaussians, self._cameras(turn)), -1)
-        return (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        views = (rgba.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        check_drawn(views)
+        return views
 
     def depths(self, turn: Looks) -> NDArray[np.float32]:
         """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
@@ -194,22 +197,24 @@ def read_shape(
         ValueError: when it is none, or is broken.
     """
     suffix = PurePosixPath(path).suffix.lower().lstrip(".")
-    if suffix != "ply" or has_faces(data):
+    if suffix != "ply" or has_faces(data, path):
         from recon.meshes.load import load_mesh
         from recon.meshes.mesh import turned
 
         mesh = mesh_in(load_mesh(data, suffix, opener=opener), extent)
         mesh = replace(mesh, lit=np.zeros_like(mesh.lit)) if flat else mesh
         return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
-    from recon.ply import parse_ply
+    from factory.stages.asset_files import gaussians_of
 
-    gaussians = parse_ply(data, path)
+    gaussians = gaussians_of(data, path)
     return Splats(gaussians_in(gaussians, extent) if normalise else gaussians, up)
 
 
-def has_faces(data: bytes) -> bool:
-    """Whether a PLY is a mesh, by its header."""
-    return b"\nelement face " in data[: data.find(b"end_header")]
+def has_faces(data: bytes, path: str) -> bool:
+    """Whether a PLY is a mesh, by its header; ValueError where it has none."""
+    from recon.ply_header import read_header
+
+    return read_header(data, path).count("face") > 0
 
 
 def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gaussians:

@@ -43,14 +43,20 @@ def assets_of_folder(
 
 
 def asset_files(names: Iterable[str]) -> dict[str, Row]:
-    """Names of files by the id that they begin with: the video as `frames_path`, the model as `model_path`."""
+    """Names of files by the id that they begin with: the video as `frames_path`, the model as `model_path`.
+
+    Where two are of one kind, an `error` says so.
+    """
     files: dict[str, Row] = {}
     for name in names:
         path = PurePosixPath(name)
         suffix = path.suffix.lower()
         kind = "model_path" if suffix in MODELS else "frames_path" if suffix in VIDEOS else None
         if kind:
-            files.setdefault(path.stem, {})[kind] = name
+            known = files.setdefault(path.stem, {})
+            if kind in known:
+                known["error"] = f"two files are called {path.stem}: {known[kind]} and {name}; keep one"
+            known.setdefault(kind, name)
     return files
 
 

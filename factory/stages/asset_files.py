@@ -32,10 +32,13 @@ def ply_bytes(gaussians: Any) -> bytes:
 
 
 def gaussians_of(ply: bytes | memoryview, name: str = "asset.ply") -> Any:
-    """The Gaussians of a 3DGS PLY; `name` is what errors call it."""
+    """The Gaussians of a 3DGS PLY; `name` is what errors call it. ValueError where it cannot be read, or holds none."""
     from recon.ply import parse_ply
 
-    return parse_ply(bytes(ply), name)
+    gaussians = parse_ply(bytes(ply), name)
+    if not len(gaussians):
+        raise ValueError(f"{name} holds no Gaussians; there is nothing to show")
+    return gaussians
 
 
 def asset_files(row: Row, config: Any, device: str = "cpu") -> dict[str, bytes]:
