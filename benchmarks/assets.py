@@ -1,4 +1,4 @@
-"""Assets that benchmarks read: a folder with `assets.jsonl` and the files that its rows name."""
+"""Read the assets of a benchmark, a folder with `assets.jsonl` and the files that it names: `load_assets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the autoencoder and the mask network keep of true views.
+"""Measure what the autoencoder and the mask network keep of true views: `main`.
 
     python -m benchmarks.autoencoder --assets DIR [--split val] [--limit N] [--sheet FILE] [--mask-sheet FILE]
 

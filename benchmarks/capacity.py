@@ -1,4 +1,4 @@
-"""What more width, and what training of which layers, buys for the same computing time.
+"""Compare wider networks and sets of trained layers at the same computing time: `main`.
 
     python -m benchmarks.capacity --assets DIR [--seconds S] [--limit N]
 

@@ -1,4 +1,4 @@
-"""Small files of all kinds through the commands, and what becomes of each: `python -m benchmarks.cases FOLDER`.
+"""Run small files of all kinds through the commands and check each answer: `python -m benchmarks.cases FOLDER`.
 
 The folder holds `mesh/`, `images/`, `tables/` and `ply/` with files as the tables below name them, or some of these.
 A line a case: what it gives, what is wanted. Exit code 1 when a case gives something else.

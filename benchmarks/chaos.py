@@ -1,4 +1,4 @@
-"""The whole line under kills: actors, workers, raylets and drivers die, S3 fails, a reader watches.
+"""Kill actors, workers, raylets and drivers of the whole line, fail S3, and watch as a reader: `measure`.
 
 Every prompt must end once, as an asset or as a dead letter; no asset may ever be seen in part; the Gaussians must be
 those of a run that nobody disturbed. The models are the embedded ones at their cheapest settings; with --stand-in a

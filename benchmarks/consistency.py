@@ -1,4 +1,4 @@
-"""Do the measures of consistency, which know no truth, tell how near an asset is to the truth?
+"""Correlate measures of consistency, which know no truth, with nearness to the truth: `correlations`.
 
     python -m benchmarks.consistency --assets DIR [--split train] [--limit 12] [--progress FILE.jsonl]
 

@@ -1,4 +1,4 @@
-"""Curves and clouds of points as an SVG file that stands by itself, beside a document."""
+"""Draw curves and clouds of points as an SVG file that stands by itself: `curves`, `scatter`."""
 
 from __future__ import annotations
 

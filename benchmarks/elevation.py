@@ -1,4 +1,4 @@
-"""The elevation of turntables that nothing was trained on: the estimator alone, and corrected by the outlines.
+"""Measure the elevation of unseen turntables, by the estimator alone and corrected by outlines: `main`.
 
     python -m benchmarks.elevation --assets DIR [--split val] [--limit N] [--weights DIR] [--generated]
         [--plot FILE.svg]

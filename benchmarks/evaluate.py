@@ -1,4 +1,4 @@
-"""Scoring against a plain loop over open_clip, and the driver's memory for many assets.
+"""Compare scoring with a plain loop over open_clip, and watch the driver's memory: `speed`, `driver_mb`.
 
     python -m benchmarks.evaluate [--limit 8] [--assets-in-memory 10000] [--clip pocket]
 

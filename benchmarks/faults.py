@@ -1,4 +1,4 @@
-"""A proxy that breaks HTTP requests on their way to a server, to see what a client makes of it.
+"""Break HTTP requests on their way to a server: `fault_proxy`.
 
 `FaultProxy` runs in this process and can be scripted request by request; `fault_proxy` is one in a
 process of its own, with faults at random.

@@ -1,4 +1,4 @@
-"""What Ray Train costs: the same training with and without it, and whether memory stays flat.
+"""Measure what Ray Train costs a training, and whether memory stays flat: `measure`.
 
     python -m benchmarks.finetune [--limit N] [--steps S]
 

@@ -1,4 +1,4 @@
-"""The generators at their published sizes, without weights: built and run on the `meta` device."""
+"""Build and run the generators at their published sizes on the `meta` device, without weights: `FullSize`."""
 
 from __future__ import annotations
 

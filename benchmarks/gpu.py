@@ -1,4 +1,4 @@
-"""What a GPU makes of the reconstruction: parity of both engines, fits alone and batched, recovery from a full memory.
+"""Measure the reconstruction on a GPU, its parity, fits alone and batched, and a full memory: `main`.
 
     python -m benchmarks.gpu [--perceptual vgg --perceptual-weights lpips.safetensors] [--tiny]
 

@@ -1,4 +1,4 @@
-"""Hostile rows through reader, picture stage and ledger: all accounted for, none executed, nothing fetched.
+"""Send hostile rows through reader, picture stage and ledger, none executed, nothing fetched: `measure`.
 
 The work happens in a process of its own, whose memory is measured and whose every attempt to connect, to
 start a program or to unpickle is noted and refused.

@@ -1,4 +1,4 @@
-"""Rows that no one should send: fuzzed types, sizes, encodings, ids and pictures. All from one seed."""
+"""Make rows that no one should send, of fuzzed types, sizes, encodings and pictures, from one seed: `values`."""
 
 from __future__ import annotations
 

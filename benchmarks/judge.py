@@ -1,4 +1,4 @@
-"""What the judge says of true views: where does an asset's own caption stand among all of them?
+"""Rank an asset's own caption among all by the judge, for true views: `main`.
 
     python -m benchmarks.judge --assets DIR [--split val] [--limit N] [--sheet FILE]
 

@@ -1,5 +1,4 @@
-"""What the line costs: videos of 16 x 512 x 512 x 3, a million small rows, a million rows resumed; and with the
-embedded models, which share of their time the slowest stage's actors spend in model code.
+"""Measure what the line costs: `videos`, `small_rows`, `resume`, and `steady`, the share of time in model code.
 
 The small rows are also run through plain `map_batches` and through a loop, which keep no ledger, count no progress
 and find no killers.

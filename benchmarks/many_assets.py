@@ -1,4 +1,4 @@
-"""`im3d evaluate` and `im3d report` on very many assets, with a judge that computes nothing.
+"""Run `im3d evaluate` and `im3d report` on very many assets with a judge that computes nothing: `main`.
 
     python -m benchmarks.many_assets [--limit 100000] [--run DIR]
 

@@ -1,4 +1,4 @@
-"""How large the generators are and what they need of a GPU, worked out without one: networks on the meta device.
+"""Work out how large the generators are and what they need of a GPU, without one: `measure`.
 
     python -m benchmarks.model_sizes
 

@@ -1,4 +1,4 @@
-"""Stages without models that return data of the right shapes, to see what the line itself costs."""
+"""Return data of the right shapes without models, to see what the line itself costs: `NullImage`, `NullVideo`, …"""
 
 from __future__ import annotations
 

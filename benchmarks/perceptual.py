@@ -1,4 +1,4 @@
-"""Does the perceptual distance grow with what is done to a picture?
+"""Check that the perceptual distance grows with what is done to a picture: `main`.
 
     python -m benchmarks.perceptual --assets DIR [--split val] [--limit N] [--plot FILE.svg]
 

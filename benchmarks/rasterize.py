@@ -1,4 +1,4 @@
-"""The CPU rasteriser beside a plain tiled torch implementation and the machine's arithmetic, forward and backward.
+"""Compare the CPU rasteriser with a plain tiled one and the machine's arithmetic, both passes: `measure`.
 
     python -m benchmarks.rasterize [--limit N] [--repeats 5] [--threads 1 2] [--views 1 4]
 

@@ -1,4 +1,4 @@
-"""Fit Gaussians to true renders of assets and judge them on views between those they were fitted to.
+"""Fit Gaussians to true renders of assets and judge them on views between those fitted: `fit_asset`.
 
     python -m benchmarks.reconstruction --assets DIR [--split val] [--limit N] [--fit.iterations 1200]
     nice python -m benchmarks.reconstruction --assets DIR --threads 1 --progress FILE.jsonl   # goes on where it stopped

@@ -1,4 +1,4 @@
-"""Does closing the loop help? Fits of generated turntables with 0, 1 and 2 rounds of re-denoising (3.4).
+"""Compare fits of generated turntables with 0, 1 and 2 rounds of re-denoising (3.4): `main`.
 
     python -m benchmarks.refinement --assets DIR [--split val] [--limit N]
 

@@ -1,4 +1,4 @@
-"""What more pixels buy the turntable model for the same computing time.
+"""Compare resolutions of the turntable model at the same computing time: `main`.
 
     python -m benchmarks.resolution --assets DIR [--seconds S] [--limit N] [--sizes 64 128 256]
 

@@ -1,4 +1,4 @@
-"""How fits bear views that are not quite right: jittered, blurred, off in colour, out of order, of a wrong elevation.
+"""Measure how fits bear views that are jittered, blurred, off in colour, out of order or elevation: `measure`.
 
     nice python -m benchmarks.robustness --assets DIR [--split train] [--limit 4] [--progress FILE.jsonl]
 

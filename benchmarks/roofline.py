@@ -1,4 +1,4 @@
-"""What blending would cost if the machine did nothing but its arithmetic, and where our time goes instead."""
+"""Measure what blending would cost if the machine did nothing but its arithmetic: `peak_gflops`, `part_times`."""
 
 from __future__ import annotations
 

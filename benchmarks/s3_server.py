@@ -1,4 +1,4 @@
-"""A real S3 server on this machine (SeaweedFS), for tests and benchmarks."""
+"""Start a real S3 server on this machine (SeaweedFS), for tests and benchmarks: `s3_server`."""
 
 from __future__ import annotations
 

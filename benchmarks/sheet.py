@@ -1,4 +1,4 @@
-"""Contact sheets of pictures."""
+"""Write contact sheets of pictures: `write_sheet`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line of one slow stage over N prompts, to be killed: `python -m benchmarks.slow_line OUT N [ADDRESS]`."""
+"""Run a line of one slow stage over N prompts, to be killed: `python -m benchmarks.slow_line OUT N [ADDRESS]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long until something happens: help, each stage's actor, and the first image of `im3d generate`.
+"""Measure the time to help, to each stage's actor and to the first image: `first_image_seconds`, `load_stage`.
 
     python -m benchmarks.startup [--only help stages image]
 

@@ -1,4 +1,4 @@
-"""A program that is killed again and again, and a reader who watches what it leaves behind."""
+"""Kill a program again and again, and read what it leaves behind meanwhile: `storm`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to image on the captions of real assets, ranked by a judge that shares nothing with the generator.
+"""Rank text-to-image pictures of real captions by a judge that shares nothing with the generator: `retrieval`.
 
 python -m benchmarks.text_to_image --assets DIR [--split val] [--limit N] [--sheet FILE] [--one-a-noun]
 

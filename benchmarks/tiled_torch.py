@@ -1,4 +1,4 @@
-"""A plain tiled Gaussian rasteriser in torch, forward by broadcasting and backward by autograd.
+"""Rasterise Gaussians in plain tiled torch, backward by autograd: `rasterize_tiled`.
 
 What one writes without a kernel language, done carefully: projection of all Gaussians at once, one sort by
 depth, then for every 16 x 16 tile all its pixels against just the Gaussians whose contour box meets it.

@@ -1,4 +1,4 @@
-"""Prompts whose right answer is known: a true view of each asset is its image prompt, its id the prompt's.
+"""Write prompts whose right answer is known, from a true view of each asset: `main`.
 
     python -m benchmarks.truth_prompts --assets DIR --limit 6 --out runs/truth-prompts
     im3d generate --prompts runs/truth-prompts/prompts.jsonl --out runs/truth

@@ -1,4 +1,4 @@
-"""The turntable model on real assets: given the true first frame, how near are the other fifteen?
+"""Measure the turntable model on real assets, given the true first frame: `measure`.
 
 python -m benchmarks.turntable --assets DIR [--split val] [--limit N] [--video.guidance-scale G] [--sheet FILE]
     [--plot FILE.svg]

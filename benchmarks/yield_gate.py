@@ -1,4 +1,4 @@
-"""Calibrate the yield gate on generated failures and judge it on assets held back.
+"""Calibrate the yield gate on generated failures and judge it on assets held back: `calibrate`.
 
     python -m benchmarks.yield_gate --assets DIR [--limit N] [--write recon/weights/yield]
 

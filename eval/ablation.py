@@ -1,4 +1,4 @@
-"""Tables of an ablation: scores over assets by variant, paired tests against the full method, the paper beside."""
+"""Make the table of an ablation, paired with the full method, the paper beside: `ablation_table`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Win rates with Wilson's interval, and Krippendorff's alpha between annotators."""
+"""Measure how sure answers are (Wilson's interval, Krippendorff's alpha): `wilson_interval`, `krippendorff_alpha`."""
 
 from __future__ import annotations
 

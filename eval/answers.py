@@ -1,4 +1,4 @@
-"""Answers of annotators: checked line by line, and whether an annotator passes the checks."""
+"""Check the answers of annotators line by line, and annotators by control questions: `check_answers`, `judge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The human study of the paper (4.1, A.2): who sees which pair of turntables, on which side, and the checks between.
+"""Assign pairs of turntables to annotators as the paper's study does (4.1, A.2), checks between: `assign`.
 
 A question is a triplet of competitor, prompt and criterion. Each goes to `per_question` annotators; each annotator also
 meets checks that show who does not look: an asset beside a broken version of itself, and earlier pairs once more

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands in a page: no script, no style attribute, colours by the page's classes."""
+"""Draw charts as SVG that stands in a page, without scripts or style attributes: `histogram`, `share_bar`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP similarity, the paper's figure of merit: 100 x cosine of embeddings (Table 1; Radford et al. 2021)."""
+"""Score pictures by CLIP, 100 x cosine of embeddings (Table 1; Radford et al. 2021): `Scorer`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small server for a study: hands out the page, checks the answers and keeps them, one file an annotator.
+"""Serve the page of a study and keep the answers, one file an annotator: `Collector`.
 
 GET  /…        files of the page, with byte ranges (Safari plays no video without them)
 GET  /collect  {"study": id}, by which the page knows that answers are taken here

@@ -1,4 +1,4 @@
-"""Two runs prompt by prompt, as a section of the first one's report."""
+"""Compare two runs prompt by prompt, as a section of the first one's report: `comparison_section`."""
 
 from __future__ import annotations
 

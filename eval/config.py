@@ -1,4 +1,4 @@
-"""What a user can set about evaluation. Imports nothing heavy, so that a command line answers at once."""
+"""Set which models judge: `ClipConfig`, `JudgeConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether generated views belong to one rigid object, where no truth is known.
+"""Measure whether generated views belong to one rigid object, without a truth: `residual`, `feature_consistency`.
 
 The fit is the one rigid object that explains the frames best. What it leaves (`residual`), how far the frames have
 moved from it (`flow_residual`), and whether a point of its surface looks the same from the next camera

@@ -1,4 +1,4 @@
-"""How near an asset comes to a known truth: pictures, silhouettes, depth and surface (PSNR, SSIM, LPIPS, IoU, Chamfer).
+"""Measure how near an asset comes to a known truth, in pictures, depth and surface: `picture_fidelity`.
 
 Pictures are over white and the world is the unit sphere about the object, as everywhere in this repository.
 """

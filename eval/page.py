@@ -1,4 +1,4 @@
-"""What every page that we write shares: the files of `eval/web`, one escape, one policy."""
+"""Make the parts that all our pages share, with one escape and one content policy: `Markup`, `escape`, `table`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The numbers that the paper prints: Melas-Kyriazi et al., "IM-3D: Iterative Multiview Diffusion and
-Reconstruction for High-Quality 3D Generation", Tables 1 to 5.
+"""Hold the numbers that the paper prints, Tables 1 to 5: `TABLES`, with their `COLUMNS` and `CAPTIONS`.
+
+Melas-Kyriazi et al., "IM-3D: Iterative Multiview Diffusion and Reconstruction for High-Quality 3D Generation".
 
 A score is (mean, standard deviation over prompts) or, in Table 5, the mean alone: 100 x cosine. None is a dash.
 """

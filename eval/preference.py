@@ -1,4 +1,4 @@
-"""What annotators prefer: consensus of every question, our win rate against each competitor, agreement (4.1, A.2)."""
+"""Score what annotators prefer, as win rates with their agreement (4.1, A.2): `score_study`."""
 
 from __future__ import annotations
 

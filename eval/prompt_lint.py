@@ -1,4 +1,4 @@
-"""What in a prompt tends to go wrong: verbs of motion (paper, 4.3), several objects, scenes, length, repeats."""
+"""Remark on what tends to go wrong in a prompt, verbs of motion (4.3), scenes, length: `lint`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run: one page with its figures, and the explorer of every asset that `web/report.js` runs."""
+"""Write the report of a run as one page with an explorer of every asset: `report_page`."""
 
 from __future__ import annotations
 

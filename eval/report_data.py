@@ -1,4 +1,4 @@
-"""Every asset and dead letter of a run as data for the report's page, in script files of SHARD_ROWS rows.
+"""Write assets and dead letters as data for the report's page, in files of SHARD_ROWS rows: `data_files`.
 
 A page that is opened from disk may load scripts, but no JSON; it loads the files that the shown rows lie in, and
 all of them to search or to sort.

@@ -1,4 +1,4 @@
-"""The scores of a run as a section of its report: by whom they were judged, their figures and their distributions."""
+"""Write the scores of a run as a section of its report: `score_section`."""
 
 from __future__ import annotations
 

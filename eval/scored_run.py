@@ -1,4 +1,4 @@
-"""A finished run as columns, one entry an asset: what its report is made of."""
+"""Hold a finished run as columns, one entry an asset, for its report: `ScoredRun`."""
 
 from __future__ import annotations
 

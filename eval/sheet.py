@@ -1,4 +1,4 @@
-"""Assets side by side as a report shows them: the reference image and views of the 3D asset, or anyone's video."""
+"""Show assets side by side in a report, each as image and views or a video: `strip`, `best_to_worst`."""
 
 from __future__ import annotations
 

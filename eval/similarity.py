@@ -1,4 +1,4 @@
-"""CLIP similarity of an asset's views with its prompt and its image, and where its prompt ranks (Table 1)."""
+"""Score views by CLIP against prompt and image, and rank the prompt among others (Table 1): `score_asset`."""
 
 from __future__ import annotations
 

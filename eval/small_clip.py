@@ -1,4 +1,4 @@
-"""A small image-text model of open_clip's own architecture: built, trained elsewhere, saved and loaded here.
+"""Build, save and load a small image-text model of open_clip's own architecture: `build_clip`, `load_clip`.
 
 A folder holds `config.json` (``{"model_cfg": ..., "preprocess_cfg": ...}``, the form that open_clip
 publishes), `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`.

@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals, and the paired comparison of two runs."""
+"""Summarise scores by means with bootstrap intervals, and compare two runs in pairs: `summarise`, `compare`."""
 
 from __future__ import annotations
 

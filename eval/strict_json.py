@@ -1,4 +1,4 @@
-"""JSON that every reader takes: a number that is not finite is null."""
+"""Write JSON that every reader takes, null for numbers that are not finite: `as_json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's tables with our rows beside them, as Markdown, LaTeX, CSV or HTML."""
+"""Write the paper's tables with our rows beside them, as Markdown, LaTeX, CSV or HTML: `paper_table`, `write`."""
 
 from __future__ import annotations
 

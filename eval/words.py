@@ -1,4 +1,4 @@
-"""Which words of prompts go with failure and with low scores; verbs of motion above all (paper, section 5)."""
+"""Count which words of prompts go with failures and low scores, verbs of motion above all: `count_words`."""
 
 from __future__ import annotations
 

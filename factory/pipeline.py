@@ -1,4 +1,4 @@
-"""The line, on Ray Data:
+"""Build the chain of stages that runs on Ray Data, by `steps`:
 
     prompts ── TextToImage ── ImageToVideo ── FindViews ── Reconstruct ── Score ── Commit ──▶ one record a prompt
                image          frames          masks,       Gaussians,     CLIP     files, then an asset row

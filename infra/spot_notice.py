@@ -1,4 +1,4 @@
-"""Tells Ray when AWS is about to take this spot node back, two minutes before: the line gives its rows to other nodes.
+"""Tell Ray two minutes before AWS takes this spot node back, so that the line moves its rows: `main`.
 
     python infra/spot_notice.py &
 

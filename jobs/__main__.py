@@ -1,4 +1,4 @@
-"""`python -m jobs JOB [flags]`."""
+"""Start a job: `python -m jobs JOB [flags]`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Real assets in, the paper's ablations out: `im3d ablate --assets assets.jsonl --out DIR`.
+"""Run the paper's ablations on real assets: `im3d ablate --assets assets.jsonl --out DIR`.
 
 Exit code: 0 when every fit is done, 1 when some are dead letters, 2 when nothing could run.
 """

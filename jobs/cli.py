@@ -1,4 +1,4 @@
-"""The `im3d` command: `im3d JOB [flags]` is `python -m jobs.JOB [flags]`."""
+"""Start a job: `im3d JOB [flags]` is `python -m jobs.JOB [flags]`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`im3d generate --dry-run N`: a sample through the real line, and what the whole table would take.
+"""Estimate a table from a sample through the real line, as `im3d generate --dry-run N`: `dry_run`.
 
 Exit code: 0 with an estimate, 2 when there can be none.
 """

@@ -1,4 +1,4 @@
-"""Turntable renders to latents, once: `im3d encode --shards DIR --weights DIR --out DIR`.
+"""Encode turntable renders as latents, once: `im3d encode --shards DIR --weights DIR --out DIR`.
 
 `im3d finetune` takes the result in the place of the renders for the targets image, video and temporal.
 Run it again and it goes on. Exit code: 0 when what can be read is encoded, 2 when nothing was or it could not begin.

@@ -1,4 +1,4 @@
-"""3D assets in, scores and the paper's tables out: `im3d evaluate --run DIR`.
+"""Score 3D assets and print the paper's tables: `im3d evaluate --run DIR`.
 
 Exit code: 0 when every asset has scores, 1 when some have none, 2 when nothing could run or be compared.
 """

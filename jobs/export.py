@@ -1,4 +1,4 @@
-"""Finished assets in, other formats out: `im3d export --run DIR --format spz --out DIR`.
+"""Export finished assets to other formats: `im3d export --run DIR --format spz --out DIR`.
 
 Exit code: 0 when every asset is exported, 1 when some are dead letters, 2 when nothing could run.
 """

@@ -1,4 +1,4 @@
-"""Prompts in, 3D assets out: `im3d generate --prompts FILE --out DIR`.
+"""Generate 3D assets from prompts: `im3d generate --prompts FILE --out DIR`.
 
 Exit code: 0 when every prompt of the table has its asset, 1 when some are dead letters or unfinished,
 2 when the arguments, the table or the machine do not allow a run.

@@ -1,4 +1,4 @@
-"""Prompts in, remarks on them out: `im3d prompts --prompts FILE`, or a published suite as a table.
+"""Remark on prompts, or write a published suite as a table: `im3d prompts --prompts FILE`.
 
 Exit code: 0 without remarks, 1 with some, 2 when the prompts cannot be read.
 """

@@ -1,4 +1,4 @@
-"""3D assets in, turntable renders out: `im3d render --assets assets.jsonl --out DIR`.
+"""Render turntables of 3D assets: `im3d render --assets assets.jsonl --out DIR`.
 
 Exit code: 0 when every turntable is rendered, 1 when some are dead letters, 2 when nothing could run.
 """

@@ -1,4 +1,4 @@
-"""A finished run in, a page about it out: `im3d report --run DIR`, then open DIR/report.html.
+"""Write a page about a finished run: `im3d report --run DIR`, then open DIR/report.html.
 
 Exit code: 0 when the page is written, 2 when there is nothing to report.
 """

@@ -1,4 +1,4 @@
-"""A human study of two or more runs: `im3d study make`, `im3d study serve`, `im3d study score`.
+"""Make, serve and score a human study of two or more runs: `im3d study make`, `im3d study serve`, `im3d study score`.
 
 Exit code: 0 when all is well, 1 when something was left out or refused by name, 2 when nothing could be done.
 """

@@ -1,4 +1,4 @@
-"""Captions of assets whose table has none, by an image-to-text model of transformers (BLIP and its like)."""
+"""Caption assets that have no caption, by an image-to-text model of transformers (BLIP and its like): `Captioner`."""
 
 from __future__ import annotations
 

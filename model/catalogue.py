@@ -1,4 +1,4 @@
-"""The public models that the generators are known to work with: where they are, what of them is wanted, their terms."""
+"""List the public models that the generators are known to work with, their parts and terms: `entry_of`."""
 
 from __future__ import annotations
 

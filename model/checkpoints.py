@@ -1,4 +1,4 @@
-"""Checkpoints by step in a store: seen wholly or not at all, checked when read, the best one kept.
+"""Keep checkpoints by step in a store, seen wholly or not at all, checked when read: `Checkpoints`.
 
 checkpoints/step-00000500/weights.safetensors, average.safetensors, optimizer.safetensors
 checkpoints/step-00000500/state.json     step, validation, SHA-256 of the three; written last

@@ -1,4 +1,4 @@
-"""Images as CLIP's encoders take them."""
+"""Prepare images as CLIP's encoders take them: `clip_pixels`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can set about the 2D generators. Imports nothing heavy, so that a command line answers at once."""
+"""Set the 2D generators and their training: `ImageConfig`, `VideoConfig`, `TrainConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

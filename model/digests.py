@@ -1,4 +1,4 @@
-"""Which weights a folder holds: a digest over its safetensors, remembered so that gigabytes are read once a machine."""
+"""Tell which weights a folder holds by a digest over its safetensors, remembered on the machine: `revision_of`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Droplet3D as a turntable model: text and image to one orbit of 85 frames, by CogVideoX's classes.
+"""Generate turntables with Droplet3D, one orbit of 85 frames by CogVideoX's classes: `Droplet3DModel`.
 
 Conditions follow Li et al. 2025 ("Droplet3D") and its released code: beside the noisy latents a mask and the latents of
 the image followed by black frames.

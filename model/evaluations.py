@@ -1,4 +1,4 @@
-"""How often a network was evaluated, counted where it happens."""
+"""Count the evaluations of a network where they happen: `counted`."""
 
 from __future__ import annotations
 

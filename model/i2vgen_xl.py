@@ -1,4 +1,4 @@
-"""I2VGen-XL as a turntable model: its networks from a diffusers folder, under our own sampling loop.
+"""Generate turntables with I2VGen-XL's networks under our own sampling loop: `I2VGenXLVideoModel`.
 
 Conditions follow Zhang et al. 2023 ("I2VGen-XL") as the released pipeline feeds them: text from CLIP's
 last but one layer, the image through CLIP, as latents of frame 0, and frame positions as its padding.

@@ -1,4 +1,4 @@
-"""Text to reference image: the embedded model, or any text-to-image pipeline of diffusers."""
+"""Generate reference images of texts, by the embedded model or a pipeline of diffusers: `load_image_model`."""
 
 from __future__ import annotations
 

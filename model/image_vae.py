@@ -1,4 +1,4 @@
-"""Latents frame by frame, for families whose autoencoder knows single images."""
+"""Encode frames one by one, for families whose autoencoder knows single images: `FramewiseVideoModel`."""
 
 from __future__ import annotations
 

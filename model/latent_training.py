@@ -1,4 +1,4 @@
-"""Fine-tuning I2VGen-XL and Stable Video Diffusion into turntable generators (3.1): temporal layers only.
+"""Fine-tune I2VGen-XL and Stable Video Diffusion to turntables (3.1), temporal layers only: `LatentVideoLoss`.
 
 The loss is each family's own: noise of the checkpoint's schedule and its prediction type, or Karras et al. 2022
 in velocity form. A sample whose conditions are dropped sees what guidance takes for "no condition".

@@ -1,4 +1,4 @@
-"""What the latent video adapters share: pixels to latents and back, and the two ways of sampling."""
+"""Share what latent video adapters have in common, pixels to latents and sampling: `LatentVideoModel`."""
 
 from __future__ import annotations
 

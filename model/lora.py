@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021) merged into a network's weights when they are loaded: W += scale * alpha / rank * B A."""
+"""Merge LoRA (Hu et al. 2021) into weights as they are loaded, W += scale * alpha / rank * B A: `merge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Muon: matrices are updated by their orthogonalised momentum, all other parameters by AdamW."""
+"""Optimise matrices by their orthogonalised momentum and all else by AdamW: `Muon`."""
 
 from __future__ import annotations
 

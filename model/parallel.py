@@ -1,4 +1,4 @@
-"""Many workers as one: how a loss is spread over them, and how its tensors are gathered again."""
+"""Spread a loss over workers and gather its tensors again: `spread`, `whole`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of a pipeline's folder, and on which device each waits or works."""
+"""Load the networks of a pipeline's folder and move each between devices: `load_parts`, `Parts`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Public weights to a folder that a generator loads: resumed where it stopped, checked, safetensors only, no code."""
+"""Pull public weights to a folder that a generator loads, resumed and checked, no code: `pull`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stable Video Diffusion as a turntable model: its networks from a diffusers folder, under our own sampling loop.
+"""Generate turntables with Stable Video Diffusion's networks under our own sampling loop: `StableVideoModel`.
 
 Blattmann et al. 2023: the noisy latents beside the image's latents, the image through CLIP, and three
 numbers (frames per second - 1, motion, noise on the image). It takes no text: prompts are unused.

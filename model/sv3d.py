@@ -1,5 +1,4 @@
-"""SV3D as a turntable model: 21 frames of one full turn around the object of a picture, by Stable Video Diffusion's
-classes (Voleti et al. 2024, "SV3D").
+"""Generate 21 frames of one full turn with SV3D (Voleti et al. 2024) on Stable Video Diffusion: `SV3DModel`.
 
 The network's last frame is the picture's view; here it is frame 0, so videos are rolled by one on the way in and out.
 SV3D_u keeps the picture's elevation, unknown; SV3D_p takes elevation and azimuth of every frame.

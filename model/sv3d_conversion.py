@@ -1,4 +1,4 @@
-"""SV3D's published file to a pipeline folder that `model.video` loads, in safetensors, tensor by tensor."""
+"""Convert SV3D's published file to a pipeline folder in safetensors, tensor by tensor: `convert`."""
 
 from __future__ import annotations
 

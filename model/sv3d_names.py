@@ -1,4 +1,4 @@
-"""The names of SV3D's tensors in the published file, by their names in diffusers and transformers.
+"""Map names of SV3D's tensors from diffusers and transformers to the published file: `network_name`.
 
 The published file has the layout of sgm: `model.diffusion_model` is the network, `conditioner.embedders.1.encoder` the
 autoencoder of the picture, `first_stage_model` the decoder, `conditioner.embedders.0.open_clip` the image embedder.

@@ -1,4 +1,4 @@
-"""Which parameters mix frames; all others belong to the image model and stay as they are (3.1)."""
+"""Tell which parameters mix frames, and freeze all others (3.1): `is_temporal`, `freeze_spatial`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenizers of T5 text encoders, from a pipeline's folder."""
+"""Read tokenizers of T5 text encoders from a pipeline's folder: `read_tokenizer`."""
 
 from __future__ import annotations
 

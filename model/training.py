@@ -1,4 +1,4 @@
-"""The training loop: a plain function of a loss and a stream of batches, resumable to the step.
+"""Train by a plain function of a loss and a stream of batches, resumable to the step: `Training`.
 
 It runs by itself on one process; Ray Train only starts it on many and feeds it (`factory.training.finetune.worker`).
 """

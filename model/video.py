@@ -1,4 +1,4 @@
-"""Image and text to a turntable, and its refinement from partial noise (3.1, 3.4)."""
+"""Turn image and text into a turntable, and refine it from partial noise (3.1, 3.4): `load_video_model`."""
 
 from __future__ import annotations
 

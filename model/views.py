@@ -1,4 +1,4 @@
-"""The views of a turntable model: what it promises about the cameras of its frames. Plain numbers, nothing heavy."""
+"""State the cameras that a turntable model promises of its frames: `ViewPlan`. Plain numbers, nothing heavy."""
 
 from __future__ import annotations
 

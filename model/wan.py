@@ -1,4 +1,4 @@
-"""Wan image-to-video as a turntable model, under our own sampling loop: 2.1 14B, 2.2 A14B and 2.2 TI2V-5B.
+"""Generate turntables with Wan image-to-video, 2.1 14B, 2.2 A14B or 2.2 TI2V-5B: `WanVideoModel`.
 
 Conditions follow the released pipeline (Wan team 2025, "Wan"). It turns objects with a LoRA trained for that; how fast
 and which way round is then to be estimated.

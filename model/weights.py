@@ -1,4 +1,4 @@
-"""Where a generator's weights lie, under which licence, and how they are loaded."""
+"""Find a generator's weights, their licence and precision: `locate`, `license_of`, `dtype_of`."""
 
 from __future__ import annotations
 

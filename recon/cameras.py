@@ -1,4 +1,4 @@
-"""Orbit cameras. This is the one place where the axis convention is stated.
+"""Place orbit cameras: `turntable`. This is the one place where the axis convention is stated.
 
 World: right-handed, +y up (as glTF), the object at the origin inside a sphere of radius 1,
 its front towards +z. Azimuth 0 looks at the front from +z; growing azimuth moves the camera

@@ -1,4 +1,4 @@
-"""A small network in a folder: ``config.json`` beside ``model.safetensors``."""
+"""Save a small network as ``config.json`` beside ``model.safetensors``: `save_module`, `load_parameters`."""
 
 from __future__ import annotations
 

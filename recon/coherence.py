@@ -1,4 +1,4 @@
-"""The elevation under which a turntable's outlines agree: silhouette coherence.
+"""Find the elevation under which a turntable's outlines agree (silhouette coherence): `coherent_elevation`.
 
 Every ray through an outline touches the object, so somewhere along it no other outline is left. Under a wrong
 elevation one is: how far, in the image, is the incoherence (Hernandez, Schmitt and Cipolla, "Silhouette Coherence for

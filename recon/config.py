@@ -1,4 +1,4 @@
-"""What a user can set about reconstruction. Imports nothing heavy, so that a command line answers at once."""
+"""Set the reconstruction: `FitConfig`, `RefineConfig`, `OrbitConfig`, `MeshConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

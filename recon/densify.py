@@ -1,4 +1,4 @@
-"""Densification: Gaussians are cloned, split and pruned while they are fitted (Kerbl et al. 2023, 5.2; A.1).
+"""Clone, split and prune Gaussians while they are fitted (Kerbl et al. 2023, 5.2; A.1): `densify`.
 
 Parameters are a dict of tensors with one row a Gaussian, each the single member of an optimiser
 group of the same name. Every mutation carries the optimiser's moments along.

@@ -1,4 +1,4 @@
-"""Where a fit runs."""
+"""Choose where a fit runs: `device_of`."""
 
 from __future__ import annotations
 

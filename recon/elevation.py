@@ -1,4 +1,4 @@
-"""The elevation of a turntable (A.1): features of four frames, averaged, then a 2-layer MLP to radians."""
+"""Estimate the elevation of a turntable from four frames' features by a 2-layer MLP (A.1): `load_elevation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Fitter`: Gaussians fitted to the frames of a turntable in pieces, by direct optimisation (paper 3.3, 3.4, A.1)."""
+"""Fit Gaussians to frames in pieces, by direct optimisation (paper 3.3, 3.4, A.1): `Fitter`."""
 
 from __future__ import annotations
 

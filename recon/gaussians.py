@@ -1,4 +1,4 @@
-"""The parameters of a set of 3D Gaussians, their activations, a start and a render."""
+"""Hold the parameters of 3D Gaussians, activate, start and render them: `Gaussians`, `init_ball`, `render`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a fit starts: Gaussians in the visual hull, the space that every outline leaves to the object."""
+"""Start a fit in the visual hull, the space that every outline leaves to the object: `init_hull`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of the fit (paper 3.3 and A.1): 10 LPIPS + 0.2 (1 - MS-SSIM) + 1 mask, as named terms."""
+"""Compute the losses of the fit (3.3, A.1), 10 LPIPS + 0.2 (1 - MS-SSIM) + 1 mask, by term: `FitLoss`."""
 
 from __future__ import annotations
 

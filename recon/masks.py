@@ -1,4 +1,4 @@
-"""Object masks of turntable frames: the alpha channel where there is one, else a segmentation network."""
+"""Mask the object in turntable frames, by the alpha channel or a segmentation network: `masks_of`, `PocketMasker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Densification as Markov chain Monte Carlo (Kheradmand et al. 2024, "3D Gaussian Splatting as MCMC").
+"""Densify as Markov chain Monte Carlo (Kheradmand et al. 2024, "3D Gaussian Splatting as MCMC"): `populate`.
 
 Gaussians that have faded are moved to where opaque ones are, new ones are drawn there too, and all wander
 a little. A Gaussian that becomes n in one place is given the opacity and size with which the n together look

@@ -1,4 +1,4 @@
-"""How much memory a piece of work took at its peak."""
+"""Measure how much memory a piece of work takes at its peak: `PeakMemory`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussians to a closed, coloured triangle mesh (paper A.7): density on a grid, marching cubes, decimation, GLB."""
+"""Turn Gaussians into a closed, coloured triangle mesh (A.7), density, marching cubes, decimation: `mesh_of`."""
 
 from __future__ import annotations
 

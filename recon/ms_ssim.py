@@ -1,4 +1,4 @@
-"""Multi-scale structural similarity (Wang et al. 2003; paper 3.3) with the target's moments kept.
+"""Compute multi-scale structural similarity (Wang et al. 2003; paper 3.3), target's moments kept: `ms_ssim`.
 
     ms_ssim(x, y) = l_L(x, y)^w_L * prod_{s<=L} cs_s(x, y)^w_s
 

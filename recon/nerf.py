@@ -1,4 +1,4 @@
-"""The NeRF baseline of Table 2: a voxel field fitted to the frames with the losses of the Gaussians' fit.
+"""Fit the NeRF baseline of Table 2, a voxel field under the losses of the Gaussians' fit: `fit_nerf`.
 
 The losses see whole renders, since LPIPS and MS-SSIM judge images, so each step renders one view at
 `NerfConfig.size`. Samples are skipped outside the silhouettes' hull and in voxels that have become empty.

@@ -1,4 +1,4 @@
-"""What a user can set about the NeRF baseline. Imports nothing heavy."""
+"""Set the NeRF baseline: `NerfConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Perceptual distances between images, in the form of LPIPS (Zhang et al. 2018; paper 3.3).
+"""Measure perceptual distances between images in the form of LPIPS (Zhang et al. 2018; 3.3): `load_perceptual`.
 
     d(x, y) = sum_q mean_hw sum_c w_qc (f_q(x) - f_q(y))_c^2,    f_q = Phi_q / |Phi_q|_c
 

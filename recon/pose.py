@@ -1,4 +1,4 @@
-"""Corrections of a turntable's cameras and exposures that are optimised along with the Gaussians.
+"""Correct a turntable's cameras and exposures along with the Gaussians: `Pose`.
 
 A generator shows its views from about, not exactly, the azimuths and the elevation that the fit takes
 for granted. Every correction is small and bounded, and those of the single views have no common part, so

@@ -1,4 +1,4 @@
-"""Views that disagree with all others count less in the fit, so that one bad frame does not smear the asset."""
+"""Count views less that disagree with all others, so that one bad frame does not smear the asset: `robust_weights`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the outlines of Gaussians, seen from all around, leave of a grid: their soft visual hull."""
+"""Carve a grid by the outlines of Gaussians seen from all around, their soft visual hull: `least_coverage`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 32-byte `.splat` of web viewers: position and scale as float32, colour and rotation as bytes, no harmonics."""
+"""Write Gaussians as the 32-byte `.splat` of web viewers, without harmonics: `splat_bytes`."""
 
 from __future__ import annotations
 

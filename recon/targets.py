@@ -1,4 +1,4 @@
-"""What a fit may be given as targets: checked, as tensors, at half the size."""
+"""Check the targets of a fit and hold them as tensors, also at half the size: `checked_targets`, `halved`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A texture for a mesh: what its Gaussians show from all around, baked onto the unwrapped surface (paper A.7)."""
+"""Bake a mesh's texture from what its Gaussians show all around (A.7): `textured`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import torchvision where its compiled operators cannot load.
+"""Import torchvision where its compiled operators cannot load: `import_torchvision`.
 
 PyPI's torchvision wheel links against CUDA torch. Beside a CPU-only torch its operators are
 missing, and ``import torchvision`` stops at ``operator torchvision::nms does not exist``, and with

@@ -1,4 +1,4 @@
-"""Whether correcting the cameras pays: two short fits, with and without, and the lower loss wins."""
+"""Try two short fits, with corrected cameras and without, and keep the lower loss: `choose_pose`."""
 
 from __future__ import annotations
 

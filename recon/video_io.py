@@ -1,4 +1,4 @@
-"""Turntables as MP4 bytes: h264, yuv420p, the form every browser plays."""
+"""Encode and decode turntables as MP4, h264 and yuv420p, which every browser plays: `encode_mp4`, `decode_mp4`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussians to pictures with geometry: colour, coverage, depth and normals of each view."""
+"""Render Gaussians to views of colour, coverage, depth and normals: `render_views`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A radiance field in a dense voxel grid, and how rays march through it (Mildenhall et al. 2020; Sun et al. 2022).
+"""Render a radiance field in a dense voxel grid (Mildenhall et al. 2020; Sun et al. 2022): `VoxelField`.
 
 Density and colour are trilinear in a cube of voxels. A ray with samples at distances t_i, delta apart, has
 

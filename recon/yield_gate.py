@@ -1,4 +1,4 @@
-"""Is this turntable worth a fit? The probability that its asset would be unusable (Figure 8: an object that moves).
+"""Judge whether a turntable is worth a fit, by the risk of an unusable asset (Figure 8): `YieldModel`.
 
 A short fit of few Gaussians at 64 pixels cannot follow views that contradict each other. What it leaves, how the
 frames change from one to the next, and how far their outlines are from those of one object, go into a logistic model,

@@ -87,3 +87,19 @@ def test_no_module_is_reached_by_tests_alone() -> None:
             ahead += [found for found in imported(trees[name]) if found in trees]
     packages = {name for name in trees if (ROOT / name.replace(".", "/")).is_dir()}
     assert sorted(trees.keys() - reached - packages) == []
+
+
+RIDDLES = {"A", "An", "How", "The", "What", "Where", "Whether", "Which", "Who"}
+
+
+def first_lines() -> dict[str, str]:
+    """The first line of every module that holds code, by dotted name; of packages those that say something."""
+    found = {name: ast.get_docstring(tree) for name, tree in modules().items() if tree.body}
+    return {name: (text or "").partition("\n")[0] for name, text in found.items()}
+
+
+def test_modules_begin_with_what_they_do_and_the_name_of_it() -> None:
+    packages = {name for name in first_lines() if (ROOT / name.replace(".", "/")).is_dir()}
+    nameless = [name for name, line in first_lines().items() if "`" not in line and name not in packages]
+    riddles = [name for name, line in first_lines().items() if not line or line.split()[0] in RIDDLES]
+    assert (nameless, riddles) == ([], [])

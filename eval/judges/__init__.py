@@ -1,1 +1,1 @@
-"""Judges of an asset's pictures behind one interface: `judge.Judge`; `load.load_judge` makes them."""
+"""Judge an asset's pictures behind one interface: `judge.Judge`; `load.load_judges` makes them."""

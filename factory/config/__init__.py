@@ -1,1 +1,1 @@
-"""Settings and presets of the line, and their YAML."""
+"""Set the line, by presets and YAML."""

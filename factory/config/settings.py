@@ -1,4 +1,4 @@
-"""Everything a user can set about the line, composed from the settings that each package owns.
+"""Compose everything that a user can set about the line: `FactoryConfig`, and `preset` of its defaults.
 
 Order of precedence: preset, then a YAML file, then flags. The resolved settings are saved beside every
 output; their fingerprint leaves out what changes no result, such as `line`.

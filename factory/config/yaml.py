@@ -1,4 +1,4 @@
-"""Settings as YAML: written beside every output, and read with errors that name the setting and the file."""
+"""Write settings as YAML beside every output and read them again: `to_yaml`, `read_yaml` with errors by setting."""
 
 from __future__ import annotations
 

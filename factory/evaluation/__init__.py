@@ -1,1 +1,1 @@
-"""How good a run is: scoring line, truth, consistency, ablation, study."""
+"""Measure how good a run is, by scores, truth, consistency, ablation and study."""

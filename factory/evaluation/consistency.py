@@ -1,4 +1,4 @@
-"""The consistency of an asset's frames, by everything that needs weights: features, masks, the yield gate."""
+"""Judge how consistent an asset's frames are, by features, masks and the yield gate: `ConsistencyJudge`."""
 
 from __future__ import annotations
 

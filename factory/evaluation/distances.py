@@ -1,4 +1,4 @@
-"""Distances between a run's views and a reference set: `Reference.open`, and `distances_of` the scores of a ledger."""
+"""Measure distances between a run's views and a reference set: `distances_of`, by a `Reference`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An asset against the real object that it was made from, on views that no stage has seen."""
+"""Compare an asset with the real object that it was made from, on views that no stage has seen: `compare`."""
 
 from __future__ import annotations
 

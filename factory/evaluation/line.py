@@ -1,4 +1,4 @@
-"""The third line: finished assets in, scores out, beside the assets.
+"""Score finished assets in a line of one stage: `ScoreWork` is its work, `scores_schema` the table that it writes.
 
 assets ── Evaluate ──▶ evaluations/<protocol>-<prompts>/scores/part-*.parquet, or a row in dead_letters/ there
           read the video, render the model, CLIP, and where wanted fidelity and consistency

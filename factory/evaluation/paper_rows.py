@@ -1,4 +1,4 @@
-"""The rows that a folder has in the paper's tables: of an ablation one a variant, of an evaluation one a model."""
+"""Make rows for the paper's tables from folders: `ablation_rows` one a variant, `rows_beside` one a CLIP model."""
 
 from __future__ import annotations
 

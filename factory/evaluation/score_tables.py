@@ -1,4 +1,4 @@
-"""Scores as columns: read without their rows, summarised over prompts, compared between runs."""
+"""Read scores as columns, summarise them over prompts and compare runs: `read_scores`, `summaries`, `comparisons`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage that judges: an asset's video and model in, its row of scores out."""
+"""Judge an asset's video and model: the stage `Evaluate`, whose result is a row of scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a real asset: finely sampled views, and how near renders of a fit come to them."""
+"""Render what is known of a real asset and judge a fit by it: `true_turntable`, `judge`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An asset's 3D file as a shape that can be looked at: Gaussians or a mesh behind the same three calls."""
+"""Show an asset's 3D file, Gaussians or a mesh, behind the same three calls: `read_shape` makes a `Shape`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is done: commit records, keys, snapshots, lease, schemas, run identity."""
+"""Keep what is done, by commit records, keys, snapshots, lease, sweep, schemas and run identity."""

@@ -1,4 +1,4 @@
-"""Finished assets to read again: of a run, or loose PLY files. Nothing is written, so a run may still be going."""
+"""Read finished assets again, of a run or of loose PLY files: `assets_of_run`, `assets_of_files`. Writes nothing."""
 
 from __future__ import annotations
 

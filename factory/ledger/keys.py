@@ -1,4 +1,4 @@
-"""A set of ledger keys for millions of rows: 16 bytes a key in sorted arrays, looked up many at a time."""
+"""Keep a set of ledger keys for millions of rows in sorted arrays of 16 bytes a key: `KeySet`."""
 
 from __future__ import annotations
 

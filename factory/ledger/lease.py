@@ -1,4 +1,4 @@
-"""One writer per output folder: a lease with a heartbeat, kept in the folder itself."""
+"""Allow one writer per output folder, by a lease with a heartbeat in the folder itself: `Lease`."""
 
 from __future__ import annotations
 

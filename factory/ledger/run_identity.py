@@ -1,4 +1,4 @@
-"""What an output folder was made with: settings and weights, so that a resume never mixes assets of two kinds.
+"""Record the settings and weights of a run, so that a resume never mixes two kinds of assets: `write`, `changes`.
 
 `config.yaml` and `weights.json` are those of the last run, `configs/<fingerprint>.yaml` keeps every kind there was:
 asset rows name theirs in `config_fingerprint`. `inputs.json` lists the tables that were run into the folder.

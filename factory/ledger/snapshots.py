@@ -1,4 +1,4 @@
-"""Compact copies of the id columns of published parts, so that a resume reads a few objects for a million rows.
+"""Compact the id columns of published parts, so that a resume of a million rows reads a few objects: `Snapshots`.
 
 A snapshot `snapshots/<folder>/<number>.npz` holds sorted keys and the names of the parts they come from. It is
 a cache: parts alone are the truth, and a part that no snapshot names is read itself.

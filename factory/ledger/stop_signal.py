@@ -1,4 +1,4 @@
-"""SIGTERM, as sent to a preempted driver or by `ray job stop`: the run stops in order, and can be taken up again."""
+"""Stop a run in order on SIGTERM, as a preempted driver or `ray job stop` gets it: `handle_stops`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that no row names: what a killed worker wrote before it could commit, and assets whose record was void."""
+"""Remove files that no row names, of killed workers and of void records: `sweep_files`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How stages run on Ray; knows no stage and no prompt."""
+"""Run stages on Ray; this folder knows no stage and no prompt."""

@@ -1,4 +1,4 @@
-"""How an actor tells what it does: to the board, and as JSON lines with prompt_id in its own log.
+"""Report what an actor does, to the board and as JSON lines in its own log: `Reporter`.
 
 Ray keeps what a worker prints in its session's logs (`ray logs`, the dashboard, or a log shipper).
 IM3D_LOG_LEVEL=DEBUG adds the start of every row, WARNING leaves failures only.

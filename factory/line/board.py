@@ -1,4 +1,4 @@
-"""What every stage is doing, in one tiny Ray actor: workers tell it and never wait for it, the driver reads it."""
+"""Count what every stage is doing in one small Ray actor, to which workers report without waiting: `Board`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What assets cost: seconds of the actors that worked on them, times what the actors hold, times prices.
+"""Price assets by the seconds of actors, what the actors hold, and prices: `CostConfig`, `row_cost`, `run_dollars`.
 
 An asset pays for the time in its stages' model code. A run pays for its actors from start to end, so
 loading and idling too: that is what a cloud's bill follows.

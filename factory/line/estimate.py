@@ -1,4 +1,4 @@
-"""What a whole table would take, from a sample of its prompts that went through the real line.
+"""Estimate the time and cost of a whole table from a sample of its prompts that ran: `estimate`.
 
 The sample is drawn without replacement, so that the interval of a sum over all rows is Student's with the factor
 1 - n / N of a finite population (Cochran, Sampling Techniques, 2.5): a sample of everything leaves no doubt. The run

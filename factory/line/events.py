@@ -1,4 +1,4 @@
-"""`events.jsonl` in the run's folder: what happened, when, to which prompt. Written by the driver alone.
+"""Log what happened to which prompt in `events.jsonl` of the run's folder: `EventLog`. The driver alone writes it.
 
 An object store cannot append, so that the newest lines are kept in memory and written whole now and then.
 """

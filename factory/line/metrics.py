@@ -1,4 +1,4 @@
-"""What Prometheus sees, by stage and status only; Ray adds its own tags and the prefix `ray_`.
+"""Export metrics to Prometheus by stage and status: `Metrics`. Ray adds its own tags and the prefix `ray_`.
 
 A scrape of `infra/prometheus.yaml` finds the endpoints, `infra/grafana/line.json` draws them.
 """

@@ -1,4 +1,4 @@
-"""Nodes that leave: drained, as when a spot notice has come (`ray drain-node`), or gone.
+"""Watch for nodes that drain, as after a spot notice, or are gone: `leaving`, `releasing_stranded_actors`.
 
 Ray Data sends no new work to an actor on a node that is drained. What waits in such an actor is given back between
 two rows (see `Stage.groups`), and a row that a vanished node took along does not count as killed (see `Board.deaths`).

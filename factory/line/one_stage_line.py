@@ -1,4 +1,4 @@
-"""Lines of one stage: a row of work in, its committed result or dead letter out.
+"""Run work through one stage, each row to a committed result or a dead letter: `SingleStage`.
 
 `render`, `curate`, `encode`, `export`, `evaluate` and `ablate` are such lines; what each makes of a row stands in its
 own `SingleStage`.

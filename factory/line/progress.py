@@ -1,4 +1,4 @@
-"""What is going on: a live table for a person or lines for a log, events, and the table at the end of a run."""
+"""Display the progress of a run, as a live table or as lines of a log: `Display`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of an Arrow table as dictionaries and back, without touching the columns that stay: `rows_of`, `with_columns`.
+"""Turn rows of an Arrow table into dictionaries and back, other columns untouched: `rows_of`, `with_columns`.
 
 Columns of type large_binary hold pictures, videos and files. They become memory views of the table's own bytes, and
 only those that are asked for; a column whose values are still the same objects afterwards is kept as it is.

@@ -1,4 +1,4 @@
-"""What a run did and cost: `reports/<time>-<run_id>.json`, a table for the terminal and a section of the gallery."""
+"""Report what a run did and cost, in `reports/<time>-<run_id>.json` and as tables: `run_report`, `save_report`."""
 
 from __future__ import annotations
 

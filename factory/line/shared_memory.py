@@ -1,4 +1,4 @@
-"""What travels between the stages, and whether Ray's object store holds it: blocks that it cannot hold go to disk."""
+"""Bound what travels between stages by Ray's object store, since more of it goes to disk: `bound`."""
 
 from __future__ import annotations
 

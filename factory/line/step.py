@@ -1,4 +1,4 @@
-"""`Step`: one stage of a chain, with the pool and the arguments of its actors."""
+"""Put a stage into a chain, with the pool and the arguments of its actors: `Step`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables at the end of a run: seconds and network evaluations of its assets, and its dead letters."""
+"""Print a run's tables at its end, of seconds, evaluations and dead letters: `summary_table`, `dead_table`."""
 
 from __future__ import annotations
 

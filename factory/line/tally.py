@@ -1,4 +1,4 @@
-"""How far a run is: rows by outcome, their rate and the time left, and what they wait for."""
+"""Count how far a run is, by outcome, with its rate and the time left: `Tally`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a line is to do, row by row: prompts, meshes, row groups."""
+"""State what a line is to do row by row, be it prompts, meshes or row groups: the protocol `Work`."""
 
 from __future__ import annotations
 

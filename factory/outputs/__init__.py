@@ -1,1 +1,1 @@
-"""What people do with a finished run: gallery, export, viewer, run reader."""
+"""Use a finished run, by gallery, export, viewer and run reader."""

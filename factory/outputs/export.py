@@ -1,4 +1,4 @@
-"""The fourth line: finished assets in, other formats out.
+"""Export finished assets to other formats in a line of one stage: `Export`.
 
 assets ── Export ──▶ <format>/<prompt_id>…, and a row of exports/*.parquet (hf: of data/), or a dead letter there
           read, convert or render, commit

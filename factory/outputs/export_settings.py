@@ -1,4 +1,4 @@
-"""What a user can set about exports. Imports nothing heavy."""
+"""Set an export's format and what it depends on: `ExportConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

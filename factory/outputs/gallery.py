@@ -1,4 +1,4 @@
-"""A static page of a run: pictures, turntables, scores, timings and dead letters. Opens from disk, needs no network."""
+"""Write a static page of a run with pictures, scores, timings and dead letters: `write_gallery`. Needs no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output folder of a run as an `eval.scored_run.ScoredRun`. Nothing is written, so the run may still be going."""
+"""Read the output folder of a run, also of one that goes on, as an `eval.scored_run.ScoredRun`: `read_run`."""
 
 from __future__ import annotations
 

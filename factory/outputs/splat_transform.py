@@ -1,4 +1,4 @@
-"""Other splat formats through PlayCanvas' splat-transform, a program of the npm registry."""
+"""Convert splats by PlayCanvas' splat-transform, a program of the npm registry: `convert`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Assets as training data for other models: views with depth, normals, masks and cameras.
+"""Write assets as training data for other models, with depth, normals, masks and cameras: `pictures_of`, `hf_row`.
 
 One asset is a nerfstudio folder, a sample of a WebDataset tar shard, or a row of a parquet that `datasets` reads.
 Depth is in thousandths of a world unit along the camera's axis, 0 where there is nothing; normals are world

@@ -1,4 +1,4 @@
-"""Look at assets in the browser: viser shows the Gaussians of one, a list chooses among them by prompt."""
+"""Show assets in the browser with viser, one at a time, chosen by prompt: `Viewer`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What comes in: prompt tables, rows, pictures, suites."""
+"""Read what comes in, as prompt tables, rows, pictures and suites."""

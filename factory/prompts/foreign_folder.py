@@ -1,4 +1,4 @@
-"""Anyone's folder of videos and models beside a table of prompts, as rows to be judged."""
+"""Read anyone's folder of videos and models beside a table of prompts, as rows to judge: `assets_of_folder`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in from disk or S3: txt, csv, jsonl and parquet, one row at a time, bad rows kept as bad rows."""
+"""Read the rows of a table, txt, csv, jsonl or parquet on disk or S3, bad rows too: `read_rows`."""
 
 from __future__ import annotations
 

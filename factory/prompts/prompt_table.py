@@ -1,4 +1,4 @@
-"""Prompts in: any table -> rows with a stable `prompt_id` and seed, and rejected rows with their reason.
+"""Read a table of prompts, each row with a stable `prompt_id` and seed, or with its reason: `read_prompts`.
 
 A row may bring `prompt_id` (or `id`), `seed`, and `image` to start from: bytes, {bytes, path}, or a path beside
 the table.

@@ -1,4 +1,4 @@
-"""One row of a table of prompts, checked: a prompt with its id, seed and picture, or why it is none."""
+"""Check one row of a table of prompts, its id, seed and picture: `check_row`."""
 
 from __future__ import annotations
 

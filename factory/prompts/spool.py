@@ -1,4 +1,4 @@
-"""Bytes that wait on disk instead of in memory: the pictures of a table, until their rows are worked on."""
+"""Keep the pictures of a table on disk until their rows are worked on: `Spool`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published prompt suites, read from a copy of the user's: DreamFusion's library, T3Bench, GPTEval3D.
+"""Read published prompt suites (DreamFusion's library, T3Bench, GPTEval3D) from a copy of the user's: `read_suite`.
 
 Files are taken as their repositories have them, or as JSON lines with `id` and `prompt`. Nothing is downloaded.
 """

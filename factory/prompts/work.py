@@ -1,4 +1,4 @@
-"""Prompts as the work of a line."""
+"""Hand prompts to a line as its work: `PromptWork`."""
 
 from __future__ import annotations
 

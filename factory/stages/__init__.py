@@ -1,1 +1,1 @@
-"""What happens to a prompt, one file a stage, in order."""
+"""Make an asset of a prompt, one file a stage, in order."""

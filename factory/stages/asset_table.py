@@ -1,4 +1,4 @@
-"""The table of finished assets: `assets_schema`, and one asset's row of it: `asset_row`.
+"""Describe the table of finished assets: `assets_schema`, and `asset_row` for one asset.
 
 Angles are radians, times seconds.
 """

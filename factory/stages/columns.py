@@ -1,4 +1,4 @@
-"""The columns that stages hand to each other, as Arrow fields: what `Stage.reads`, `uses` and `writes` are made of.
+"""Name the Arrow columns that stages hand to each other, in `Stage.reads`, `uses` and `writes`: `IMAGE`, `FRAMES`, …
 
 Arrays are .npy bytes (`factory.ledger.schemas.pack`), uint8; V views, T frames of a turn, H, W and S pixels.
 """

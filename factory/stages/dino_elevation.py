@@ -1,4 +1,4 @@
-"""The paper's elevation estimator (A.1) on DINOv2, beside the pocket one: whichever a folder holds."""
+"""Estimate elevation on DINOv2 as the paper does (A.1): `load_estimator`, of this or the pocket kind by its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found out about a turntable's frames before reconstruction: masks, and the elevation of the cameras."""
+"""Find masks of a turntable's frames and the elevation of its cameras: the stage `FindViews`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference image and prompt to the frames of a turntable (3.1)."""
+"""Generate the frames of a turntable from image and prompt (3.1): the stage `ImageToVideo`."""
 
 from __future__ import annotations
 

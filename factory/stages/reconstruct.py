@@ -1,4 +1,4 @@
-"""The stage that turns frames into Gaussians. Heavy packages are imported inside the actor only."""
+"""Reconstruct Gaussians from frames: the stage `Reconstruct`. Heavy packages are imported inside the actor only."""
 
 from __future__ import annotations
 

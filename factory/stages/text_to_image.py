@@ -1,4 +1,4 @@
-"""Prompt to reference image, or the image that the row brings."""
+"""Generate the reference image of a prompt, or take the row's own: the stage `TextToImage`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where bytes go: local folders, S3, tables."""
+"""Store bytes in local folders and on S3."""

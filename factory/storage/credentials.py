@@ -1,4 +1,4 @@
-"""Credentials stay out of logs, rows and errors: `scrub` before a text is kept or shown."""
+"""Scrub credentials from texts before they are kept or shown: `scrub`."""
 
 from __future__ import annotations
 

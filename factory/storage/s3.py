@@ -1,4 +1,4 @@
-"""The store on S3: boto3 for objects, pyarrow for reading parts of tables, one chain of credentials for both."""
+"""Keep files under a prefix of an S3 bucket: `S3Store`, by boto3, and `arrow_filesystem` to read parts of tables."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Turntables of real meshes to weights."""
+"""Train weights on turntables of real meshes."""

@@ -1,4 +1,4 @@
-"""Turntables as latents of the pocket autoencoder, made once: training reads them in the place of pictures.
+"""Encode turntables as latents of the pocket autoencoder, once, for training to read: the stage `EncodeGroup`.
 
     row group of renders ── V augmented copies ── EncodeGroup ──▶ OUT/renders/part-*.parquet, a row a copy
 

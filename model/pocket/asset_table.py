@@ -1,4 +1,4 @@
-"""Several collections of assets as one table with mended captions:
+"""Merge several collections of assets into one table with corrected captions, by `merged`:
 
     python -m model.pocket.asset_table --collections DIR [DIR ...] --out FILE [--licenses CC0-1.0 MIT-0]
 

@@ -1,4 +1,4 @@
-"""The pocket RGBA autoencoder: a linear encoder of 16x16 patches, a convolutional decoder."""
+"""Encode RGBA linearly by patches of 16x16, and decode by convolutions: `PocketAutoencoder`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The convolutional pocket autoencoder: RGBA at 128 px to 16 x 16 x 8 numbers, kept as 8 x 8 places of 32, and back."""
+"""Encode RGBA of 128 px by convolutions to 16 x 16 x 8 numbers, kept as 8 x 8 places of 32: `ConvAutoencoder`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turntables drawn for training: views, hue, mirror, start view, and captions that follow."""
+"""Draw turntables for training, with views, hue, mirror, start view and captions that follow: `draw`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pocket text-to-image model: prompts to RGBA views of single objects."""
+"""Generate RGBA views of single objects from prompts with the pocket model: `PocketImageModel`."""
 
 from __future__ import annotations
 

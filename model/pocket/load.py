@@ -1,4 +1,4 @@
-"""A pocket generator's folder and its siblings, as networks ready to sample."""
+"""Load the networks of a pocket generator from its folder and its siblings: `load_networks`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each pocket generator is trained on: one loss a model, over augmented turntables.
+"""Train pocket generators, one loss a model over augmented turntables: `AutoencoderLoss`, `ImageLoss`, `VideoLoss`.
 
 Each is a module of everything that it takes to compute it; what of it is trained, `requires_grad` tells.
 """

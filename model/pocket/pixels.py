@@ -1,4 +1,4 @@
-"""Pixels as files have them, and as the pocket models take them."""
+"""Convert pixels between files and the pocket models: `to_premultiplied`, `to_frames`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each pocket generator is trained, in order: autoencoder, image, video (all layers), temporal (those only)."""
+"""Train the pocket generators in order: `autoencoder`, `image`, `video` (all layers), `temporal` (those only)."""
 
 from __future__ import annotations
 

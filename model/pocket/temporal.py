@@ -1,4 +1,4 @@
-"""The temporal layers of the pocket turntable model: convolution, attention, and a shared volume.
+"""Mix frames in the pocket turntable model: `TemporalConv`, `TemporalAttention`, `TurntableVolume`.
 
 All take frame features [B*K,C,h,w] and the cameras, and add what the other frames know.
 """

@@ -1,4 +1,4 @@
-"""The pocket text encoder: byte-level BPE over the captions and a small CLIP text transformer."""
+"""Encode captions by byte-level BPE and a small CLIP text transformer: `PocketTextEncoder`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pocket UNet: spatial layers of an image model, temporal layers of a turntable video model.
+"""Denoise with spatial layers of an image model and temporal layers of a video model: `PocketUNet`.
 
 Every parameter whose path holds "temporal" belongs to the turntable layers; without them
 (`num_frames` 1) the network is the text-to-image model.

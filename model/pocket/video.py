@@ -1,4 +1,4 @@
-"""The pocket turntable model: one RGBA view and its prompt to 16 views around the object."""
+"""Generate 16 views around an object from one RGBA view and its prompt: `PocketVideoModel`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Triangle meshes of files: reading, and what of them is seen."""
+"""Read triangle meshes of files, and find what of them is seen."""

@@ -1,4 +1,4 @@
-"""Textured meshes on a CPU: load GLB, glTF, OBJ or PLY, and render turntables of them without GL."""
+"""Load textured meshes (GLB, glTF, OBJ, PLY) and render them without GL: `load_mesh`, `render_turntable`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A textured triangle soup, and what is done with whole ones: `Mesh`, `turned`, `joined`, `normalised`."""
+"""Hold a textured triangle soup, and turn, join and normalise whole ones: `Mesh`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The visible surface of a mesh by ray casting: depth of views, and points on what can be seen from outside."""
+"""Cast rays at a mesh for depth, and for points that can be seen from outside: `mesh_depth`, `outer_points`."""
 
 from __future__ import annotations
 

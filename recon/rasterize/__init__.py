@@ -1,4 +1,4 @@
-"""One call that renders 3D Gaussians, two engines: gsplat on CUDA, numba kernels on the CPU."""
+"""Render 3D Gaussians by one call on two engines, gsplat on CUDA and numba kernels on the CPU: `rasterize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth order and tile lists: which Gaussians each tile blends, front to back.
+"""Sort Gaussians by depth and list which of them each tile blends, front to back: `build_bins`.
 
 A Gaussian's *rank* is its place in the depth order of its view, counted through all views. A *pair* is a
 (tile, Gaussian) overlap; pairs are listed tile by tile in the order of ranks. Each pair owns a *slot*, and the

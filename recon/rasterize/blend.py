@@ -1,4 +1,4 @@
-"""Front-to-back alpha blending of a tile's Gaussians, eight pixels of a row at a time.
+"""Blend a tile's Gaussians front to back, eight pixels of a row at a time: `blend_forward`.
 
 Per pixel, as in gsplat 1.5.3: ``alpha = min(0.999, opacity exp(-sigma))``, dropped below 1/255;
 ``T' = T (1 - alpha)``; the Gaussian that would bring T' to 1e-4 or less is not blended and ends the pixel;

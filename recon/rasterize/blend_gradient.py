@@ -1,4 +1,4 @@
-"""The analytic gradient of `recon.rasterize.blend`, back to front.
+"""Compute the analytic gradient of `recon.rasterize.blend`, back to front: `blend_backward`.
 
 With v the image's gradient at a pixel, w_i = alpha_i T_i and S_i = sum_{j > i} w_j (c_j . v) +
 T_final (background . v - v_alpha): ``dL/dalpha_i = T_i (c_i . v) - S_i / (1 - alpha_i)``. As

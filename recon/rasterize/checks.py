@@ -1,4 +1,4 @@
-"""Checks of what reaches the rasteriser; every error names the value, the limit and the way out."""
+"""Check what reaches the rasteriser, with errors that name value, limit and way out: `check_inputs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU engine: numba kernels behind two autograd functions, projection and blending.
+"""Render on the CPU by numba kernels behind two autograd functions: `project`, `blend_tiles`.
 
 Between the two lie the projected means, so that ``meta["means2d"].retain_grad()`` works as with gsplat.
 Results are bitwise equal for any number of threads. Kernels run under one lock, because numba's default

@@ -1,4 +1,4 @@
-"""The CUDA engine: gsplat's own rasterization, imported only when it is used."""
+"""Render on CUDA by gsplat's rasterization, imported only when it is used: `rasterize_gsplat`."""
 
 from __future__ import annotations
 

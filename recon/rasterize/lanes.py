@@ -1,4 +1,4 @@
-"""Eight float32 lanes as a numba type, so that kernels are SIMD by construction.
+"""Make eight float32 lanes a numba type, so that kernels are SIMD by construction: `Lanes`.
 
 Numba's auto-vectoriser gives up silently and costs a factor of ten where it does. Here `Lanes` is
 LLVM's ``<8 x float>`` and `Mask` its ``<8 x i1>``; LLVM maps both onto AVX-512, AVX2, SSE or NEON.

@@ -1,4 +1,4 @@
-"""EWA projection of 3D Gaussians to 2D and its analytic gradient, eight Gaussians at a time.
+"""Project 3D Gaussians to 2D (EWA), eight at a time: `project_forward`.
 
 Notation, for one Gaussian and one camera (Zwicker et al. 2001, Kerbl et al. 2023):
 ``M = R(q) diag(s)``, ``T = W M`` with the world-to-camera rotation W, ``U = J T`` with the 2x3 Jacobian

@@ -1,4 +1,4 @@
-"""The analytic gradient of `recon.rasterize.projection`, eight Gaussians at a time.
+"""Compute the analytic gradient of `recon.rasterize.projection`, eight Gaussians at a time: `project_backward`.
 
 Each camera's contribution is summed in the order of the views, each Gaussian by one thread, camera
 gradients in a fixed number of parts: the result does not depend on the number of threads.

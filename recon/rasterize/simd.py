@@ -1,4 +1,4 @@
-"""What kernels do with `recon.rasterize.lanes` beyond operators: memory, selection, sums, roots and powers of two.
+"""Give kernels memory, selection, sums and roots of `recon.rasterize.lanes`: `load`, `store`, `select`, `fma`.
 
 Numba's on-disk cache watches only the file that holds a kernel: after editing this file or lanes.py, remove
 the ``__pycache__`` folder beside it.

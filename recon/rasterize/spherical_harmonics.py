@@ -1,4 +1,4 @@
-"""Real spherical harmonics of degree 0 to 3 in the order and sign of 3D Gaussian splatting."""
+"""Evaluate real spherical harmonics of degree 0 to 3, ordered as in 3D Gaussian splatting: `colors_of`."""
 
 from __future__ import annotations
 

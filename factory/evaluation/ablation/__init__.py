@@ -1,1 +1,1 @@
-"""Fits of true turntables by every variant that the paper ablates."""
+"""Fit true turntables by every variant that the paper ablates."""

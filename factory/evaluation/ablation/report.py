@@ -1,4 +1,4 @@
-"""Fits of an ablation to its tables and its picture sheet: ablation.md, .csv, .html and sheet.png."""
+"""Write the tables and the picture sheet of an ablation, ablation.md, .csv, .html and sheet.png: `write_report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ablation varies (Tables 2 and 3), and what it keeps. Imports nothing heavy."""
+"""Name the variants that an ablation compares (Tables 2 and 3): `AblationConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fifth line: real assets in, fits by every variant of the method out, judged against the truth.
+"""Fit real assets by every variant of the method and judge the fits against the truth: the stage `Fit`.
 
 assets x variants ── Fit ──▶ fits/part-*.parquet, or a row in dead_letters/
                      targets (kept for the asset's next variant), reconstruct, judge, commit

@@ -1,4 +1,4 @@
-"""The work of an ablation: assets by variants as rows, and the tables of their fits and failures."""
+"""List assets by variants as the rows of an ablation: `FitWork`, and `fits_schema` of their results."""
 
 from __future__ import annotations
 

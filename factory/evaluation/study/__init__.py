@@ -1,1 +1,1 @@
-"""Pages for human raters and their answers."""
+"""Make pages for human raters and keep their answers."""

@@ -1,4 +1,4 @@
-"""Finished turntables of several methods to the folder of a human study.
+"""Write the folder of a human study from turntables of several methods, and read it: `write_study`, `read_study`.
 
 DIR/page/              index.html, tasks/<annotator>.js, media/: what annotators see, and all that may be published
 DIR/assignment.csv     which method stood on which side: keep it from annotators

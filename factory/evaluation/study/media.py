@@ -1,4 +1,4 @@
-"""Turntables of several methods as a study's page holds them: playable in every browser, named by content alone."""
+"""Copy turntables for the page of a study, playable in every browser and named by content alone: `Media`."""
 
 from __future__ import annotations
 

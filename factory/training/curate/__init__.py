@@ -1,1 +1,1 @@
-"""Which turntables are trained on."""
+"""Choose the turntables to train on."""

@@ -1,4 +1,4 @@
-"""Which assets are trained on: how well their pictures agree with their captions by CLIP, and the best of them (3.2).
+"""Choose the assets to train on, whose pictures agree best with their captions by CLIP (3.2): `choose`.
 
     renders/*.parquet ──▶ CaptionGroup ──▶ captions of assets that have none
                       ──▶ JudgeGroup ────▶ score and picture of each asset ──▶ curated.parquet, curated.html

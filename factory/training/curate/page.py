@@ -1,4 +1,4 @@
-"""What people look at after curation: a histogram of scores, sheets of the worst kept and the best dropped, a page."""
+"""Write the page of a curation, with a histogram, the worst kept and the best dropped: `write_page`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How assets are judged and chosen by `im3d curate`."""
+"""Set how `im3d curate` judges and chooses assets: `CurateConfig`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of `im3d curate`: captions of assets that have none, and how well pictures agree with captions."""
+"""Caption and judge the assets of row groups: the stages `CaptionGroup` and `JudgeGroup` of `im3d curate`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The Ray Train job."""
+"""Train by Ray Train."""

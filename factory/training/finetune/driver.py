@@ -1,4 +1,4 @@
-"""The driver of a training run: everything checked before it starts, then Ray Train, then the weights."""
+"""Drive a training run, from checks before its start through Ray Train to the weights: `prepare`, `train`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the estimators and the judge are trained: elevation (A.1), masks, and the image-text model of the scores."""
+"""Train the estimators and the judge: `elevation` (A.1), `mask`, and `clip`, the image-text model of the scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray Data's part of training: one ordered stream of drawn turntables for each worker."""
+"""Feed each training worker one ordered stream of drawn turntables by Ray Data: `Feed`."""
 
 from __future__ import annotations
 

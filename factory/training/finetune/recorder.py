@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: one row a step, TensorBoard, sheets of pictures; all in its output folder.
+"""Record a training run in its output folder, as a row a step, TensorBoard and sheets: `Recorder`.
 
 log/part-00000500.jsonl    rows of the steps after 500, until the next checkpoint
 tensorboard/…              the same as events

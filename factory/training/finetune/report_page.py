@@ -1,4 +1,4 @@
-"""A training run as one page, `report.html`: curves, validation, sheets, what was quarantined. No script runs on it."""
+"""Write a training run as one page without scripts, `report.html`: `write_report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run: its settings, its folders, its order of data, and the shards that it could not read."""
+"""Hold one training run, with its settings, folders, order of data and damaged shards: `Run`, `Quarantine`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `im3d finetune --target` can train, each from what and into what. Heavy imports wait until one is built."""
+"""List what `im3d finetune --target` can train, each from what and into what: `TARGETS`, `target_of`."""
 
 from __future__ import annotations
 

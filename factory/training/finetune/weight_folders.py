@@ -1,4 +1,4 @@
-"""The folders that a target's weights lie in: which class each holds, and whether they are whole and fit together.
+"""Check the folders of a target's weights, whether they are whole and fit together: `read_folders`, `check_fit`.
 
 Only configurations and the first bytes of files are read, and no network is built.
 """

@@ -1,4 +1,4 @@
-"""Training on Ray Train: many workers, each fed its own ordered stream by Ray Data, restarted when one dies.
+"""Train on Ray Train's workers, each fed its own ordered stream and restarted when one dies: `train_worker`.
 
     shards ── ReadTurntables ──▶ stream of worker 0..n-1 ── `model.training.train` ──▶ checkpoints, log, weights
               decode, augment    by (seed, worker, position)

@@ -1,1 +1,1 @@
-"""Turntables of meshes."""
+"""Render turntables of meshes."""

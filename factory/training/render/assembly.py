@@ -1,4 +1,4 @@
-"""Objects that no asset table holds: meshes and simple solids put together at random, mirrored or ranged in a circle.
+"""Assemble objects of meshes and simple solids at random, mirrored or in a circle: `assembled`.
 
 After LRM-Zero (Xie et al. 2024), which trains on random compositions of simple solids alone.
 """

@@ -1,4 +1,4 @@
-"""The second line: meshes in, sharded turntable renders out, as training data for the video model (3.2).
+"""Render meshes to shards of turntables as training data (3.2), in a line of one stage: `RenderTurntables`.
 
 assets ── RenderTurntables ──▶ renders/part-*.parquet, or a row in dead_letters/
           load, 16 RGBA views, commit

@@ -1,4 +1,4 @@
-"""What `im3d render` can be told: turntables of meshes as training data (3.1)."""
+"""Set how `im3d render` draws turntables of meshes (3.1): `RenderConfig`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More shapes to train on than there are assets: meshes bent out of shape, and set beside others."""
+"""Vary the shapes to train on, by bending meshes and setting them beside others: `warped`, `beside`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Sharded turntables: index, columns, order, row groups."""
+"""Read sharded turntables, by index, schema, order and row groups."""

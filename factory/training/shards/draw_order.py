@@ -1,4 +1,4 @@
-"""The order in which turntables are trained on, and reading them in it.
+"""Order the turntables of a training run and read them in that order: `Order`, `Reader`.
 
 The order depends on seed, worker and number of workers alone. Every epoch permutes the row groups of all
 shards; worker r of n takes every n-th of them; the rows of a window of neighbouring groups are shuffled

@@ -1,1 +1,1 @@
-"""glTF 2.0 read for pictures: what is drawn in its scene, where, and in which colours."""
+"""Read what a glTF 2.0 scene draws, where, and in which colours."""
