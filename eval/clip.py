@@ -122,6 +122,8 @@ def _rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _from_folder(folder: Path, name: str, device: torch.device) -> Scorer:
+    if (folder / "open_clip_config.json").is_file():
+        return _from_published(folder, name, device)
     from eval.small_clip import load_clip
 
     model, tokenizer, config = load_clip(folder)
@@ -130,6 +132,23 @@ def _from_folder(folder: Path, name: str, device: torch.device) -> Scorer:
     preprocess: Any = image_transform_v2(PreprocessCfg(**config["preprocess_cfg"]), is_train=False)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return Scorer(model.to(device), preprocess, tokenizer, name, f"sha256:{digest}")
+
+
+def _from_published(folder: Path, name: str, device: torch.device) -> Scorer:
+    """A folder as open_clip's authors publish them: open_clip_config.json and open_clip_model.safetensors."""
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    import open_clip
+
+    file, address = folder / "open_clip_model.safetensors", f"local-dir:{folder}"
+    if not file.is_file():
+        raise ValueError(f"{folder} has no {file.name}; pickled weights are not read: give a folder of safetensors")
+    model, _, preprocess = open_clip.create_model_and_transforms(address, device=device)
+    tokenizer = open_clip.get_tokenizer(address)
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Scorer(model.requires_grad_(False).eval(), cast(Any, preprocess), tokenizer, name, f"sha256:{digest}")
 
 
 def _check_names(config: ClipConfig, available: list[str]) -> None:

@@ -20,12 +20,14 @@ from factory.line.step import Step
 from factory.stages.asset_table import MadeWith
 from factory.stages.chain import pools_of, stages_of, written_columns
 from factory.stages.commit import Commit
+from factory.weights.folder import resolved
 
 
 def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
     """The chain, in order; raises ValueError where its stages do not fit together."""
     chain, pools = stages_of(config.chain), pools_of(config)
-    sizes = accumulate(stage.added_bytes(config) for stage in chain)
+    given = resolved(config)
+    sizes = accumulate(stage.added_bytes(given) for stage in chain)
     timed = {stage.name: pools[stage.name] for stage in chain if stage.columns()}
     columns = written_columns(config.chain)
     made_with = MadeWith(fingerprint=fingerprint(config), columns=columns, pools=timed)
@@ -34,7 +36,7 @@ def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
         Step(
             actor=stage,
             pool=pools[stage.name],
-            arguments={"config": SimpleNamespace(**{name: getattr(config, name) for name in stage.sections})}
+            arguments={"config": SimpleNamespace(**{name: getattr(given, name) for name in stage.sections})}
             | (end if issubclass(stage, Commit) else {}),
             row_bytes=0 if issubclass(stage, Commit) else size,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -35,6 +35,8 @@ class Ablate(LineJob):
     """Only the assets of this split."""
     limit: int | None = None
     """At most this many assets, >= 1, at uniform steps through the table."""
+    weights: str | None = None
+    """Folder, local or s3://, that `im3d weights pull` filled: networks of its catalogue are taken from it."""
     settings: Annotated[AblationConfig, tyro.conf.arg(name="")] = field(default_factory=AblationConfig)
 
     def __post_init__(self) -> None:
@@ -54,6 +56,7 @@ def run(job: Ablate) -> int:
     from factory.line.one_stage_line import line_config
     from factory.line.output_folder import open_output
     from factory.prompts.assets import read_assets
+    from factory.weights.folder import resolved_judge, resolved_video
 
     table = job.assets if job.assets.endswith(TABLE_FORMS) else f"{job.assets.rstrip('/')}/assets.jsonl"
     assets = read_assets(table, split=job.split, storage=job.storage)
@@ -63,7 +66,12 @@ def run(job: Ablate) -> int:
     with open_output(job.out, job.storage, FITS, settings=job.settings.identity()) as folder:
         folder.ledger.requeue()
         print(f"{count} assets, variants {', '.join(work.variants)}")
-        chain = steps(job.settings, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
+        placed = replace(
+            job.settings,
+            video=resolved_video(job.weights, job.settings.video),
+            clip=resolved_judge(job.weights, job.settings.clip),
+        )
+        chain = steps(placed, table.rpartition("/")[0] or ".", job.out, folder.run_id, job.storage)
         line = line_config(job.settings.pool, job.settings.address, job.runner)
         folder.run(work, chain, line, job.cost, "fits")
         return _report(job, work, folder.ledger)

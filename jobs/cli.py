@@ -9,6 +9,7 @@ from collections.abc import Sequence
 JOBS = {
     "generate": "prompts in, 3D assets out",
     "prompts": "prompts in, remarks on them out: motion verbs, several objects, length, repeats",
+    "weights": "public networks, listed, pulled into a folder or bucket, checked",
     "retry": "dead letters of a run in, 3D assets out",
     "sweep": "files that no row of a run names are removed",
     "render": "3D assets in, turntable renders out (training data)",

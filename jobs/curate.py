@@ -30,6 +30,8 @@ class Curate(LineJob):
     settings: Annotated[CurateConfig, tyro.conf.arg(name="")]
     captioner: CaptionerConfig = field(default_factory=CaptionerConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    weights: str | None = None
+    """Folder, local or s3://, that `im3d weights pull` filled: networks of its catalogue are taken from it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +46,7 @@ def run(job: Curate) -> int:
     from factory.training.curate.choice import Curation, choose, write
     from factory.training.curate.page import shown, write_page
     from factory.training.shards.index import CURATED, folder_of, read_index
+    from factory.weights.folder import resolved_judge
 
     store = folder_of(job.shards, job.storage)
     index = read_index(job.shards, None, job.storage, heed=False)
@@ -52,7 +55,8 @@ def run(job: Curate) -> int:
     if not job.captioner.model and not any(index.captions.values()):
         raise UserError(f"{job.shards} has no captions to compare with; render from a table with a column 'caption', "
                         "or let --captioner.model write them")  # fmt: skip
-    name, revision = _judge(job.clip)
+    clip = resolved_judge(job.weights, job.clip)
+    name, revision = _judge(clip)
     with Lease(store):
         line = line_config(job.settings.pool, job.settings.address, job.runner)
         curation = Curation(
@@ -62,7 +66,7 @@ def run(job: Curate) -> int:
             captioner, captioner_revision = _captioner(job.captioner)
             made = curation.caption(job.captioner, captioner_revision)
             print(f"{made} of {len(index.captions)} assets captioned by {captioner}")
-        verdicts = curation.judge(job.clip, revision)
+        verdicts = curation.judge(clip, revision)
         for place, reason in (index.quarantined | curation.problems).items():
             print(f"not readable: {place}: {reason}")
         choose(verdicts, job.settings)
@@ -80,8 +84,9 @@ def run(job: Curate) -> int:
 def _judge(config: ClipConfig) -> tuple[str, str]:
     """Name and revision of a judge; it is loaded for them, and dropped."""
     from eval.clip import Scorer
+    from factory.weights.folder import local_judge
 
-    scorer = Scorer.load(config)
+    scorer = Scorer.load(local_judge(config))
     return scorer.name, scorer.revision
 
 

@@ -70,6 +70,8 @@ class Evaluate(LineJob):
     """Models that judge: 'pocket', a folder, or open_clip architectures such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
     """Which weights of the named architectures."""
+    weights: str | None = None
+    """Folder, local or s3://, that `im3d weights pull` filled: networks of its catalogue are taken from it."""
     protocol: Literal["im3d", "trellis", "t3bench", "gpteval3d"] = "im3d"
     """Whose views: ours, or those that others published, see docs/evaluation.md. gpteval3d also writes the pictures
     that its script reads, `method/` beside the scores."""
@@ -116,6 +118,7 @@ def run(job: Evaluate) -> int:
     from factory.ledger.ledger import SCORES
     from factory.line.output_folder import open_output
     from factory.storage.read_only import open_read_only
+    from factory.weights.folder import local_judge, resolved_judge
 
     source = open_read_only(job.run, job.storage)
     if is_ablation(source):
@@ -124,9 +127,10 @@ def run(job: Evaluate) -> int:
     with as_user_error():
         protocol, judging = _protocol(job, own), Judging.load(job)
     assets = Assets.open(job)
-    clip = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
+    named = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
+    clip = [resolved_judge(job.weights, config) for config in named]
     pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])
-    scorers = [Scorer.load(config) for config in clip]
+    scorers = [Scorer.load(local_judge(config)) for config in clip]
     statement = statement_of(protocol, scorers, judging.measures, judging.judges) | judging.reference_statement()
     embedded = {
         scorer.name: dict(zip(pool, scorer.embed_texts(pool).numpy(), strict=True)) if pool else {}

@@ -28,6 +28,9 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a pipeline's component folders hold; never code, never pickles."""
 
+_SINGLE = (".safetensors", ".onnx")
+"""What an address ends in that names a file and no folder."""
+
 Reader = Callable[[str], dict[str, Any]]
 """A model folder's json file by its name, as "unet/config.json"; empty where it is missing."""
 
@@ -121,6 +124,18 @@ def locate_file(spec: str) -> Path:
                            f"name, run `hf download {hub_id} {name}` where there is network, or give a copy's path"
                            )  # fmt: skip
     return file
+
+
+def fetched(spec: str) -> str:
+    """A local path of a folder or file: what an address names is copied once a machine, all else is as it is.
+
+    Raises:
+        RuntimeError: if the address cannot be read.
+    """
+    if "://" not in spec:
+        return spec
+    folder, _, name = spec.rstrip("/").rpartition("/")
+    return str(_copied(folder) / name if Path(name).suffix in _SINGLE else _copied(spec))
 
 
 def reader(spec: str, pocket_folder: str, revision: str | None = None) -> Reader:

@@ -26,7 +26,7 @@ PRESETS = ("pocket", "paper")
 Preset = Literal["pocket", "paper"]
 DEFAULT_CHAIN = "image,video,views,reconstruct,score,commit"
 MASKERS = ("pocket", "u2netp", "isnet")
-WITHOUT_EFFECT = ("line", "storage", "cost")
+WITHOUT_EFFECT = ("line", "storage", "cost", "weights")
 """Settings that change no result, and that a run may change half-way."""
 
 
@@ -82,6 +82,8 @@ class FactoryConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     files: FilesConfig = field(default_factory=FilesConfig)
     line: LineConfig = field(default_factory=LineConfig)
+    weights: str | None = None
+    """Folder, local or s3://, that `im3d weights pull` filled: networks of its catalogue are taken from it."""
     storage: StorageConfig = field(default_factory=StorageConfig)
     cost: CostConfig = field(default_factory=CostConfig)
 

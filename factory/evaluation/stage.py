@@ -61,8 +61,9 @@ class Evaluate(SingleStage):
 
     def load(self) -> None:
         from eval.clip import Scorer
+        from factory.weights.folder import local_judge
 
-        self.scorers = [Scorer.load(model, self.device()) for model in self.clip]
+        self.scorers = [Scorer.load(local_judge(model), self.device()) for model in self.clip]
         self.schema = scores_schema([scorer.name for scorer in self.scorers], self.measures)
         from eval.judges.load import load_judges
 

@@ -24,9 +24,10 @@ class ViewFinder:
 
     def __init__(self, config: ViewsConfig, orbit: OrbitConfig, device: str = "cpu", threads: int = 1) -> None:
         from factory.stages.dino_elevation import load_estimator
+        from model.weights import fetched
 
         self.config, self.orbit, self.masker = config, orbit, Masker(config.masks, device, threads)
-        self.estimator = load_estimator(config.estimator) if config.elevation is None else None
+        self.estimator = load_estimator(fetched(config.estimator)) if config.elevation is None else None
 
     def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
         """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4].

@@ -20,15 +20,17 @@ def onnx_file(name: str) -> Path:
     Raises:
         ValueError: if it is not there; the sentence says where it is looked for and how to get it.
     """
+    from model.weights import fetched
     from recon.onnx_masker import U2NETP
 
+    name = fetched(name)
     if name == "u2netp":
         return U2NETP / "model.onnx"
     file = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net", ISNET_FILE) if name == "isnet" else Path(name)
     if not file.is_file():
         raise ValueError(
-            f"views.masks is {name!r} and {file} is not there: copy {ISNET_FILE} of rembg's releases to that place, "
-            "name another .onnx file, or take --views.masks u2netp, which is embedded"
+            f"views.masks is {name!r} and {file} is not there: im3d weights pull isnet --to DIR, and give --weights "
+            "DIR; or name another .onnx file, or take --views.masks u2netp, which is embedded"
         )
     return file
 

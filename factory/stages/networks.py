@@ -74,7 +74,7 @@ def masks(name: str) -> Network:
     """The network of `views.masks`."""
     if name == "pocket":
         return _embedded("recon")
-    known = "apache-2.0" if name in ("u2netp", "isnet") else None  # as their authors state it
+    known = "apache-2.0" if name == "u2netp" else None  # as its authors state it
     return Network(name="masks", address=name, locate=partial(_masks, name), license=known)
 
 
@@ -84,7 +84,7 @@ def elevation(settings: ViewsConfig) -> list[Network]:
         return []
     if settings.estimator == "pocket":
         return [_embedded("recon")]
-    return [Network(name="estimator", address=settings.estimator, locate=partial(Path, settings.estimator))]
+    return [Network(name="estimator", address=settings.estimator, locate=partial(_folder, settings.estimator))]
 
 
 def perceptual(settings: LossConfig) -> list[Network]:
@@ -105,8 +105,7 @@ def judge(settings: ClipConfig) -> Network:
     """The image-text model that scores."""
     if settings.model == "pocket":
         return _embedded("eval", "judge")
-    folder = Path(settings.model)
-    found = partial(Path, folder) if folder.is_dir() else _kept_by_a_library
+    found = partial(_folder, settings.model) if "/" in settings.model else _kept_by_a_library
     return Network(name="judge", address=settings.model, revision=settings.pretrained, locate=found)
 
 
@@ -120,6 +119,16 @@ def _weights(package: str) -> Path:
     assert spec is not None, f"{package} is a package of ours"
     assert spec.origin is not None, f"{package} has an __init__.py"
     return Path(spec.origin).parent / "weights"
+
+
+def _folder(address: str) -> Path:
+    """A local folder, or the copy of one at an address; raises UserError where it is not there."""
+    from model.weights import fetched
+
+    place = Path(fetched(address)).expanduser()
+    if not place.is_dir():
+        raise UserError(f"{address} is no folder")
+    return place
 
 
 def _kept_by_a_library() -> None:
@@ -139,6 +148,7 @@ def _masks(name: str) -> Path:
 
 
 def _perceptual(settings: LossConfig) -> Path:
+    from model.weights import fetched
     from recon.perceptual import trunk_file
 
-    return trunk_file(settings.perceptual, settings.perceptual_weights)
+    return trunk_file(settings.perceptual, fetched(settings.perceptual_weights))

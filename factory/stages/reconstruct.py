@@ -115,10 +115,13 @@ class Reconstruct(Stage):
 
     def process(self, rows: list[Row]) -> None:
         from factory.stages.asset_files import ply_bytes
+        from model.weights import fetched
         from recon.mesh import glb_bytes, mesh_of
         from recon.refine import LoopConfig, Turntable, reconstruct
 
-        fit = replace(self.config.fit, device=self.device(self.config.fit.device))
+        loss = self.config.fit.loss
+        loss = replace(loss, perceptual_weights=fetched(loss.perceptual_weights))
+        fit = replace(self.config.fit, device=self.device(self.config.fit.device), loss=loss)
         loop = LoopConfig(fit=fit, refine=self.config.refine, orbit=self.config.orbit)
         for row in rows:
             if self.refiner:

@@ -26,8 +26,9 @@ class Score(Stage):
 
     def load(self) -> None:
         from eval.clip import Scorer
+        from factory.weights.folder import local_judge
 
-        self.scorer = Scorer.load(self.config.clip, self.device())
+        self.scorer = Scorer.load(local_judge(self.config.clip), self.device())
 
     def process(self, rows: list[Row]) -> None:
         from eval.similarity import mean_scores

@@ -49,7 +49,10 @@ def flags_in(text: str) -> list[str]:
     return re.findall(r"^│ (--[\w.-]+)", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("words", [[job] for job in JOBS if job != "study"] + [["study", "make"]], ids=" ".join)
+ACTIONS = {"study": "make", "weights": "pull"}
+
+
+@pytest.mark.parametrize("words", [[job, ACTIONS[job]] if job in ACTIONS else [job] for job in JOBS], ids=" ".join)
 def test_help_shows_what_users_set_and_imports_nothing_heavy(words: list[str]) -> None:
     text, imported = help_of(*words, "--help")
     assert imported == []

@@ -22,6 +22,10 @@ class FakeHub:
     """Files whose answers break off in the middle."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     """Files and ranges."""
+    tells: dict[str, dict[str, object]] = field(default_factory=dict)
+    """What it says of a repository beside its files, as "cardData"."""
+    pages: dict[str, bytes] = field(default_factory=dict)
+    """Other answers, by path."""
     address: str = ""
 
 
@@ -37,7 +41,9 @@ def fake_hub() -> Iterator[FakeHub]:
             api = re.match(r"/api/models/([^/]+/[^/?]+)", self.path)
             file = re.match(r"/([^/]+/[^/]+)/resolve/[^/]+/([^?]+)", self.path)
             repository = (api or file)[1] if api or file else ""
-            if repository in hub.gated:
+            if self.path in hub.pages:
+                self.answer(hub.pages[self.path])
+            elif repository in hub.gated:
                 self.send_response(403)
                 self.send_header("X-Error-Code", "GatedRepo")
                 self.send_header("Content-Length", "0")
@@ -55,7 +61,10 @@ def fake_hub() -> Iterator[FakeHub]:
         def list_files(self, files: dict[str, bytes], repository: str) -> None:
             siblings = [{"rfilename": name, "size": len(data)} | self.lfs(name, data) for name, data in files.items()]
             body = json.dumps({"id": repository, "sha": COMMIT, "siblings": siblings, "private": False,
-                               "downloads": 0, "tags": []}).encode()  # fmt: skip
+                               "downloads": 0, "tags": []} | hub.tells.get(repository, {})).encode()  # fmt: skip
+            self.answer(body)
+
+        def answer(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

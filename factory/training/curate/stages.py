@@ -68,9 +68,10 @@ class JudgeGroup(GroupStage):
 
     def load(self) -> None:
         from eval.clip import Scorer
+        from factory.weights.folder import local_judge
 
         clip, self.views = self.config
-        self.scorer = Scorer.load(clip, self.device())
+        self.scorer = Scorer.load(local_judge(clip), self.device())
 
     def make(self, row: Row) -> Row:
         """`verdicts`, one an asset: the sum of its views' scores and how many they are; and `pictures` by asset."""
