@@ -125,8 +125,8 @@ def case(recipe: Any, target: str, kind: dict[str, list[Turntable]], rate: float
     used, losses = 0.0, []
     for look in LOOKS:
         used += advance(training, stream, look * seconds - used)
-        told = training.validate(fixed)
-        losses.append(round(told.get("diffusion", told["loss"]), 4))
+        answer = training.validate(fixed)
+        losses.append(round(answer.get("diffusion", answer["loss"]), 4))
     parameters = sum(value.numel() for value in training.parameters.values())
     return {"parameters": parameters, "steps": training.step, "loss": losses}
 

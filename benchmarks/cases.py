@@ -70,7 +70,7 @@ class Told:
 
 
 def command(*words: str) -> Told:
-    """Run `im3d WORDS` in this process; a traceback is what it told too."""
+    """Run `im3d WORDS` in this process; a traceback is what it says too."""
     stream = io.StringIO()
     job = importlib.import_module(f"jobs.{words[0]}")
     with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
@@ -102,11 +102,11 @@ def tables(cases: Path, folder: Path) -> Iterator[tuple[str, Outcome]]:
     for name, wanted in TABLES.items():
         kept = folder / "kept.jsonl"
         kept.unlink(missing_ok=True)
-        told = command("prompts", "--prompts", str(cases / name), "--out", str(kept))
+        output = command("prompts", "--prompts", str(cases / name), "--out", str(kept))
         ids = [json.loads(line)["prompt_id"] for line in kept.read_text().splitlines()] if kept.exists() else []
         # remarks on good prompts are none of this: unusable rows alone make code 1
-        code = told.code if told.code == 2 else int("0 rows unusable" not in told.out)
-        given, said = f"{code}: {' '.join(ids)}", told.out
+        code = output.code if output.code == 2 else int("0 rows unusable" not in output.out)
+        given, said = f"{code}: {' '.join(ids)}", output.out
         start, _, sentence = wanted.partition("| ")
         holds = bool(re.match(start.strip(), given)) and bool(re.search(sentence, said))
         yield name, (f"{given} | {said.splitlines()[0] if code else ''}", wanted, holds and "Traceback" not in said)
@@ -183,10 +183,10 @@ def _compared(
 def _evaluated(run: Path, table: str, column: str, *flags: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores and dead letters of `im3d evaluate`, by id."""
     out = run if "--out" not in flags else Path(flags[flags.index("--out") + 1])
-    told = command("evaluate", "--run", str(run), "--prompts", table, "--runner", "inprocess", "--size", "64", *flags)
+    output = command("evaluate", "--run", str(run), "--prompts", table, "--runner", "inprocess", "--size", "64", *flags)
     found = sorted(out.glob("evaluations/*/protocol.json"))
     if not found:
-        raise RuntimeError(told.out)
+        raise RuntimeError(output.out)
     rows = _rows(found[0].parent / "scores")
     scores = {key: next(value for name, value in row.items() if name.startswith(column) and not name.endswith("_views"))
               for key, row in rows.items()}  # fmt: skip

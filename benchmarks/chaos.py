@@ -71,9 +71,9 @@ def measure(folder: Path, prompts: int, kills: int, options: argparse.Namespace)
         with reader.watching():
             broken = environment | {"AWS_ENDPOINT_URL": proxy}
             kinds, seconds = at_random(options.seed), 60 * options.minutes
-            told = storm(command(place), broken, reader, prompts, kills, kinds, seconds)
+            answer = storm(command(place), broken, reader, prompts, kills, kinds, seconds)
         reader.poll()
-        counts = account(store, list(reader.seen) if told["unfinished"] else [f"p{n}" for n in range(prompts)])
+        counts = account(store, list(reader.seen) if answer["unfinished"] else [f"p{n}" for n in range(prompts)])
         made = {} if options.stand_in else _gaussians(reader)
         faults = sum(count for kind, count in read_counts(proxy).items() if kind != "passed")
     calm = folder / "calm"
@@ -83,8 +83,8 @@ def measure(folder: Path, prompts: int, kills: int, options: argparse.Namespace)
     compared = [name for name in undisturbed if name in made]
     return {
         "prompts": prompts,
-        **told,
-        "seconds": round(told["seconds"]),
+        **answer,
+        "seconds": round(answer["seconds"]),
         **counts,
         "s3_faults": faults,
         "polls": reader.polls,

@@ -71,15 +71,15 @@ def main() -> None:
             assert finder.estimator is not None
             found.append((elevation, finder.estimator.estimate(frames), corrected))
         rows += found
-        errors = np.degrees([(abs(told - true), abs(corrected - true)) for true, told, corrected in found])
+        errors = np.degrees([(abs(answer - true), abs(corrected - true)) for true, answer, corrected in found])
         print(f"{asset.caption[:32]:32s} " + "  ".join("{:5.1f} {:5.1f}".format(*pair) for pair in errors), flush=True)
-    true, told, corrected = np.degrees(rows).T
+    true, answer, corrected = np.degrees(rows).T
     if arguments.plot:
         arguments.plot.write_text(scatter("found over true elevation (degrees)", true, corrected))
     errors = abs(corrected - true)
     result = {
         "mae_degrees": errors.mean(), "median_degrees": np.median(errors), "worst_degrees": errors.max(),
-        "estimator_mae_degrees": abs(told - true).mean(),
+        "estimator_mae_degrees": abs(answer - true).mean(),
         "baseline_mae_degrees": abs(np.degrees(MAX_ELEVATION / 2) - true).mean(),
         "cpu_seconds_per_turntable": np.median(seconds),
     }  # fmt: skip

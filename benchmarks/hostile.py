@@ -56,10 +56,10 @@ def measure(count: int, seed: int = 0) -> dict[str, Any]:
         before = sorted(path.name for path in root.iterdir())
         started = time.monotonic()
         command = [sys.executable, "-c", "from benchmarks.hostile import child; child()", str(root), *formats]
-        told = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
-        if told.returncode:
-            raise RuntimeError(f"the line broke: {told.stderr[-2000:]}")
-        figures = json.loads(told.stdout.splitlines()[-1])
+        answer = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+        if answer.returncode:
+            raise RuntimeError(f"the line broke: {answer.stderr[-2000:]}")
+        figures = json.loads(answer.stdout.splitlines()[-1])
         leaked = [str(path) for path in (root / "out").rglob("*") if path.is_file() and MARK in _text(path)]
         after = sorted(path.name for path in root.iterdir() if path.name != "out")
         return figures | {

@@ -72,9 +72,9 @@ def videos(count: int, folder: Path) -> dict[str, Any]:
     with _watched() as seen:
         tally, seconds = _run(count, chain, config, folder, display=Display(events=events))
     stages = list(tally.last.stages.values())[:-1]
-    told = [json.loads(line) for line in events.store.get("events.jsonl").splitlines()]
+    answer = [json.loads(line) for line in events.store.get("events.jsonl").splitlines()]
     outside, cpu, worked = (
-        sum(event[what] for event in told if event["event"] == null.CALLED) for what in ("seconds", "cpu", "worked")
+        sum(event[what] for event in answer if event["event"] == null.CALLED) for what in ("seconds", "cpu", "worked")
     )
     row_bytes = null.VIEWS * null.SIZE**2 * 8 + null.SIZE**2 * 3 + null.PLY_BYTES
     return {
@@ -182,10 +182,10 @@ def resume(count: int, folder: Path) -> dict[str, Any]:
     listed = len(list((folder / "out" / ASSETS).iterdir()))
     command = [sys.executable, "-m", "jobs.generate", "--prompts", str(folder / "p.parquet"), "--out"]
     started = time.monotonic()
-    told = subprocess.run([*command, str(folder / "out")], cwd=ROOT, capture_output=True, text=True)
+    answer = subprocess.run([*command, str(folder / "out")], cwd=ROOT, capture_output=True, text=True)
     seconds = time.monotonic() - started
-    if told.returncode or f"Nothing to do: all {count} prompts" not in told.stdout:
-        raise RuntimeError(f"the resume failed: {told.stdout[-500:]}{told.stderr[-2000:]}")
+    if answer.returncode or f"Nothing to do: all {count} prompts" not in answer.stdout:
+        raise RuntimeError(f"the resume failed: {answer.stdout[-500:]}{answer.stderr[-2000:]}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     rss = used.ru_maxrss / 2**20
     return {

@@ -2,7 +2,7 @@
 
     nice python -m benchmarks.robustness --assets DIR [--split train] [--limit 4] [--progress FILE.jsonl]
 
-True turntables are spoilt by each flaw at two levels, fitted in several ways and judged on true views between the
+True turntables are degraded by each flaw at two levels, fitted in several ways and judged on true views between the
 targets. Prints a table, then one line of JSON: ``psnr``, ``lpips`` and ``iou`` by flaw and fit; ``loss_of_10_degrees``,
 the dB that an elevation error of 10 degrees costs, without and with the elevation optimised; ``p_lpips_over_rgb``, by
 flaw, the paired t-test over assets of the LPIPS that fits with LPIPS and with RGB L2 in its place reach.
@@ -53,7 +53,7 @@ class Options:
     progress: Path | None = None
     """Append every fit's figures here as a line of JSON, and leave out fits that have one already."""
     sheet: Path | None = None
-    """Write a PNG of the first asset here: a row a flaw, the truth, a spoilt target, then each fit."""
+    """Write a PNG of the first asset here: a row a flaw, the truth, a degraded target, then each fit."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(iterations=500, num_points=2000))
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def fits_of(config: FitConfig) -> dict[str, FitConfig]:
     }
 
 
-def spoilt(
+def degraded(
     frames: NDArray[np.uint8], flaw: str, level: float, random: np.random.Generator
 ) -> tuple[NDArray[np.uint8], float]:
     """Frames [V,S,S,4] with a flaw, and the error of the elevation in radians."""
@@ -115,7 +115,7 @@ def measure(path: Path, asset: str, options: Options, known: dict[tuple, dict], 
     ways = {name: fits_of(options.fit)[name] for name in options.fits}
     for flaw in options.flaws:
         for level in LEVELS[flaw][-1:] if options.strongest else LEVELS[flaw]:
-            targets, error = spoilt(frames, flaw, level, np.random.default_rng((*key, len(flaw))))
+            targets, error = degraded(frames, flaw, level, np.random.default_rng((*key, len(flaw))))
             for name, config in ways.items():
                 if (asset, flaw, level, name) in known:
                     yield known[asset, flaw, level, name], None

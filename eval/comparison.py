@@ -81,13 +81,13 @@ def comparison_section(run: ScoredRun, other: ScoredRun, by: str | None) -> str:
         said = f"The line's own scores are not compared, since they were judged otherwise: {'; '.join(different)}."
         note = f'<p class="note">{escape(said)} Evaluate both runs by one protocol: im3d evaluate.</p>'
     scores = compare_scores(run, other)
-    parts = [note, _effort(run, other), _scores(run, other, scores)]
+    parts = [note, _cost_section(run, other), _scores(run, other, scores)]
     if by in shared_columns(run, other):
         parts.append(_pairs(run, other, str(by)))
     return "".join(parts)
 
 
-def _effort(run: ScoredRun, other: ScoredRun) -> str:
+def _cost_section(run: ScoredRun, other: ScoredRun) -> str:
     """Yield, time and cost of both."""
     rows = []
     for one in (run, other):

@@ -39,7 +39,7 @@ def _evaluations(evaluations: Sequence[Evaluation]) -> str:
     """What every evaluation judged by, and what it could not score."""
     if not evaluations:
         return ""
-    rows = [(one.protocol, *_said(one), f"{one.scored:,}", f"{len(one.dead):,}") for one in evaluations]
+    rows = [(one.protocol, *_protocol_cells(one), f"{one.scored:,}", f"{len(one.dead):,}") for one in evaluations]
     head = ("protocol", "views", "models", "also", "scored", "not scored")
     judged = table("Evaluations by im3d evaluate", head, rows, 4)
     counted = Counter((one.protocol, letter.kind) for one in evaluations for letter in one.dead)
@@ -49,7 +49,7 @@ def _evaluations(evaluations: Sequence[Evaluation]) -> str:
     return judged + (table("Assets that an evaluation could not score", head, letters, 3) if letters else "")
 
 
-def _said(evaluation: Evaluation) -> tuple[str, str, str]:
+def _protocol_cells(evaluation: Evaluation) -> tuple[str, str, str]:
     """The statement of a protocol in short: views, models, what else was measured."""
     views = evaluation.statement.get("views", {})
     seen = f"{views['num_views']} of {views['size']} px, background {views['background']:g}" if views else "—"

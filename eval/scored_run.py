@@ -20,7 +20,7 @@ COMPARABLE = ("clip.", "orbit.", "image.size", "files.turntable_frames")
 
 
 @dataclass(kw_only=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter."""
 
     prompt_id: str
@@ -42,7 +42,7 @@ class Evaluation:
     """`protocol.json`: everything that its scores depend on."""
     scored: int
     """Assets with scores."""
-    dead: list[Letter] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     """Assets that it could not score."""
 
     @property
@@ -72,7 +72,7 @@ class ScoredRun:
     calls: dict[str, NDArray[np.float64]]
     """Network evaluations: `steps_*` of the sampler and `forwards_*`, by part of the line."""
     stage_seconds: dict[str, NDArray[np.float64]]
-    dead: list[Letter] = field(default_factory=list)
+    dead: list[DeadLetter] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
     files: list[tuple[str, str]] = field(default_factory=list)
     """Video and model of each asset, or "", of a folder that is no output of `im3d generate`; else empty."""

@@ -41,7 +41,7 @@ class WordCount:
     mean_score: float
     """nan where none has a score."""
     z: float
-    """Mean score of its assets minus that of all, in standard errors; nan where it cannot be told."""
+    """Mean score of its assets minus that of all, in standard errors; nan where it is not known."""
 
 
 def words_of(prompt: str) -> set[str]:

@@ -49,7 +49,7 @@ def run(job: Curate) -> int:
     from factory.weights.folder import resolved_judge
 
     store = folder_of(job.shards, job.storage)
-    index = read_index(job.shards, None, job.storage, heed=False)
+    index = read_index(job.shards, None, job.storage, only_kept=False)
     if index.encoder:
         raise UserError(f"{job.shards} holds latents; curate the renders that they were made of")
     if not job.captioner.model and not any(index.captions.values()):

@@ -55,10 +55,10 @@ def run(job: Encode) -> int:
         Encoding,
         drop_unlisted,
         fingerprint,
-        look_again_where_shards_are_gone,
+        requeue_missing_shards,
     )
     from factory.training.shards.index import choice_of, read_index
-    from factory.training.shards.row_group_line import ROWS_PER_PART, go_through, named_groups, results
+    from factory.training.shards.row_group_line import ROWS_PER_PART, named_groups, results, run_groups
 
     index = read_index(job.shards, None, job.storage)
     if index.encoder:
@@ -74,8 +74,8 @@ def run(job: Encode) -> int:
     made_of |= {"variants": job.variants, "seed": job.seed, "shard": "a row group of the renders"}
     line = line_config(job.pool, job.address, job.runner)
     with open_output(job.out, job.storage, ENCODINGS, ROWS_PER_PART, made_of) as folder:
-        look_again_where_shards_are_gone(folder, groups)
-        problems = index.quarantined | go_through(
+        requeue_missing_shards(folder, groups)
+        problems = index.quarantined | run_groups(
             groups, EncodeGroup, line, job.pool, folder, job.cost, captions=index.captions, root=index.url,
             config=Encoding(weights=weights.root, variants=job.variants, seed=job.seed), storage=job.storage,
         )  # fmt: skip

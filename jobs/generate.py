@@ -130,9 +130,9 @@ def check_changes(job: Generate, folder: OutputFolder, needs_weights: bool) -> N
 
     used, ledger = run_settings(job.settings), folder.ledger
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
-    run_identity.refuse_changes(folder.store, used, None, settled)
+    run_identity.check_unchanged(folder.store, used, None, settled)
     weights = find_weights(job.settings) if needs_weights else None
-    run_identity.refuse_changes(folder.store, used, weights, settled)
+    run_identity.check_unchanged(folder.store, used, weights, settled)
     run_identity.write(folder.store, used, weights)
 
 

@@ -109,7 +109,7 @@ def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
     if left:
         print(f"{left} of {len(chosen)} dead letters stay: no usable row of {', '.join(s['prompts'] for s in sources)}")
     if not found:
-        raise UserError("none of the dead letters can run again: mend their rows in the table, or give --prompts")
+        raise UserError("none of the dead letters can run again: correct their rows in the table, or give --prompts")
     return PromptTable(prompts=list(found.values()))
 
 

@@ -99,9 +99,9 @@ class FrameVectors:
 
         self.num_frames = num_frames
         self.vectors = self._timesteps = self._added = torch.empty(0)
-        network.time_embedding.register_forward_hook(self._see_timesteps)
+        network.time_embedding.register_forward_hook(self._keep_timesteps)
         network.add_embedding.register_forward_pre_hook(self._put_vectors)
-        network.add_embedding.register_forward_hook(self._see_added)
+        network.add_embedding.register_forward_hook(self._keep_added)
         self.blocks = [module for module in network.modules() if isinstance(module, SpatioTemporalResBlock)]
         for block in self.blocks:
             block.register_forward_pre_hook(self._put_sums, with_kwargs=True)
@@ -110,13 +110,13 @@ class FrameVectors:
         """Take vectors [F,D] for each of `batch` samples in the forwards from now on."""
         self.vectors = vectors.repeat(batch, 1)
 
-    def _see_timesteps(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+    def _keep_timesteps(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self._timesteps = output.repeat_interleave(self.num_frames, 0)
 
     def _put_vectors(self, _module: nn.Module, _args: Any) -> tuple[Tensor]:
         return (self.vectors,)
 
-    def _see_added(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+    def _keep_added(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
         self._added = output
         return output[:: self.num_frames]
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from model import weights
 from model.config import VideoConfig
-from model.views import VIEWS_FILE, ViewPlan, distance_of, latent_views, told_views, uniform_views
+from model.views import VIEWS_FILE, ViewPlan, declared_views, distance_of, latent_views, uniform_views
 from model.weights import Reader
 
 PAPER_VIEWS = 16
@@ -155,7 +155,7 @@ def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
     read = weights.reader(config.model, "video", config.revision)
     family = family_of(config.model, read)
     family.check(config)
-    return family, told_views(family.plan(config, read), read(VIEWS_FILE))
+    return family, declared_views(family.plan(config, read), read(VIEWS_FILE))
 
 
 def view_plan(config: VideoConfig) -> ViewPlan:

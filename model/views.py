@@ -99,18 +99,18 @@ def distance_of(fov_degrees: float, circle: float) -> float:
     return 1 / math.sin(math.atan(circle * math.tan(math.radians(fov_degrees) / 2)))
 
 
-def told_views(plan: ViewPlan, told: Mapping[str, Any]) -> ViewPlan:
+def declared_views(plan: ViewPlan, declared: Mapping[str, Any]) -> ViewPlan:
     """`plan` with what a model's `VIEWS_FILE` says instead: fields by name, or "views", a number of even steps.
 
     Raises:
         ValueError: if it has other fields, or values that are none.
     """
     names = {field.name for field in fields(ViewPlan)}
-    if unknown := sorted(set(told) - names - {"views"}):
+    if unknown := sorted(set(declared) - names - {"views"}):
         raise ValueError(f"{VIEWS_FILE} has {', '.join(unknown)}; its fields are {', '.join(sorted(names))} and views")
     values: dict[str, Any] = {name: getattr(plan, name) for name in names}
-    if "views" in told:
-        values |= {"azimuths": uniform_views(int(told["views"])).azimuths, "fit": None}
-    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    if "views" in declared:
+        values |= {"azimuths": uniform_views(int(declared["views"])).azimuths, "fit": None}
+    values |= {name: tuple(value) if isinstance(value, list) else value for name, value in declared.items()}
     values.pop("views", None)
     return ViewPlan(**values)

@@ -81,8 +81,8 @@ class WanVideoModel(LatentVideoModel):
     @property
     def shift(self) -> float:
         """Shift of the noise levels: sigma = s t / (1 + (s - 1) t) of even t."""
-        told = self.files["scheduler"]
-        return self.config.flow_shift or told.get("flow_shift") or told.get("shift") or DEFAULT_SHIFT
+        scheduler = self.files["scheduler"]
+        return self.config.flow_shift or scheduler.get("flow_shift") or scheduler.get("shift") or DEFAULT_SHIFT
 
     @property
     def strength(self) -> float:

@@ -44,7 +44,7 @@ class DensifyConfig:
 
     method: Literal["paper", "mcmc"] = "paper"
     """"paper" clones, splits and prunes by gradient (Kerbl et al. 2023); "mcmc" moves faint Gaussians to opaque ones,
-    adds by opacity and lets all wander (Kheradmand et al. 2024)."""
+    adds by opacity and moves all by noise (Kheradmand et al. 2024)."""
     every: int = 50
     """Iterations between two rounds, >= 1 (A.1: 50)."""
     until: float = 0.75

@@ -182,7 +182,7 @@ class Fitter:
             self.pose.step(moving=self.iteration >= STILL * self.config.iterations)
         if self.config.densify.method == "mcmc":
             rate = next(group["lr"] for group in self.optimizer.param_groups if group["name"] == "means")
-            mcmc.wander(self.params, rate * self.config.densify.noise, self.generator)
+            mcmc.inject_noise(self.params, rate * self.config.densify.noise, self.generator)
         self.iteration += 1
         self._steps += 1
 

@@ -1,6 +1,6 @@
 """Densify as Markov chain Monte Carlo (Kheradmand et al. 2024, "3D Gaussian Splatting as MCMC"): `populate`.
 
-Gaussians that have faded are moved to where opaque ones are, new ones are drawn there too, and all wander
+Gaussians that have faded are moved to where opaque ones are, new ones are drawn there too, and all move by noise
 a little. A Gaussian that becomes n in one place is given the opacity and size with which the n together look
 as the one did (their eq. 9). Parameters and optimiser as in `recon.densify`.
 """
@@ -74,7 +74,7 @@ def relocation(opacities: Tensor, scales: Tensor, copies: Tensor) -> tuple[Tenso
     return shared.to(opacities.dtype), (scales * factor[:, None]).to(scales.dtype)
 
 
-def wander(params: dict[str, Parameter], rate: float, generator: torch.Generator) -> None:
+def inject_noise(params: dict[str, Parameter], rate: float, generator: torch.Generator) -> None:
     """Moves every mean by noise of its own covariance, times `rate`, unless it is opaque (eq. 8)."""
     with torch.no_grad():
         visible = params["opacities"].sigmoid()

@@ -69,13 +69,13 @@ def in_batches(
         judge: takes stacks uint8 [B,H,W,3], one for each place of the tuple, and returns [B].
     """
     found = np.zeros(len(pictures))
-    for places in _alike(pictures, size):
+    for places in _same_shape_batches(pictures, size):
         stacks = [np.stack([pictures[place][part] for place in places]) for part in range(len(pictures[0]))]
         found[places] = judge(*stacks).double().cpu().numpy()
     return found
 
 
-def _alike(pictures: Sequence[tuple[NDArray[np.uint8], ...]], size: int) -> Iterator[list[int]]:
+def _same_shape_batches(pictures: Sequence[tuple[NDArray[np.uint8], ...]], size: int) -> Iterator[list[int]]:
     """Places of pictures that have one shape, at most `size` at a time."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, group in enumerate(pictures):

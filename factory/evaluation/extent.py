@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from recon.meshes.mesh import Mesh
 
 SOLID = 0.99
-"""Share of the Gaussians that a shape's extent is told by."""
+"""Share of the Gaussians that a shape's extent is measured by."""
 
 
 def gaussians_in(gaussians: Gaussians, extent: Extent = "sphere") -> Gaussians:

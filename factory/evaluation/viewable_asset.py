@@ -42,7 +42,7 @@ class Turn:
         return turntable(self.elevation, self.size, self.orbit, self.start)
 
 
-class Looks(Protocol):
+class HasCameras(Protocol):
     """What has cameras: a `Turn`, or `Placed` ones."""
 
     @property
@@ -61,15 +61,15 @@ class Placed:
 class Shape(Protocol):
     """Something that can be rendered and measured."""
 
-    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
+    def pictures(self, turn: HasCameras) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage."""
         ...
 
-    def depths(self, turn: Looks) -> NDArray[np.float32]:
+    def depths(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S] along the camera's axis in world units, 0 where there is nothing."""
         ...
 
-    def normals(self, turn: Looks) -> NDArray[np.float32]:
+    def normals(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S,3]: unit vectors in the world towards the camera, 0 where there is nothing."""
         ...
 
@@ -94,7 +94,7 @@ class Splats:
     gaussians: Gaussians
     up: Up = "y"
 
-    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
+    def pictures(self, turn: HasCameras) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage; ValueError where no view shows anything."""
         import torch
 
@@ -107,19 +107,19 @@ class Splats:
         check_drawn(views)
         return views
 
-    def depths(self, turn: Looks) -> NDArray[np.float32]:
+    def depths(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S], expected along the camera's axis, 0 where less than half a pixel is covered."""
         from recon.views import render_views
 
         return render_views(self.gaussians, self._cameras(turn)).depth
 
-    def normals(self, turn: Looks) -> NDArray[np.float32]:
+    def normals(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S,3]: unit vectors in the y-up world towards the camera, 0 where there is nothing."""
         from recon.views import render_views
 
         return render_views(self.gaussians, self._cameras(turn)).normals @ _TO_Y_UP[self.up].T
 
-    def _cameras(self, turn: Looks) -> Cameras:
+    def _cameras(self, turn: HasCameras) -> Cameras:
         """Those of the turn, in the Gaussians' world."""
         import torch
 
@@ -144,7 +144,7 @@ class Solid:
     mesh: Mesh
     fine: bool = False
 
-    def pictures(self, turn: Looks) -> NDArray[np.uint8]:
+    def pictures(self, turn: HasCameras) -> NDArray[np.uint8]:
         """[V,S,S,4]: colour over white, and coverage; ValueError where no view shows anything."""
         from factory.evaluation.truth import true_views
         from recon.meshes.load import check_drawn, render_mesh
@@ -153,7 +153,7 @@ class Solid:
         check_drawn(views)
         return views
 
-    def normals(self, turn: Looks) -> NDArray[np.float32]:
+    def normals(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S,3]: unit vectors in the world towards the camera, 0 where there is nothing."""
         import torch
 
@@ -162,7 +162,7 @@ class Solid:
         depth, cameras = torch.from_numpy(self.depths(turn)), turn.cameras
         return normals_of(depth, cameras.viewmats, cameras.Ks).numpy()
 
-    def depths(self, turn: Looks) -> NDArray[np.float32]:
+    def depths(self, turn: HasCameras) -> NDArray[np.float32]:
         """[V,S,S] of the nearest surface at pixel centres, 0 where there is none."""
         from recon.meshes.visible_surface import mesh_depth
 

@@ -58,7 +58,7 @@ class Lease:
         number = 0
         if held:
             number = int(held[-1].rsplit("/", 1)[1].split(".")[0]) + 1
-            self._refuse_if_alive(held[-1])
+            self._check_holder_is_gone(held[-1])
         self.key = f"lease/{number:08d}.json"
         if not self.store.create(self.key, self._record()):
             raise UserError(f"{self.store.root}: another run took this folder just now; wait for it or choose another")
@@ -86,7 +86,7 @@ class Lease:
         if self.lost:
             raise LeaseLost(self.lost)
 
-    def _refuse_if_alive(self, key: str) -> None:
+    def _check_holder_is_gone(self, key: str) -> None:
         try:
             record = json.loads(self.store.get(key))
         except KeyError:
@@ -121,7 +121,7 @@ class Lease:
 
 
 def _start_time(pid: int) -> float | None:
-    """When a process of this host started, so that a reused number is told apart; None when it is gone."""
+    """When a process of this host started, so that a reused number is recognised; None when it is gone."""
     import psutil
 
     try:

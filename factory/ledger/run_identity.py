@@ -47,7 +47,7 @@ def changes(store: ReadableStore, settings: RunSettings, weights: Weights | None
     return found
 
 
-def refuse_changes(store: ReadableStore, settings: RunSettings, weights: Weights | None, settled: int) -> None:
+def check_unchanged(store: ReadableStore, settings: RunSettings, weights: Weights | None, settled: int) -> None:
     """Raise UserError with the difference when outcomes of other settings or weights lie in the folder."""
     changed = changes(store, settings, weights) if settled else []
     if changed:

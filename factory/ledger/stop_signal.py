@@ -16,7 +16,7 @@ def handle_stops() -> dict[signal.Signals, Any]:
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    before: dict[signal.Signals, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt_once)}
+    before: dict[signal.Signals, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt_on_sigterm)}
     if not callable(signal.getsignal(signal.SIGINT)):
         before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     return before
@@ -29,7 +29,7 @@ def restore(handlers: dict[signal.Signals, Any]) -> None:
 
 
 @contextmanager
-def handler_kept(number: signal.Signals) -> Iterator[None]:
+def preserved_handler(number: signal.Signals) -> Iterator[None]:
     """Undo what the block does to a signal's handler: those of Ray leave no time to put things in order, or stay."""
     before = signal.getsignal(number)
     try:
@@ -39,7 +39,7 @@ def handler_kept(number: signal.Signals) -> Iterator[None]:
             signal.signal(number, before)
 
 
-def _interrupt_once(*_: object) -> None:
+def _interrupt_on_sigterm(*_: object) -> None:
     """A second SIGTERM would cut off what the first one has begun to put in order."""
     signal.signal(signal.SIGTERM, lambda *_: None)
     raise KeyboardInterrupt

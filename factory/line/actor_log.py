@@ -58,7 +58,7 @@ class Reporter:
             return
         ids = [next(iter(row.values())) for row in rows]
         if event == "start":
-            self._heard(self._send("start", prompt_ids=ids, host=self.host, node=self.node), None)
+            self._answer_of(self._send("start", prompt_ids=ids, host=self.host, node=self.node), None)
             for identity in ids:
                 self.log.debug("start", extra={"fields": {"stage": self.stage, "prompt_id": identity}})
             return
@@ -81,12 +81,12 @@ class Reporter:
             return unknown
         ids = [next(iter(row.values())) for row in rows]
         ask = self.board.deaths.remote if self.remote else self.board.deaths
-        return self._heard(ask(self.stage, ids), unknown)
+        return self._answer_of(ask(self.stage, ids), unknown)
 
     def timed_out(self, rows: Sequence[dict[str, Any]]) -> None:
         """Tell that rows have run out of time, just before the process ends."""
         ids = [next(iter(row.values())) for row in rows]
-        self._heard(self._send("timeout", prompt_ids=ids), None)
+        self._answer_of(self._send("timeout", prompt_ids=ids), None)
 
     def note(self, event: str, **fields: Any) -> dict[str, Any]:
         """Tell of an event, and return it."""
@@ -112,22 +112,22 @@ class Reporter:
 
         if is_leaving(self.node):
             note = {"event": "node_left", "stage": self.stage, "host": self.host}
-            self._heard(self._send("gone", notes=[note]), None)
+            self._answer_of(self._send("gone", notes=[note]), None)
             os._exit(EXIT_DRAINED)
 
     def gone(self) -> None:
         """The actor ends."""
         self._send("gone")
 
-    def _heard(self, told: Any, otherwise: Any) -> Any:
+    def _answer_of(self, answer: Any, otherwise: Any) -> Any:
         """The board's answer, or `otherwise` where none comes: the board is no reason to stop."""
-        if told is None or not self.remote:
-            return otherwise if told is None else told
+        if answer is None or not self.remote:
+            return otherwise if answer is None else answer
         import ray
         from ray.exceptions import RayError
 
         try:
-            return ray.get(told, timeout=BOARD_SECONDS)
+            return ray.get(answer, timeout=BOARD_SECONDS)
         except RayError:
             return otherwise
 
@@ -185,8 +185,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, "fields", {}))
         trace = fields.pop("exception", "")
-        told = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
-        return scrub(f"{record.getMessage()}: {told}\n{trace}".rstrip())
+        answer = ", ".join(f"{name} {value}" for name, value in fields.items() if value is not None)
+        return scrub(f"{record.getMessage()}: {answer}\n{trace}".rstrip())
 
 
 def json_logger() -> logging.Logger:

@@ -90,7 +90,7 @@ class Board:
 
     Args:
         stages: their names, in order.
-        metrics: told of every report too (`metrics.Metrics`), or None. A function, since it is made in the actor.
+        metrics: gets every report too (`metrics.Metrics`), or None. A function, since it is made in the actor.
         is_gone: tells by its id whether a node has left the cluster, or is about to.
     """
 
@@ -105,7 +105,7 @@ class Board:
         self._started: dict[str, _Place] = {}
         self._actors: dict[str, _Actor] = {}
         self._actor_nodes: dict[str, _ActorNode] = {}
-        self._heard = time.monotonic()
+        self._last_report = time.monotonic()
         self._notes: deque[dict[str, Any]] = deque(maxlen=MAX_NOTES)
 
     def record(
@@ -135,7 +135,7 @@ class Board:
             host: of the actor, where rows start. node: its node's id, where it loads or rows start.
         """
         count = self.stages[stage]
-        self._heard = time.monotonic()
+        self._last_report = time.monotonic()
         if actor and node:
             self._actor_nodes[actor] = _ActorNode(stage, node)
         self._notes.extend(notes)
@@ -189,7 +189,7 @@ class Board:
         That is when all other actors are idle, and none of the line has been heard of for `patience` seconds. Each is
         named once, with whether its stage has others that can go on without it.
         """
-        if time.monotonic() - self._heard < patience:
+        if time.monotonic() - self._last_report < patience:
             return {}
         lost = {name: home.stage for name, home in self._actor_nodes.items() if self.is_gone(home.node)}
         living = self._actors.keys() & (self._actor_nodes.keys() - lost.keys())
@@ -207,12 +207,12 @@ class Board:
             count.running = sum(p.stage == name and p.state == "running" for p in self._started.values())
             count.actors = dict.fromkeys(STATES, 0)
         for known in self._actors.values():
-            self._spend(known, now)
+            self._add_actor_seconds(known, now)
             self.stages[known.stage].actors[known.state] += 1
         notes, self._notes = list(self._notes), deque(maxlen=MAX_NOTES)
         snapshot = Snapshot(stages=self.stages, notes=notes)
         if self.metrics:
-            self.metrics.gauge(snapshot)
+            self.metrics.set_gauges(snapshot)
         return snapshot
 
     def last_place(self, prompt_id: str) -> tuple[str | None, str | None]:
@@ -231,12 +231,12 @@ class Board:
     def _move(self, actor: str, stage: str, state: str) -> None:
         now = time.monotonic()
         if actor in self._actors:
-            self._spend(self._actors[actor], now)
+            self._add_actor_seconds(self._actors[actor], now)
         if state:
             self._actors[actor] = _Actor(stage, state, now)
         else:
             self._actors.pop(actor, None)
 
-    def _spend(self, known: _Actor, now: float) -> None:
+    def _add_actor_seconds(self, known: _Actor, now: float) -> None:
         self.stages[known.stage].actor_seconds[known.state] += now - known.since
         known.since = now

@@ -77,9 +77,9 @@ class _SharedBoard(Board):
         super().__init__(stages)
         self._lock = threading.Lock()
 
-    def record(self, *told: Any, **what: Any) -> None:
+    def record(self, *arguments: Any, **what: Any) -> None:
         with self._lock:
-            super().record(*told, **what)
+            super().record(*arguments, **what)
 
     def read(self) -> Snapshot:
         with self._lock:

@@ -65,7 +65,7 @@ class Metrics:
         for _ in range(rows):
             self._made["factory_row_seconds"].observe(max(seconds / rows, 1e-9), {"stage": stage})
 
-    def gauge(self, snapshot: Any) -> None:
+    def set_gauges(self, snapshot: Any) -> None:
         """Show a `board.Snapshot`."""
         for stage, count in snapshot.stages.items():
             self._set("factory_running_rows", count.running, stage=stage)
@@ -73,7 +73,7 @@ class Metrics:
             for status, number in count.actors.items():
                 self._set("factory_actors", number, stage=stage, status=status)
 
-    def gauge_run(self, tally: Any, dollars: float) -> None:
+    def set_run_gauges(self, tally: Any, dollars: float) -> None:
         """Show the run as a whole, a `tally.Tally`; the driver calls it."""
         for status, number in (("done", tally.done), ("failed", tally.failed), ("left", tally.left)):
             self._set("factory_run_rows", number, status=status)

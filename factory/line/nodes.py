@@ -31,7 +31,7 @@ def require_calls() -> None:
 
     try:
         leaving()
-        _killer()
+        _ray_kill_call()
     except (ImportError, AttributeError, TypeError) as error:
         raise UserError(
             f"Ray {ray.__version__} cannot tell which nodes leave, or end an actor by its id ({error}): "
@@ -77,10 +77,10 @@ def end_actor(actor: str, for_good: bool) -> None:
     """
     import ray
 
-    _killer()(ray.ActorID(bytes.fromhex(actor)), for_good)
+    _ray_kill_call()(ray.ActorID(bytes.fromhex(actor)), for_good)
 
 
-def _killer() -> Callable[[Any, bool], None]:
+def _ray_kill_call() -> Callable[[Any, bool], None]:
     """What `ray.kill` calls, with an actor's id and whether it stays ended."""
     from ray._private.worker import global_worker
 

@@ -77,7 +77,7 @@ def check_nodes(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
             labels = f" and the labels {' '.join(pool.labels)}" if pool.labels else ""
             raise UserError(
                 f"none of {len(nodes)} nodes has {pool.cpus:g} CPUs, {pool.gpus:g} GPUs{labels} for an actor of stage "
-                f"{name}: mend line.pools.{name}, add nodes, or set line.autoscaling where they come on demand"
+                f"{name}: change line.pools.{name}, add nodes, or set line.autoscaling where they come on demand"
             )
 
 

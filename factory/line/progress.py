@@ -154,7 +154,7 @@ class Display:
             self._note(**note)
         snapshot.notes = []
         if tally.gauged:
-            self._gauge(tally)
+            self._set_gauges(tally)
 
     def _show(self, tally: Tally, live: Any) -> None:
         if live:
@@ -162,11 +162,11 @@ class Display:
         else:
             print(plain_line(tally, self.dollars(tally)), flush=True)
 
-    def _gauge(self, tally: Tally) -> None:
+    def _set_gauges(self, tally: Tally) -> None:
         from factory.line.metrics import Metrics
 
         self._gauges = self._gauges or Metrics()
-        self._gauges.gauge_run(tally, self.dollars(tally))
+        self._gauges.set_run_gauges(tally, self.dollars(tally))
 
     def _note(self, event: str, **fields: Any) -> None:
         if self.events:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.data import DataContext
 
-from factory.ledger.stop_signal import handler_kept
+from factory.ledger.stop_signal import preserved_handler
 from factory.line.cpus import available_cpus
 from factory.line.shared_memory import LOCAL_STORE_BYTES
 from factory.storage.user_error import UserError
@@ -40,7 +40,7 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
         common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with handler_kept(signal.SIGTERM):
+            with preserved_handler(signal.SIGTERM):
                 ray.init(address, **common)
             return
         except ConnectionError as error:
@@ -49,11 +49,11 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
             ) from error
         except Exception as error:
             ray.shutdown()
-            if attempt == START_ATTEMPTS or not _was_slow(error):
+            if attempt == START_ATTEMPTS or not _is_startup_timeout(error):
                 raise UserError(f"Ray did not start: {error}") from error
 
 
-def _was_slow(error: Exception) -> bool:
+def _is_startup_timeout(error: Exception) -> bool:
     """Whether Ray's own processes did not come up in time; Ray says so in words only, mostly of a bare Exception."""
     return isinstance(error, TimeoutError) or any(words in str(error).lower() for words in _SLOW)
 

@@ -52,7 +52,7 @@ def with_columns(
 
     Args:
         before: the rows as `rows_of` gave them; their dictionaries must be other ones.
-        refuse: told of a row whose value is none of the field's type; null is written for it.
+        refuse: called with a row whose value is none of the field's type; null is written for it.
     """
     for field in fields:
         place = table.schema.get_field_index(field.name)

@@ -23,7 +23,7 @@ from factory.line.placement import Pool, check_nodes, place
 from factory.line.progress import Display
 from factory.line.ray_session import configure_data, start_ray
 from factory.line.settings import LineConfig
-from factory.line.shared_memory import LOCAL_STORE_BYTES, bound, local_store_bytes, on_their_way
+from factory.line.shared_memory import LOCAL_STORE_BYTES, bound, bytes_in_flight, local_store_bytes
 from factory.line.step import Step
 from factory.line.tally import Tally
 from factory.line.work import Work, source
@@ -87,7 +87,7 @@ def run_line(
     tally, board = Tally(total=len(_missing(work, ledger)), waiting_for="Ray"), None
     try:
         with display.watching(tally) if display else nullcontext():
-            start_ray(line.address, wanted_store(chain, line))
+            start_ray(line.address, wanted_store_bytes(chain, line))
             configure_data()
             require_calls()
             chain, line = place_steps(chain, line, display)
@@ -108,10 +108,10 @@ def run_line(
     return tally
 
 
-def wanted_store(chain: Sequence[Step], line: LineConfig) -> int:
+def wanted_store_bytes(chain: Sequence[Step], line: LineConfig) -> int:
     """Bytes of the object store that the chain wants on this machine."""
     pools, sizes = _by_stage(chain)
-    return local_store_bytes(on_their_way(pools, line.rows_per_block, sizes))
+    return local_store_bytes(bytes_in_flight(pools, line.rows_per_block, sizes))
 
 
 def _by_stage(chain: Sequence[Step]) -> tuple[dict[str, Pool], dict[str, int]]:

@@ -15,7 +15,7 @@ LOCAL_MEMORY_SHARE = 0.3
 """Of a machine's memory, at most, for the object store of a Ray of its own."""
 
 
-def on_their_way(pools: Mapping[str, Pool], rows_per_block: int, sizes: Mapping[str, int]) -> int:
+def bytes_in_flight(pools: Mapping[str, Pool], rows_per_block: int, sizes: Mapping[str, int]) -> int:
     """Bytes of the blocks that busy actors hold: those waiting or in work, and one made by each."""
     total, taken = 0, 0
     for name, pool in pools.items():
@@ -38,9 +38,9 @@ def bound(
     room = DATA_SHARE * store
     choices = [(dict(pools), rows_per_block >> halvings) for halvings in range(rows_per_block.bit_length())]
     choices.append(({name: replace(pool, in_flight=1) for name, pool in pools.items()}, 1))
-    fitting = (choice for choice in choices if on_their_way(*choice, sizes) <= room)
+    fitting = (choice for choice in choices if bytes_in_flight(*choice, sizes) <= room)
     chosen, rows = next(fitting, choices[-1])
-    need = on_their_way(chosen, rows, sizes)
+    need = bytes_in_flight(chosen, rows, sizes)
     line = (
         f"blocks of {rows} rows, up to {need / 1e6:,.0f} MB on their way; the store has {room / 1e6:,.0f} MB for them"
     )

@@ -55,7 +55,7 @@ class Stage:
     Args:
         config: the sections of the settings that the stage names, as attributes; or the settings of a line of its own.
         threads: how many threads numerical libraries may use.
-        board: where progress is told (`board.Board`, a Ray actor), or None.
+        board: where progress is reported (`board.Board`, a Ray actor), or None.
     """
 
     name: ClassVar[str]
@@ -151,7 +151,7 @@ class Stage:
         Failure.of(error).mark(row, self.name)
 
     def groups(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows in groups to work on, each told to the board and within its time; exhausted ones fail instead.
+        """Rows in groups to work on, each reported to the board and within its time; exhausted ones fail instead.
 
         These are in `given_up` then.
         """
@@ -161,16 +161,16 @@ class Stage:
             if death.exhausted(min(len(rows), self.together)):
                 mark_exhausted(row, self.name, death)
         self.given_up = [row for row in rows if row["error_stage"] is not None]
-        self._tell("end", self.given_up, 0.0)
+        self._report("end", self.given_up, 0.0)
         for group in groups(rows, deaths, self.fits):
             live = [row for row in group if row["error_stage"] is None]
             if live:
                 self.reporter.exit_if_draining()
                 started = time.perf_counter()
-                self._tell("start", live, 0.0)
+                self._report("start", live, 0.0)
                 with time_limit(self.pool.row_timeout * len(live), lambda live=live: self.reporter.timed_out(live)):
                     yield live
-                self._tell("end", live, time.perf_counter() - started)
+                self._report("end", live, time.perf_counter() - started)
         self.limits.rows += len(rows)
 
     def _attempt(self, rows: list[Row]) -> None:
@@ -229,7 +229,7 @@ class Stage:
             self.reporter.shrunk(middle)
         return [(rows[:middle], True), (rows[middle:], True)]
 
-    def _tell(self, event: str, rows: list[Row], seconds: float) -> None:
+    def _report(self, event: str, rows: list[Row], seconds: float) -> None:
         self.reporter.tell(event, rows, seconds)
 
 

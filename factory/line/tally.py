@@ -48,7 +48,7 @@ class Tally:
         if finished >= MIN_ROWS_TO_JUDGE and self.failed > max_failed_share * finished:
             raise TooManyFailures(
                 f"{self.failed} of {finished} rows failed, more than line.max_failed_share = {max_failed_share}: "
-                "look into dead_letters/, mend the cause, then `im3d retry`"
+                "look into dead_letters/, fix the cause, then `im3d retry`"
             )
 
     @property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.page import address
 from eval.score_columns import is_measure
-from eval.scored_run import Evaluation, Letter, ScoredRun
+from eval.scored_run import DeadLetter, Evaluation, ScoredRun
 from factory.ledger.commit_protocol import COMMITS
 from factory.ledger.reader import ASSETS, DEAD, SCORES
 from factory.ledger.run_identity import settings_of
@@ -113,10 +113,10 @@ def _judged_folder(
     )
 
 
-def _letters(dead: pa.Table) -> list[Letter]:
+def _letters(dead: pa.Table) -> list[DeadLetter]:
     """The dead letters of a table; one of an older version has no traces."""
     return [
-        Letter(
+        DeadLetter(
             prompt_id=row["prompt_id"],
             prompt=row["prompt"] or "",
             stage=row["error_stage"] or "",

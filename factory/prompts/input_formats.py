@@ -136,7 +136,7 @@ _ARRAY = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|\n)")
 
 def _json_values(line: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(line.decode("utf-8"), object_pairs_hook=_named_once)
+        values = json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         raise ValueError(f"not a JSON object: {error}") from error
     except RecursionError as error:
@@ -146,7 +146,7 @@ def _json_values(line: bytes) -> dict[str, Any]:
     return values
 
 
-def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError(f"key {_repeated(name for name, _ in pairs)[0]!r} comes twice; keep one")

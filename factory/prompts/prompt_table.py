@@ -64,7 +64,7 @@ def read_prompts(
             table.prompts.append(prompt)
         except RowError as error:
             table.rejected.append(_rejected(raw, error))
-    _name_apart(table.rejected, seen)
+    _make_ids_unique(table.rejected, seen)
     if not table.prompts and not table.rejected:
         raise UserError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:
@@ -95,7 +95,7 @@ def _rejected(raw: Raw, error: RowError) -> Rejected:
     return Rejected(prompt_id=name, prompt=prompt, error_type=error.kind, error_message=str(error))
 
 
-def _name_apart(rejected: list[Rejected], seen: dict[str, int]) -> None:
+def _make_ids_unique(rejected: list[Rejected], seen: dict[str, int]) -> None:
     """Give each dead letter an id of its own. A name that is taken gets "~2", "~3", ...
 
     No given id may hold a tilde; a rejected one may, so that every name is looked up.

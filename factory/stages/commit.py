@@ -45,7 +45,7 @@ class Commit(Stage):
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = rows_of(table, [field.name for field in (*self.reads, *self.uses)])
         blocks: dict[pa.Schema, list[Row]] = {}
-        self._tell("end", [row for row in rows if row["error_stage"] is not None], 0.0)
+        self._report("end", [row for row in rows if row["error_stage"] is not None], 0.0)
         for group in self.groups([row for row in rows if row["error_stage"] is None]):
             for row in group:
                 row |= {"run_id": self.run_id, "host": row["host"] or socket.gethostname()}

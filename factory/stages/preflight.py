@@ -64,17 +64,17 @@ def weights_of(config: FactoryConfig) -> Weights:
 def describe_networks(config: FactoryConfig) -> str:
     """The networks that the chain loads with their licences, as "image pocket (apache-2.0), ..."; weights are there.
 
-    On a cluster this machine has no model cards, so that only licences are told that are known without.
+    On a cluster this machine has no model cards, so that only licences known without them are named.
     """
     from model.weights import license_of
 
-    told = []
+    named = []
     for network in _networks(stages_of(config.chain), config).values():
         known = network.license
         if known is None and config.line.address == "local" and (place := network.locate()) is not None:
             known = license_of(place)
-        told.append(f"{network.name} {network.address}" + (f" ({known})" if known else ""))
-    return ", ".join(told)
+        named.append(f"{network.name} {network.address}" + (f" ({known})" if known else ""))
+    return ", ".join(named)
 
 
 def _networks(stages: Sequence[type[Stage]], config: FactoryConfig) -> dict[str, Network]:

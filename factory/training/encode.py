@@ -118,7 +118,7 @@ class EncodeGroup(GroupStage):
 
         if "turntable_id" not in known:
             raise ValueError(f"{row['key']} has no column turntable_id; give what `im3d render` wrote")
-        with self.noting(row, known["number"]):
+        with self.recording_problems(row, known["number"]):
             samples = [
                 draw(turntable, Drawing(batch=1), generator_of_copy(self.config.seed, known["turntable_id"], variant))
                 for variant in range(self.config.variants)
@@ -143,7 +143,7 @@ def _copy(model: Any, row: dict[str, Any], variant: int, sample: Batch) -> dict[
     return known | named | {"latents": latents.tobytes(), "shape": list(latents.shape)}
 
 
-def look_again_where_shards_are_gone(folder: OutputFolder, groups: Mapping[str, Chunk]) -> None:
+def requeue_missing_shards(folder: OutputFolder, groups: Mapping[str, Chunk]) -> None:
     """Forget every result where a shard of latents is gone, so that all are looked for again."""
     if _named(folder.ledger, groups) <= _shards(folder.store):
         return

@@ -48,9 +48,9 @@ def pickles_to_safetensors(folder: Path) -> None:
         save_file(tensors, file.with_name(_safe(file.name)), metadata={"format": "pt"})
         file.unlink()
     for index in sorted(folder.rglob("*.bin.index.json")):
-        told = json.loads(index.read_text())
-        told["weight_map"] = {name: _safe(part) for name, part in told["weight_map"].items()}
-        index.with_name(_safe(index.name)).write_text(json.dumps(told))
+        contents = json.loads(index.read_text())
+        contents["weight_map"] = {name: _safe(part) for name, part in contents["weight_map"].items()}
+        index.with_name(_safe(index.name)).write_text(json.dumps(contents))
         index.unlink()
 
 

@@ -61,12 +61,12 @@ def problems(place: str, storage: StorageConfig | None = None) -> list[str]:
     filesystem, root = pyarrow_filesystem(place, storage)
     there = _files(filesystem, root)
     try:
-        told = json.loads(_read(filesystem, f"{root}/{DIGESTS}"))["files"]
+        recorded = json.loads(_read(filesystem, f"{root}/{DIGESTS}"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{place} has no {DIGESTS} that can be read; it is no pulled folder, or its download was cut off: "
                 "pull again"]  # fmt: skip
     found = []
-    for name, record in told.items():
+    for name, record in recorded.items():
         if name not in there:
             found.append(f"{name} is missing: pull again")
         elif there[name] != record["size"]:

@@ -98,8 +98,8 @@ def _on_pypi(entry: Entry) -> Listing:
     name, _, version = entry.source.removeprefix("pypi:").partition("==")
     answer = get_session().get(f"{PYPI}/pypi/{name}/{version}/json", follow_redirects=True)
     hf_raise_for_status(answer)
-    told = next(item for item in answer.json()["urls"] if item["filename"] == entry.files[0])
-    file = File(told["filename"], told["size"], told["digests"]["sha256"], told["url"])
+    release = next(item for item in answer.json()["urls"] if item["filename"] == entry.files[0])
+    file = File(release["filename"], release["size"], release["digests"]["sha256"], release["url"])
     return Listing(revision=version, license=entry.license, gated=False, files=(file,))
 
 

@@ -35,19 +35,19 @@ class Arguments:
     """Only assets under these licences; all without."""
 
 
-def mended(captions: Path = CAPTIONS) -> dict[str, str]:
-    """The mended captions by asset id."""
+def corrected_captions(captions: Path = CAPTIONS) -> dict[str, str]:
+    """The corrected captions by asset id."""
     rows = (json.loads(line) for line in captions.read_text().splitlines())
     return {row["id"]: row["caption"] for row in rows}
 
 
 def merged(collections: Sequence[Path], root: Path, licenses: Iterable[str] = ()) -> Iterator[Row]:
-    """The rows of all collections, their paths relative to `root`, their captions mended.
+    """The rows of all collections, their paths relative to `root`, their captions corrected.
 
     Raises:
         ValueError: when an id occurs twice.
     """
-    captions, allowed, seen = mended(), set(licenses), set()
+    captions, allowed, seen = corrected_captions(), set(licenses), set()
     for folder in collections:
         for line in (folder / "assets.jsonl").read_text().splitlines():
             row = json.loads(line)

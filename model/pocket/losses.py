@@ -153,7 +153,7 @@ def diffusion_loss(prediction: Tensor, target: Tensor, timesteps: Tensor) -> tup
 
 
 class ImageLoss(nn.Module):
-    """The diffusion loss of text to image, on views whose elevation is told; UNet and text encoder train together."""
+    """The diffusion loss of text to image, on views whose elevation is given; UNet and text encoder train together."""
 
     def __init__(
         self, unet: PocketUNet, text: PocketTextEncoder, autoencoder: Autoencoder, config: TrainConfig

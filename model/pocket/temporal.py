@@ -40,7 +40,7 @@ class TemporalConv(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Attention over the frames at each position; frames are told apart by their azimuth."""
+    """Attention over the frames at each position; frames differ by their azimuth."""
 
     def __init__(self, channels: int, head_dim: int = 32, harmonics: int = 4) -> None:
         super().__init__()

@@ -201,7 +201,7 @@ class PocketUNet(ModelMixin, ConfigMixin):
 
 
 class ImageContext(nn.Module):
-    """What every frame is told of frame 0, [B,C,h,w]: a summary [B,temb] and tokens [B,h*w,context]."""
+    """What every frame gets of frame 0, [B,C,h,w]: a summary [B,temb] and tokens [B,h*w,context]."""
 
     def __init__(self, channels: int, size: int, temb: int, context: int) -> None:
         super().__init__()

@@ -72,8 +72,8 @@ def _check_type(file_type: str) -> None:
     if file_type in FILE_TYPES:
         return
     command = _CONVERTERS.get("usd" if file_type.startswith("usd") else file_type)
-    way_out = f"; convert it with `{command}`" if command else ""
-    raise ValueError(f"file type {file_type!r} is not supported. Available: {', '.join(FILE_TYPES)}{way_out}")
+    hint = f"; convert it with `{command}`" if command else ""
+    raise ValueError(f"file type {file_type!r} is not supported. Available: {', '.join(FILE_TYPES)}{hint}")
 
 
 def render_turntable(

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from benchmarks.robustness import LEVELS, Options, main, spoilt
+from benchmarks.robustness import LEVELS, Options, degraded, main
 from recon.config import FitConfig, PoseConfig
 
 
@@ -30,7 +30,7 @@ def centre(frame: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("flaw", LEVELS)
 def test_flaws_keep_a_white_ground_and_do_what_they_say(flaw):
     clean, level = frames(), LEVELS[flaw][-1]
-    found, error = spoilt(clean, flaw, level, np.random.default_rng(0))
+    found, error = degraded(clean, flaw, level, np.random.default_rng(0))
     assert found.shape == clean.shape
     assert found.dtype == np.uint8
     assert (found[:, 0, 0] == (255, 255, 255, 0)).all()

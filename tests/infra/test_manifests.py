@@ -246,8 +246,8 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
         def log_message(self, *_: Any) -> None:
             """Silence."""
 
-    told = tmp_path / "told"
-    (tmp_path / "ray").write_text(f'#!/bin/sh\necho "$@" >> {told}\n[ $(wc -l < {told}) -gt 1 ]\n')
+    answer = tmp_path / "answer"
+    (tmp_path / "ray").write_text(f'#!/bin/sh\necho "$@" >> {answer}\n[ $(wc -l < {answer}) -gt 1 ]\n')
     (tmp_path / "ray").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.syspath_prepend(INFRA)
@@ -260,7 +260,7 @@ def test_a_spot_notice_drains_the_node(tmp_path: Path, monkeypatch: pytest.Monke
         server.shutdown()
     assert asked == [("/meta-data/spot/instance-action", "token")] * 2
     known = {option for parameter in ray_scripts.drain_node.params for option in parameter.opts}
-    first, again = told.read_text().splitlines()
+    first, again = answer.read_text().splitlines()
     assert first == again
     assert first.split()[0] == "drain-node"
     assert {word for word in first.split() if word.startswith("--")} <= known

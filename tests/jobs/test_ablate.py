@@ -57,7 +57,7 @@ def test_variants_of_true_views_are_fitted_tabled_and_pictured(assets: Path, tmp
         assert row["psnr"] > 12
         assert row["iou"] > 0.6
         assert row["cpu_seconds"] > 0
-        assert row["elevation"] == row["elevation_told"]
+        assert row["elevation"] == row["elevation_given"]
         assert -100 <= row["clip_text_pocket"] <= 100
         picture = np.asarray(Image.open(io.BytesIO(row["picture"]["bytes"])))
         assert picture.shape == (64, 4 * 32, 3)
@@ -88,8 +88,8 @@ def test_generated_targets_are_told_the_estimated_elevation_and_refined(assets: 
     rows = fits(out)
     assert rows["red.full"]["forwards"] == 0
     assert rows["red.rounds-1"]["forwards"] >= 2
-    assert abs(rows["red.full"]["elevation"] - rows["red.full"]["elevation_told"]) > 1e-3
-    assert rows["red.full"]["elevation_told"] == rows["red.rounds-1"]["elevation_told"]
+    assert abs(rows["red.full"]["elevation"] - rows["red.full"]["elevation_given"]) > 1e-3
+    assert rows["red.full"]["elevation_given"] == rows["red.rounds-1"]["elevation_given"]
 
 
 @pytest.mark.parametrize(
@@ -101,8 +101,8 @@ def test_generated_targets_are_told_the_estimated_elevation_and_refined(assets: 
     ],
 )
 def test_mistakes_are_one_sentence(assets: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:
-    told = [flag.format(folder=assets) for flag in flags]
-    assert ablate.main([*told, "--out", str(tmp_path / "out")]) == 2
+    answer = [flag.format(folder=assets) for flag in flags]
+    assert ablate.main([*answer, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
 
 

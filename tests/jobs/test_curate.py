@@ -51,14 +51,14 @@ def test_the_best_are_kept_and_trained_on(judged: Path, capsys):
     assert {asset for asset, row in rows.items() if row["kept"]} == best | {"ball-9"}
     assert {asset for asset, row in rows.items() if row["split"] == "val"} == {"ball-9"}
     assert set(read_index(str(judged), "train").captions) == best
-    assert set(read_index(str(judged), None, heed=False).captions) == {*CAPTIONS, "ball-9"}
+    assert set(read_index(str(judged), None, only_kept=False).captions) == {*CAPTIONS, "ball-9"}
     assert "2 training assets kept" in (judged / "curated.html").read_text()
     assert np.asarray(Image.open(judged / "histogram.png")).std() > 0
     assert Image.open(judged / "kept.png").size == (8 * 96, 96 + CAPTION)
 
 
 def test_scores_are_the_means_of_views_over_white(judged: Path):
-    index, turntables = read_index(str(judged), None, heed=False), Shards(LocalStore(str(judged)), print)
+    index, turntables = read_index(str(judged), None, only_kept=False), Shards(LocalStore(str(judged)), print)
     scorer = Scorer.load("pocket")
     for row in pq.read_table(judged / "curated.parquet").to_pylist():
         chunk = next(chunk for chunk in index.chunks if row["asset_id"] in chunk.key)

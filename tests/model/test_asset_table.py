@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.pocket.asset_table import mended, merged
+from model.pocket.asset_table import corrected_captions, merged
 
 
 def collection(folder: Path, *rows: dict) -> Path:
@@ -22,7 +22,7 @@ def test_paths_lead_from_the_common_folder_and_captions_are_mended(tmp_path: Pat
     second = collection(tmp_path / "second", {"id": "b", "license": "CC-BY-3.0"}, {"id": "c"})
     rows = list(merged([first, second], tmp_path, ["CC0-1.0"]))
     assert [row["path"] for row in rows] == ["first/glb/kenney__bacon.glb", "second/glb/c.glb"]
-    assert rows[0]["caption"] == mended()["kenney__bacon"] != "a bacon"
+    assert rows[0]["caption"] == corrected_captions()["kenney__bacon"] != "a bacon"
     assert len(list(merged([first, second], tmp_path))) == 3
 
 
@@ -33,6 +33,6 @@ def test_an_id_in_two_collections_is_refused(tmp_path: Path):
 
 
 def test_mended_captions_are_short_phrases():
-    for caption in mended().values():
+    for caption in corrected_captions().values():
         assert caption == caption.strip().lower()
         assert 1 <= len(caption.split()) <= 10

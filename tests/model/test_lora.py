@@ -54,15 +54,15 @@ def test_weights_change_by_the_formula_under_the_librarys_names(alpha: float | N
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_wan_lora_to_diffusers
 
     lora = original(alpha=alpha, halves=("lora_down", "lora_up") if alpha else ("lora_A", "lora_B"))
-    told = _convert_non_diffusers_wan_lora_to_diffusers({name: value.clone() for name, value in lora.items()})
+    answer = _convert_non_diffusers_wan_lora_to_diffusers({name: value.clone() for name, value in lora.items()})
     if alpha:  # the library leaves the alphas of k_img and v_img of this form unread
-        told = {name: value for name, value in told.items() if "add_" not in name}
+        answer = {name: value for name, value in answer.items() if "add_" not in name}
     found = changes(lora)
-    names = {name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in told}
+    names = {name.removeprefix("transformer.").rsplit(".lora_", 1)[0] for name in answer}
     assert names <= {name.removesuffix(".weight") for name in found}
     assert len(found) == 2 * 12
     for name in names:
-        product = told[f"transformer.{name}.lora_B.weight"] @ told[f"transformer.{name}.lora_A.weight"]
+        product = answer[f"transformer.{name}.lora_B.weight"] @ answer[f"transformer.{name}.lora_A.weight"]
         assert torch.allclose(found[f"{name}.weight"], product, atol=1e-5)
 
 

@@ -42,7 +42,7 @@ def picture() -> np.ndarray:
 
 
 def test_sv3d_u_equals_the_librarys_pipeline(folders: dict[bool, Path]) -> None:
-    """Its classes under `StableVideoDiffusionPipeline`, which must be told the one number and keeps its own order."""
+    """Its classes under `StableVideoDiffusionPipeline`, which must be given the one number and keeps its own order."""
     from diffusers import AutoencoderKL, StableVideoDiffusionPipeline, UNetSpatioTemporalConditionModel
     from PIL import Image
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection

@@ -83,12 +83,12 @@ def test_the_autoencoders_names_are_those_of_the_librarys_own_converter() -> Non
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, use_post_quant_conv=False,
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         )  # fmt: skip
-    told = {}
+    answer = {}
     for number, (name, value) in enumerate(vae.state_dict().items()):
         tail = autoencoder_name(name, 4).removeprefix(ENCODER).removeprefix("first_stage_model.")
-        told[f"first_stage_model.{tail}"] = torch.full(value.shape[:1], float(number))
-    assert len(told) == 246
-    converted = convert_ldm_vae_checkpoint(told, dict(vae.config))
+        answer[f"first_stage_model.{tail}"] = torch.full(value.shape[:1], float(number))
+    assert len(answer) == 246
+    converted = convert_ldm_vae_checkpoint(answer, dict(vae.config))
     assert {name: int(value.flatten()[0]) for name, value in converted.items()} == {
         name: number for number, name in enumerate(vae.state_dict())
     }

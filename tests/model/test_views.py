@@ -12,7 +12,7 @@ import torch
 from model.config import VideoConfig
 from model.video import load_video_model
 from model.video_models import FAMILIES, SETTINGS, view_plan
-from model.views import ViewPlan, distance_of, latent_views, told_views, uniform_views
+from model.views import ViewPlan, declared_views, distance_of, latent_views, uniform_views
 from recon.cameras import OrbitConfig, azimuths, turntable
 
 
@@ -92,11 +92,11 @@ def test_other_numbers_of_frames_are_refused() -> None:
 
 
 def test_a_folder_tells_where_it_differs_from_its_family() -> None:
-    plan = told_views(uniform_views(16), {"views": 21, "fov_degrees": 33.8, "fit": [0, 3, 6]})
+    plan = declared_views(uniform_views(16), {"views": 21, "fov_degrees": 33.8, "fit": [0, 3, 6]})
     assert plan == uniform_views(21, fov_degrees=33.8, fit=(0, 3, 6))
-    assert told_views(plan, {}) == plan
+    assert declared_views(plan, {}) == plan
     with pytest.raises(ValueError, match=r"views\.json has fov; its fields are azimuths, background"):
-        told_views(plan, {"fov": 30})
+        declared_views(plan, {"fov": 30})
 
 
 def test_every_family_tells_its_views_without_weights(tmp_path: Path) -> None:

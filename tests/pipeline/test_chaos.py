@@ -27,13 +27,13 @@ def test_kills_and_faults_lose_repeat_and_half_show_nothing(s3: str) -> None:
     with fault_proxy(s3, Faults(error_503=0.05, lose_answer=0.05, truncate=0.02), seed=1) as proxy:
         environment = os.environ | {"AWS_ENDPOINT_URL": proxy, "PYTHONPATH": str(ROOT)}
         with reader.watching():
-            told = storm(command, environment, reader, COUNT, len(KINDS), cycle(KINDS))
+            answer = storm(command, environment, reader, COUNT, len(KINDS), cycle(KINDS))
         faults = read_counts(proxy)
     reader.poll()
     counts = account(store, [f"p{n}" for n in range(COUNT)])
-    assert told["exit"] == 0
-    assert told["kills"] == len(KINDS)
-    assert told["orphans"] == 0
+    assert answer["exit"] == 0
+    assert answer["kills"] == len(KINDS)
+    assert answer["orphans"] == 0
     assert (counts["missing"], counts["duplicates"]) == (0, 0)
     assert counts["assets"] == COUNT
     assert reader.partial == []

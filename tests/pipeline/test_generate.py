@@ -63,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     flags = ["--prompts", str(folder / "prompts.jsonl"), "--out", str(folder / "out"), *CHEAP]
     flags += ["--clip.model", str(folder / "judge"), "--cost.cpu-hour-price", "3.6"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Metrics, "gauge_run", noting_cost(Metrics.gauge_run))
+        patch.setattr(Metrics, "set_run_gauges", recording_cost(Metrics.set_run_gauges))
         code = generate.main(flags)
     ray.shutdown()
     return folder / "out", flags, code
@@ -73,14 +73,14 @@ COSTS: list[float] = []
 """What the driver showed Prometheus as the cost so far, look by look."""
 
 
-def noting_cost(gauge_run: Any) -> Any:
-    """`Metrics.gauge_run` that notes what it shows."""
+def recording_cost(set_run_gauges: Any) -> Any:
+    """`Metrics.set_run_gauges` that notes what it shows."""
 
-    def noting(metrics: Metrics, tally: Any, dollars: float) -> None:
+    def set_gauges(metrics: Metrics, tally: Any, dollars: float) -> None:
         COSTS.append(dollars)
-        gauge_run(metrics, tally, dollars)
+        set_run_gauges(metrics, tally, dollars)
 
-    return noting
+    return set_gauges
 
 
 def table(out: Path, folder: str) -> dict[str, dict]:

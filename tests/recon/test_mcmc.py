@@ -6,7 +6,7 @@ from recon.cameras import turntable
 from recon.config import DensifyConfig, FitConfig
 from recon.fit import fit
 from recon.gaussians import render
-from recon.mcmc import FADED, cost, populate, relocation, rotations, wander
+from recon.mcmc import FADED, cost, inject_noise, populate, relocation, rotations
 from recon.rasterize import rasterize
 from tests.recon.test_fit import CAMERAS, FRAMES, psnr_and_iou
 
@@ -61,7 +61,7 @@ def test_only_faint_gaussians_wander_and_along_their_own_axes():
         params["opacities"][:1000], params["opacities"][1000:] = 3.0, -9.0
         params["scales"][:] = torch.tensor([0.0, -3.0, -6.0])
     old = params["means"].detach().clone()
-    wander(params, 1.0, torch.Generator().manual_seed(2))
+    inject_noise(params, 1.0, torch.Generator().manual_seed(2))
     moved = params["means"].detach() - old
     assert moved[:1000].abs().max() < 1e-6
     along = torch.einsum("nik,ni->nk", rotations(params["quats"].detach()), moved)[1000:].std(0)

@@ -130,7 +130,7 @@ class AblationConfig:
     mix: float = 0.5
     """Share of the re-denoised frames in the new targets, in (0, 1]; 1 is the paper's."""
     elevation_error_degrees: float = 0.0
-    """Added to the elevation that the fit is told, in [-45, 45]: the true one, or the estimate of A.1."""
+    """Added to the elevation that the fit is given, in [-45, 45]: the true one, or the estimate of A.1."""
     size: int = 128
     """Pixels a side, in [32, 512]; generated targets want the video model's."""
     seed: int = 0

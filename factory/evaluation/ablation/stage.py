@@ -50,7 +50,7 @@ class Targets:
     """[8,S,S,4]: true views half a step beside the frames'."""
     elevation: float
     """Of all true views, radians."""
-    told: float
+    assumed: float
     """What the fit takes it for, radians."""
 
 
@@ -111,7 +111,7 @@ class Fit(SingleStage):
         step = UNSEEN_VIEWS // SHOWN_VIEWS
         sheet = np.concatenate([np.hstack(list(part[::step])) for part in (targets.unseen[..., :3], views)])
         picture = {"bytes": png(sheet), "path": f"{row['fit_id']}.png"}
-        return found | costs | {"elevation": targets.elevation, "elevation_told": targets.told, "picture": picture}
+        return found | costs | {"elevation": targets.elevation, "elevation_given": targets.assumed, "picture": picture}
 
     def targets(self, row: Row) -> Targets:
         """Render, and generate where generated targets are wanted."""
@@ -124,15 +124,20 @@ class Fit(SingleStage):
         random = np.random.default_rng(int(digest("ablation", row["asset_id"], str(self.config.seed)), 16))
         elevation = math.radians(random.uniform(0, MAX_ELEVATION_DEGREES))
         mesh, size = read_mesh(row["path"], self.root, self.storage), self.config.size
-        frames, told = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
+        frames, assumed = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
         check_drawn(frames)
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
         if self.refiner and self.config.targets == "generated":
             frames = self.refiner.model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
-            told = self.finder.find(frames)[1]
-        told += math.radians(self.config.elevation_error_degrees)
+            assumed = self.finder.find(frames)[1]
+        assumed += math.radians(self.config.elevation_error_degrees)
         return Targets(
-            asset_id=row["asset_id"], frames=frames, image=image, unseen=unseen, elevation=elevation, told=told
+            asset_id=row["asset_id"],
+            frames=frames,
+            image=image,
+            unseen=unseen,
+            elevation=elevation,
+            assumed=assumed,
         )
 
     def reconstruct(
@@ -151,13 +156,15 @@ class Fit(SingleStage):
         step, config = NUM_FRAMES // plan.frames, self.config
         frames, masks = targets.frames[::step], masks_of(targets.frames, self.finder.masker)[::step]
         if plan.nerf:
-            orbit = turntable(targets.told, config.size, OrbitConfig(num_views=plan.frames))
+            orbit = turntable(targets.assumed, config.size, OrbitConfig(num_views=plan.frames))
             result = fit_nerf(frames, masks, orbit, replace(config.nerf, loss=plan.fit.loss), config.seed)
             costs = {"seconds": result.seconds, "peak_bytes": result.peak_bytes, "forwards": 0}
             return result.field.render(cameras, config.nerf.rays), costs
         if self.refiner:
             self.refiner.reset()
-        given = Turntable(frames=frames, masks=masks, elevation=targets.told, image=targets.image, prompt=caption or "")
+        given = Turntable(
+            frames=frames, masks=masks, elevation=targets.assumed, image=targets.image, prompt=caption or ""
+        )
         fit = replace(plan.fit, device=self.device(plan.fit.device))
         loop = LoopConfig(fit=fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()

@@ -42,7 +42,7 @@ def fits_schema(judge: str) -> pa.Schema:
     return pa.schema(
         [
             *[field for field in FIT_LINE if field.name != "error"],
-            *[(name, pa.float64()) for name in [*numbers, "elevation_told"]],
+            *[(name, pa.float64()) for name in [*numbers, "elevation_given"]],
             *[(name, pa.int64()) for name in ("peak_bytes", "num_gaussians", "forwards")],
             ("picture", IMAGE),  # true views above those of the fit
             *[(name, pa.string()) for name in ("host", "run_id")],

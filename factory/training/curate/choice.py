@@ -26,7 +26,7 @@ from factory.storage.user_error import UserError
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
 from factory.training.shards.index import CURATED, Chunk, Index
-from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, go_through, named_groups, results
+from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, named_groups, results, run_groups
 
 if TYPE_CHECKING:
     from eval.config import ClipConfig
@@ -74,7 +74,7 @@ class Curation:
             return 0
         self.captioned_by = (revision, str(captioner.max_tokens), str(captioner.replace))
         place = self._place("captions", *self.captioned_by)
-        self._go(CaptionGroup, "captions", place, captioner)
+        self._run_stage(CaptionGroup, "captions", place, captioner)
         made: dict[str, str] = {}
         for row in sorted(self._results("captions", place), key=lambda row: row["group_id"]):
             made = dict(row["captions"]) | made
@@ -85,7 +85,7 @@ class Curation:
     def judge(self, clip: ClipConfig, revision: str) -> list[Verdict]:
         """The mean score of each asset's views, best first."""
         place = self._verdicts(revision)
-        self._go(JudgeGroup, "verdicts", place, (clip, self.config.views))
+        self._run_stage(JudgeGroup, "verdicts", place, (clip, self.config.views))
         sums: dict[str, tuple[float, int, str]] = {}
         for row in self._results("verdicts", place):
             for part in row["verdicts"]:
@@ -118,9 +118,9 @@ class Curation:
     def _results(self, kind: str, place: str, column: str | None = None) -> Iterator[dict[str, Any]]:
         return results(LedgerReader(open_read_only(place, self.storage), kind), self.groups, column or kind)
 
-    def _go(self, stage: type[GroupStage], kind: str, place: str, config: Any) -> None:
+    def _run_stage(self, stage: type[GroupStage], kind: str, place: str, config: Any) -> None:
         with open_output(place, self.storage, kind, ROWS_PER_PART) as folder:
-            self.problems |= go_through(
+            self.problems |= run_groups(
                 self.groups, stage, self.line, self.config.pool, folder, self.prices,
                 config=config, root=self.store.root, captions=self.captions, storage=self.storage,
             )  # fmt: skip

@@ -54,7 +54,7 @@ class CaptionGroup(GroupStage):
             asset, view = known["asset_id"], None
             if asset in seen or (turntable.caption and not self.config.replace):
                 continue
-            with self.noting(row, known["number"]):
+            with self.recording_problems(row, known["number"]):
                 view = turntable.frame(0)[..., :3]
             if view is not None:
                 seen.add(asset)
@@ -93,7 +93,7 @@ class JudgeGroup(GroupStage):
             count = min(self.views, turntable.count)
             for number in range(count):
                 view = None
-                with self.noting(row, known["number"]):
+                with self.recording_problems(row, known["number"]):
                     view = turntable.frame(number * turntable.count // count)[..., :3]
                 if view is not None:
                     yield known, view

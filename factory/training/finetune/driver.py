@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from factory.ledger.lease import Lease
-from factory.ledger.stop_signal import handler_kept
+from factory.ledger.stop_signal import preserved_handler
 from factory.line.failure import Failure, place_of
 from factory.storage.interface import StorageError
 from factory.storage.store import StorageConfig, open_store, pyarrow_filesystem, read_json
@@ -135,12 +135,12 @@ def _check_latents(index: Index, shards: str, name: str, weights: str, storage: 
         raise UserError(f"{shards} holds latents of autoencoder {index.encoder}, and {weights}/autoencoder is {own}; "
                         "run `im3d encode` with these weights into another folder")  # fmt: skip
     made_of = read_json(open_store(index.url, storage), "settings.json") or {}
-    if "shards" in made_of and _curated_anew(made_of, storage):
+    if "shards" in made_of and _is_curation_outdated(made_of, storage):
         raise UserError(f"{made_of['shards']} was curated anew after {shards} was made of it; "
                         "run `im3d encode` again into another folder")  # fmt: skip
 
 
-def _curated_anew(made_of: dict[str, Any], storage: StorageConfig) -> bool:
+def _is_curation_outdated(made_of: dict[str, Any], storage: StorageConfig) -> bool:
     """Whether another choice holds for renders than when latents were made of them; not where they are out of reach."""
     renders = open_store(made_of["shards"], storage)
     with suppress(StorageError):
@@ -242,7 +242,7 @@ def fit(run: Run) -> None:
         dataset_config=Feed(run),
     )  # fmt: skip
     try:
-        with handler_kept(signal.SIGINT):
+        with preserved_handler(signal.SIGINT):
             trainer.fit()
     except Exception as error:
         if run.stopped is None:
@@ -250,7 +250,7 @@ def fit(run: Run) -> None:
             run.store.put(FAILURE, trace.encode())
             raise UserError(
                 f"training stopped at {place_of(trace)}: {_last_line(error)}; the traceback is in {run.out}/{FAILURE}; "
-                "mend the cause, then run the same command again to go on"
+                "fix the cause, then run the same command again to go on"
             ) from error
     if run.stopped is not None:
         raise UserError(f"training stopped: {run.stopped}")

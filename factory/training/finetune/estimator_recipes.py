@@ -95,12 +95,12 @@ class MaskLoss(nn.Module):
 
 
 @dataclass(kw_only=True, slots=True)
-class Picks:
+class ClipBatch:
     """Which of the gathered pictures a step takes: int64 [B]."""
 
     rows: Tensor
 
-    def to(self, device: torch.device) -> Picks:
+    def to(self, device: torch.device) -> ClipBatch:
         """The same; rows are looked up on the CPU."""
         return self
 
@@ -118,11 +118,11 @@ def clip(setting: Setting) -> Recipe:
         save_clip(folder / "clip", model, config)
         (folder / "clip" / "tokenizer.json").write_bytes(words)
 
-    def feed(share: Share, world: World, step: int) -> Iterator[Picks]:
+    def feed(share: Share, world: World, step: int) -> Iterator[ClipBatch]:
         while True:
             for part in range(share.rounds):
                 generator = generator_of(setting.config.seed, 2, step, world.rank, part)
-                yield Picks(rows=torch.randint(CLIP_VIEWS, (share.micro,), generator=generator))
+                yield ClipBatch(rows=torch.randint(CLIP_VIEWS, (share.micro,), generator=generator))
             step += 1
 
     return Recipe(loss=loss, save=save, gather=loss.gather, feed=feed)
@@ -163,11 +163,11 @@ class ClipLoss(nn.Module):
                 texts += batch.captions
         self.texts, self.features = texts, torch.cat(rows)
 
-    def forward(self, picks: Picks, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, batch: ClipBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss, and the share of pictures whose nearest text is right."""
         device = self.model.logit_scale.device
-        texts = [self.texts[i] for i in picks.rows.tolist()]
-        features = self.features[picks.rows].float().to(device)
+        texts = [self.texts[i] for i in batch.rows.tolist()]
+        features = self.features[batch.rows].float().to(device)
         images = functional.normalize(self.model.visual.head(features), dim=-1)
         words = functional.normalize(self.model.encode_text(self.tokenizer(texts).to(device)), dim=-1)
         logits = self.model.logit_scale.exp().clamp(max=100) * images @ words.T

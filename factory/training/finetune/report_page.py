@@ -14,7 +14,7 @@ from factory.training.finetune.recorder import SHEETS, Row, read_log, read_valid
 WIDTH, HEIGHT, MARGIN = 520, 190, 44
 MAX_POINTS = 400
 NOISE_LEVELS = 4
-"""Parts of the noise schedule that a diffusion loss is told by, as in `model.pocket.losses`."""
+"""Parts of the noise schedule that a diffusion loss is reported by, as in `model.pocket.losses`."""
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left}"

@@ -63,10 +63,10 @@ class WeightFolder:
                 raise UserError(f"{self.store.root}/{self.name}/{part} holds no *{needs}, which {self.kind} needs; "
                                 f"copy the folder {self.name} again")  # fmt: skip
         for key in sorted(sizes):
-            wanted = _told_size(self.store, key, sizes[key])
+            wanted = _size_by_header(self.store, key, sizes[key])
             if wanted != sizes[key]:
-                told = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
-                raise UserError(f"{self.store.root}/{key} has {sizes[key]} bytes and {told}; copy it again")
+                problem = "is no safetensors file" if wanted is None else f"should have {wanted} bytes by its header"
+                raise UserError(f"{self.store.root}/{key} has {sizes[key]} bytes and {problem}; copy it again")
 
     def fingerprint(self, without: str = "") -> str:
         """A digest of samples of the weights; tensors whose names hold `without`, where given, do not count."""
@@ -113,7 +113,7 @@ def _samples(store: Store, key: str, without: str) -> list[str]:
     return found
 
 
-def _told_size(store: Store, key: str, size: int) -> int | None:
+def _size_by_header(store: Store, key: str, size: int) -> int | None:
     """How long a safetensors file should be by its own header; None where there is no such header."""
     with store.open(key) as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -47,10 +47,10 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(run.workers.threads)
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())  # pyright: ignore
     try:
-        train_worker(run, world, feed=lambda start, share: _fed(start, share))
+        train_worker(run, world, feed=lambda start, share: _micro_batches(start, share))
     except (ValueError, FloatingPointError) as error:
         lower = "lower --train.learning-rate, or " if isinstance(error, FloatingPointError) else ""
-        reason = f"{error}; the checkpoints in {run.out} are whole: {lower}mend the cause, and run again"
+        reason = f"{error}; the checkpoints in {run.out} are whole: {lower}fix the cause, and run again"
         run.store.put(STOPPED, json.dumps({"reason": reason}).encode())
         raise
 
@@ -64,7 +64,7 @@ def train_worker(run: Run, world: Any, feed: Any) -> None:
 
 
 class Session:
-    """One worker's run: built, resumed, and told when to save.
+    """One worker's run: built, resumed, and saved at its steps.
 
     Args:
         run: what is trained.
@@ -214,7 +214,7 @@ def publish(run: Run) -> int:
     return best.step
 
 
-def _fed(start: int, share: Share) -> Iterator[Batch]:
+def _micro_batches(start: int, share: Share) -> Iterator[Batch]:
     """Micro-batches of this worker from Ray Data, checked to begin at position `start`."""
     import torch
     from ray import train as ray_train

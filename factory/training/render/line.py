@@ -82,9 +82,9 @@ class RenderWork:
         count, found = self.config.turntables, []
         for place, asset in enumerate(self.assets):
             if asset["error"]:
-                told = {"error_stage": "assets", "error_type": "UnusableRow", "error_message": asset["error"]}
+                error = {"error_stage": "assets", "error_type": "UnusableRow", "error_message": asset["error"]}
                 rows = (self.row(number, 1) for number in range(place * count, (place + 1) * count))
-                found += [chosen(row | told, RENDER_DEAD_LETTERS) for row in rows]
+                found += [chosen(row | error, RENDER_DEAD_LETTERS) for row in rows]
         return found
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from factory.storage.interface import StorageError
 from factory.storage.store import Store, open_store
-from factory.training.shards.index import SHAPE, Chunk, Index, bytes_first, reason_of
+from factory.training.shards.index import SHAPE, Chunk, Index, reason_of, storage_errors_first
 from model.config import Drawing
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Reader:
         from model.pocket.data import draw
 
         index = self.order.index
-        with noting(self.note, f"{chunk.key} row group {chunk.group} row {row}"):
+        with recording_problems(self.note, f"{chunk.key} row group {chunk.group} row {row}"):
             turntable = shards.turntable(chunk, row)
             if turntable is None:
                 return None
@@ -178,7 +178,11 @@ class Shards:
     def _read(self, chunk: Chunk) -> Any:
         import pyarrow.parquet as pq
 
-        with noting(self.note, chunk.key), bytes_first(self.store, chunk.key), self.store.open(chunk.key) as stream:
+        with (
+            recording_problems(self.note, chunk.key),
+            storage_errors_first(self.store, chunk.key),
+            self.store.open(chunk.key) as stream,
+        ):
             file = pq.ParquetFile(stream)
             held = "latents" if "latents" in file.schema_arrow.names else "frames"
             table = file.read_row_group(chunk.group, ["asset_id", "caption", "elevation", held])
@@ -189,7 +193,7 @@ class Shards:
 
 
 @contextmanager
-def noting(note: Note, place: str) -> Iterator[None]:
+def recording_problems(note: Note, place: str) -> Iterator[None]:
     """Note what a decoder meets in a broken or missing file or row, and go on; the storage's own failures pass."""
     try:
         yield

@@ -75,7 +75,7 @@ def read_index(
     split: str | None,
     storage: StorageConfig | None = None,
     keep: Keep | None = None,
-    heed: bool = True,
+    only_kept: bool = True,
 ) -> Index:
     """Look through the shards of a folder, without their frames.
 
@@ -83,7 +83,7 @@ def read_index(
         url: a local path or s3:// address, the output of `im3d render`.
         split: rows of this split only; None takes all.
         keep: which assets of captions by id; None keeps all.
-        heed: leave out what `im3d curate` dropped.
+        only_kept: leave out what `im3d curate` dropped.
 
     Raises:
         NoTurntables: when there are none of the split.
@@ -91,7 +91,7 @@ def read_index(
     """
     store = folder_of(url, storage)
     groups, broken = _groups(store, url)
-    decided = decisions(store) if heed else {}
+    decided = decisions(store) if only_kept else {}
     rows = _usable(groups, decided, broken, url)
     wanted = [row for row in rows if row.kept and split in (None, row.split)]
     if not wanted and any(split in (None, row.split) for row in rows):
@@ -128,7 +128,7 @@ def _only(values: set[int], url: str, what: str) -> int:
 
 
 def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str, str], url: str) -> list[_Row]:
-    """The rows that can be trained on; `broken` is told of the others. Raises ValueError when those are too many."""
+    """The rows that can be trained on; the others are added to `broken`. Raises ValueError when those are too many."""
     found: list[_Row] = []
     unusable: dict[str, str] = {}
     for group in groups:
@@ -146,7 +146,7 @@ def _usable(groups: list[_Group], chosen: dict[str, Decision], broken: dict[str,
     for place, reason in unusable.items():
         key, where = place.split(" ", 1)
         of_shard.setdefault(key, []).append(f"{where}: {reason}")
-    broken |= {f"{key}, {len(told)} of its turntables": told[0] for key, told in of_shard.items()}
+    broken |= {f"{key}, {len(reasons)} of its turntables": reasons[0] for key, reasons in of_shard.items()}
     return found
 
 
@@ -215,8 +215,8 @@ class _Group:
         """A row, with what `im3d curate` decided about its asset."""
         columns = self.columns
         asset = columns["asset_id"][number]
-        told = Decision(kept=True, split=columns["split"][number], caption=columns["caption"][number] or "")
-        decided = chosen.get(asset, told)
+        default = Decision(kept=True, split=columns["split"][number], caption=columns["caption"][number] or "")
+        decided = chosen.get(asset, default)
         return _Row(
             group=self, number=number, asset_id=asset, kept=decided.kept, caption=decided.caption,
             split=split_of(asset, decided.split), size=int(columns["size"][number]), views=self.views[number],
@@ -243,7 +243,7 @@ def _look(store: Store, key: str) -> list[_Group] | str:
     import pyarrow.parquet as pq
 
     try:
-        with bytes_first(store, key), store.open(key) as stream:
+        with storage_errors_first(store, key), store.open(key) as stream:
             file = pq.ParquetFile(stream)
             metadata = file.schema_arrow.metadata or {}
             encoder = metadata.get(ENCODER, b"").decode()
@@ -267,7 +267,7 @@ def _group(file: Any, key: str, number: int, encoder: str) -> _Group:
 
 
 @contextmanager
-def bytes_first(store: Store, key: str) -> Iterator[None]:
+def storage_errors_first(store: Store, key: str) -> Iterator[None]:
     """Around decoding a file: when that fails and the bytes cannot be had either, the file is not to blame.
 
     Raises:

@@ -25,8 +25,8 @@ from factory.line.settings import LineConfig
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.storage.store import StorageConfig, open_store
-from factory.training.shards.draw_order import Shards, noting
-from factory.training.shards.index import COLUMNS, Chunk, Index, bytes_first
+from factory.training.shards.draw_order import Shards, recording_problems
+from factory.training.shards.index import COLUMNS, Chunk, Index, storage_errors_first
 
 if TYPE_CHECKING:
     from model.pocket.data import Turntable
@@ -115,7 +115,7 @@ class GroupStage(SingleStage):
         shards = Shards(self.root, self.problems.__setitem__, self.captions)
         for number in chunk.rows:
             found = None
-            with self.noting(row, number):
+            with self.recording_problems(row, number):
                 found = shards.turntable(chunk, number)
             if chunk.key in self.problems:
                 raise ValueError(self.problems[chunk.key])
@@ -123,17 +123,17 @@ class GroupStage(SingleStage):
                 yield known[number] | {"number": number}, found
 
     def _columns(self, chunk: Chunk) -> list[Row]:
-        with bytes_first(self.root, chunk.key), self.root.open(chunk.key) as stream:
+        with storage_errors_first(self.root, chunk.key), self.root.open(chunk.key) as stream:
             file = pq.ParquetFile(stream)
             names = [name for name in ("turntable_id", *COLUMNS) if name in file.schema_arrow.names]
             return file.read_row_group(chunk.group, names).to_pylist()
 
-    def noting(self, row: Row, number: int) -> Any:
+    def recording_problems(self, row: Row, number: int) -> Any:
         """Keeps that a turntable of the row group cannot be read; the others can."""
-        return noting(self.problems.__setitem__, f"{row['key']} row group {row['group']} row {number}")
+        return recording_problems(self.problems.__setitem__, f"{row['key']} row group {row['group']} row {number}")
 
 
-def go_through(
+def run_groups(
     groups: Mapping[str, Chunk], stage: type[GroupStage], line: LineConfig, pool: Pool, folder: OutputFolder,
     prices: CostConfig, **arguments: Any,
 ) -> dict[str, str]:  # fmt: skip

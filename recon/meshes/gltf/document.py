@@ -6,7 +6,7 @@ import json
 import struct
 
 from recon.meshes.beside import Beside
-from recon.meshes.gltf.extensions import WITH_FALLBACK, check_required, extensions_of, way_out
+from recon.meshes.gltf.extensions import WITH_FALLBACK, advice_for, check_required, extensions_of
 from recon.meshes.gltf.fields import Fields, fields_of
 
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
@@ -52,7 +52,7 @@ class Document:
         number = fields.whole("buffer")
         for name in packed.keys() & WITH_FALLBACK:
             if self._is_placeholder(number):
-                raise ValueError(f"{fields.where} is packed by {name}, which is not read; {way_out(name)}")
+                raise ValueError(f"{fields.where} is packed by {name}, which is not read; {advice_for(name)}")
         start, length = fields.whole("byteOffset", 0), fields.whole("byteLength")
         buffer = self._buffer(number)
         if start + length > len(buffer):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.meshes.gltf.extensions import way_out
+from recon.meshes.gltf.extensions import advice_for
 from recon.meshes.gltf.fields import Fields
 
 NAME = "KHR_draco_mesh_compression"
@@ -42,15 +42,15 @@ def unpacked(extension: Fields, data: bytes, num_indices: int, num_vertices: int
         indices = np.asarray(mesh.faces, np.int64).reshape(-1)
     except Exception as error:  # the decoder has half a dozen classes of errors of its own
         raise ValueError(f"{extension.where} holds no {NAME} that can be unpacked ({str(error)[:120]}); "
-                         f"{way_out(NAME)}") from error  # fmt: skip
+                         f"{advice_for(NAME)}") from error  # fmt: skip
     numbers = extension.child("attributes")
     attributes = {}
     for name in numbers.values:
         if numbers.whole(name) not in found:
-            raise ValueError(f"{numbers.where}.{name} is missing from the packed mesh; {way_out(NAME)}")
+            raise ValueError(f"{numbers.where}.{name} is missing from the packed mesh; {advice_for(NAME)}")
         attributes[name] = found[numbers.whole(name)]
     if len(indices) != num_indices or any(len(rows) != num_vertices for rows in attributes.values()):
-        raise ValueError(f"{extension.where} is not as large as the accessors of {NAME} say; {way_out(NAME)}")
+        raise ValueError(f"{extension.where} is not as large as the accessors of {NAME} say; {advice_for(NAME)}")
     return Unpacked(indices, attributes)
 
 

@@ -81,7 +81,9 @@ def check_required(root: Fields) -> None:
     """
     for name in root.items("extensionsRequired"):
         if not isinstance(name, str) or name not in READ | UNSEEN:
-            raise ValueError(f"the file needs the extension {str(name)[:80]}, which is not read; {way_out(str(name))}")
+            raise ValueError(
+                f"the file needs the extension {str(name)[:80]}, which is not read; {advice_for(str(name))}"
+            )
 
 
 def extensions_of(fields: Fields) -> dict[str, Fields]:
@@ -94,11 +96,11 @@ def extensions_of(fields: Fields) -> dict[str, Fields]:
     for name in extensions.values:
         if name not in READ | UNSEEN | WITH_FALLBACK:
             raise ValueError(f"{fields.where} uses the extension {name[:80]}, which is not read and may change the "
-                             f"picture; {way_out(name)}")  # fmt: skip
+                             f"picture; {advice_for(name)}")  # fmt: skip
     return {name: extensions.child(name) for name in extensions.values}
 
 
-def way_out(name: str) -> str:
+def advice_for(name: str) -> str:
     """What a user does about a file with an extension that is not read."""
     command = _COMMANDS.get(name)
     return f"convert it with `{command}`" if command else "export it again as plain glTF 2.0"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.meshes.gltf.document import Document
-from recon.meshes.gltf.extensions import WITH_FALLBACK, extensions_of, way_out
+from recon.meshes.gltf.extensions import WITH_FALLBACK, advice_for, extensions_of
 from recon.meshes.gltf.fields import Fields
 from recon.meshes.parts import Look
 from recon.meshes.textures import CLAMP, MIRROR, REPEAT, Textures
@@ -98,7 +98,7 @@ class Materials:
             source = extensions["EXT_texture_webp"].whole("source")
         if source is None:
             for name in extensions.keys() & WITH_FALLBACK:
-                raise ValueError(f"{fields.where} is a texture of {name}, which is not read; {way_out(name)}")
+                raise ValueError(f"{fields.where} is a texture of {name}, which is not read; {advice_for(name)}")
             raise ValueError(f"{fields.where} has no image; export it again with its textures")
         return self.document.item("images", source)
 

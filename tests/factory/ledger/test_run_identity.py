@@ -32,12 +32,12 @@ def changed() -> FactoryConfig:
 def test_difference_is_shown_and_refused(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     run_identity.write(store, run_settings(preset("pocket")), WEIGHTS)
-    run_identity.refuse_changes(store, run_settings(preset("pocket")), WEIGHTS, 5)
-    run_identity.refuse_changes(store, run_settings(changed()), WEIGHTS, 0)
+    run_identity.check_unchanged(store, run_settings(preset("pocket")), WEIGHTS, 5)
+    run_identity.check_unchanged(store, run_settings(changed()), WEIGHTS, 0)
     with pytest.raises(ValueError, match=r"5 outcomes .*fit\.iterations: 1200 -> 600.*--new-run.*--accept-changes"):
-        run_identity.refuse_changes(store, run_settings(changed()), None, 5)
+        run_identity.check_unchanged(store, run_settings(changed()), None, 5)
     with pytest.raises(ValueError, match="video weights: sha256:2 -> sha256:3"):
-        run_identity.refuse_changes(store, run_settings(preset("pocket")), WEIGHTS | {"video": "sha256:3"}, 5)
+        run_identity.check_unchanged(store, run_settings(preset("pocket")), WEIGHTS | {"video": "sha256:3"}, 5)
 
 
 def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) 
     config = preset("pocket")
     run_identity.write(store, run_settings(config), WEIGHTS)
     other = dataclasses.replace(config, line=dataclasses.replace(config.line, rows_per_block=9))
-    run_identity.refuse_changes(store, run_settings(other), WEIGHTS, 5)
+    run_identity.check_unchanged(store, run_settings(other), WEIGHTS, 5)
     run_identity.write(store, run_settings(changed()), None)
     kept = {path.stem: read_yaml(path, FactoryConfig()) for path in (tmp_path / "configs").iterdir()}
     assert {name: fingerprint(value) for name, value in kept.items()} == {name: name for name in kept}

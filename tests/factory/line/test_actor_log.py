@@ -16,9 +16,9 @@ from factory.line.failure import Failure
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Reporter, io.StringIO]:
+def answer(monkeypatch: pytest.MonkeyPatch) -> tuple[Reporter, io.StringIO]:
     """A reporter whose board listens to nothing, and its log."""
-    log, stream = logging.Logger("told", "INFO"), io.StringIO()
+    log, stream = logging.Logger("answer", "INFO"), io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     log.addHandler(handler)
@@ -32,8 +32,8 @@ def row(prompt_id: str, **error: Any) -> dict[str, Any]:
     return {"prompt_id": prompt_id, "error_stage": None, "error_type": None, "error_message": None} | error
 
 
-def test_rows_that_end_together_have_a_line_each(told: tuple[Reporter, io.StringIO]) -> None:
-    say, stream = told
+def test_rows_that_end_together_have_a_line_each(answer: tuple[Reporter, io.StringIO]) -> None:
+    say, stream = answer
     failed = row("c", error_stage="image", error_type="ValueError", error_message="http://me:hunter2@host")
     say.tell("end", [row("a"), row("b"), failed, row("d", error_stage="prompts")], 2.0)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -45,8 +45,8 @@ def test_rows_that_end_together_have_a_line_each(told: tuple[Reporter, io.String
     assert "hunter2" not in stream.getvalue()
 
 
-def test_failed_try_is_logged_with_its_whole_trace(told: tuple[Reporter, io.StringIO]) -> None:
-    say, stream = told
+def test_failed_try_is_logged_with_its_whole_trace(answer: tuple[Reporter, io.StringIO]) -> None:
+    say, stream = answer
     try:
         raise ValueError("no ink at http://me:hunter2@host") from KeyError("before " * 1000)
     except ValueError as error:

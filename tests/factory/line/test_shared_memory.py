@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from factory.config.settings import FactoryConfig, preset
 from factory.line.placement import Pool
-from factory.line.shared_memory import DATA_SHARE, bound, on_their_way
+from factory.line.shared_memory import DATA_SHARE, bound, bytes_in_flight
 from factory.pipeline import steps
 from factory.stages.chain import pools_of
 
@@ -26,14 +26,14 @@ def test_rows_grow_from_stage_to_stage_until_they_are_committed() -> None:
 
 
 def test_each_actor_holds_what_waits_for_it_and_what_it_makes() -> None:
-    assert on_their_way(POOLS, 1, SIZES) == 10 + (2 * 10 + 100) + 2 * 100
-    assert on_their_way(POOLS, 3, SIZES) == 3 * on_their_way(POOLS, 1, SIZES)
+    assert bytes_in_flight(POOLS, 1, SIZES) == 10 + (2 * 10 + 100) + 2 * 100
+    assert bytes_in_flight(POOLS, 3, SIZES) == 3 * bytes_in_flight(POOLS, 1, SIZES)
     many = POOLS | {"video": Pool(max_actors=5, batch=2)}
-    assert on_their_way(many, 1, SIZES) == 10 + 2 * 5 * (2 * 10 + 100) + 2 * 100
+    assert bytes_in_flight(many, 1, SIZES) == 10 + 2 * 5 * (2 * 10 + 100) + 2 * 100
 
 
 def test_blocks_shrink_until_they_fit() -> None:
-    need = on_their_way(POOLS, 1, SIZES)
+    need = bytes_in_flight(POOLS, 1, SIZES)
     pools, rows, line = bound(POOLS, 8, SIZES, 8 * need / DATA_SHARE)
     assert (pools, rows, "would not fit" in line) == (POOLS, 8, False)
     _, rows, line = bound(POOLS, 8, SIZES, 5 * need / DATA_SHARE)

@@ -14,7 +14,7 @@ import pytest
 
 from factory.ledger.keys import ID_PATTERN
 from factory.prompts import input_formats
-from factory.prompts.prompt_table import _name_apart, read_prompts
+from factory.prompts.prompt_table import _make_ids_unique, read_prompts
 from factory.prompts.row import MAX_PROMPT_BYTES
 
 GOOD = [("a red cup", 1), ("ein grüner Stuhl", 2), ('一把椅子, "quoted"', 3)]
@@ -277,5 +277,5 @@ def test_many_rows_with_the_same_fault_are_named_in_linear_time(tmp_path: Path) 
     assert len({row.prompt_id for row in rejected}) == 3000
     for row in rejected:
         row.prompt_id = "same"
-    _name_apart(rejected, Seen())
+    _make_ids_unique(rejected, Seen())
     assert looked_up < 3 * len(rejected)

@@ -138,9 +138,9 @@ def test_actors_get_their_own_settings_only() -> None:
 
 
 def test_networks_are_told_once_each_with_their_licences() -> None:
-    told = describe_networks(preset("pocket")).split(", ")
-    assert [name.split()[0] for name in told] == ["image", "recon", "video", "judge"]
-    assert all(name.endswith("(apache-2.0)") for name in told)
+    answer = describe_networks(preset("pocket")).split(", ")
+    assert [name.split()[0] for name in answer] == ["image", "recon", "video", "judge"]
+    assert all(name.endswith("(apache-2.0)") for name in answer)
     hull = FactoryConfig(chain="image,examples.stages.visual_hull:VisualHull,score,commit")
     assert "video" not in describe_networks(hull)
 
@@ -158,8 +158,8 @@ def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeyp
 
 def test_stages_are_declared_without_loading_what_they_compute_with() -> None:
     code = "import sys, factory.stages.chain; print(sorted({'torch', 'numba', 'diffusers', 'ray'} & set(sys.modules)))"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,8 @@ def test_pickles_of_tensors_become_safetensors_and_others_are_refused(hub: FakeH
     folder = Path(pull("i2vgen-xl", str(tmp_path), hub=hub.address))
     assert torch.equal(load_file(folder / "vae/diffusion_pytorch_model.safetensors")["b"], tensor)
     assert torch.equal(load_file(folder / "text_encoder/model-00001-of-00001.safetensors")["a"], tensor)
-    told = json.loads((folder / "text_encoder/model.safetensors.index.json").read_text())
-    assert told["weight_map"] == {"a": "model-00001-of-00001.safetensors"}
+    answer = json.loads((folder / "text_encoder/model.safetensors.index.json").read_text())
+    assert answer["weight_map"] == {"a": "model-00001-of-00001.safetensors"}
     assert problems(str(folder)) == []
     assert "unet/diffusion_pytorch_model.bin" not in {name for name, _ in hub.asked}  # its safetensors are there
 

@@ -16,7 +16,7 @@ from factory.storage.store import StorageConfig, open_store, read_json
 from factory.training.finetune.driver import prepare
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.weight_folders import read_folders
-from factory.training.shards.index import bytes_first
+from factory.training.shards.index import storage_errors_first
 from model.config import TrainConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -168,11 +168,11 @@ def test_what_a_run_is_built_on_is_known_by_what_it_does_not_train(tiny_shards, 
 def test_bytes_that_cannot_be_had_are_the_storage_s_fault(tmp_path) -> None:
     store = LocalStore(str(tmp_path))
     store.put("sound", b"x")
-    with pytest.raises(OSError, match="no decoder"), bytes_first(store, "sound"):
+    with pytest.raises(OSError, match="no decoder"), storage_errors_first(store, "sound"):
         raise OSError("no decoder")
     with (
         pytest.raises(StorageError, match=r"cannot read .*/sound: timed out"),
-        bytes_first(Unreachable(store.root), "sound"),
+        storage_errors_first(Unreachable(store.root), "sound"),
     ):
         raise OSError("timed out")
 

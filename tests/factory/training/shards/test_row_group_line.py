@@ -21,7 +21,7 @@ from factory.storage.store import StorageConfig
 from factory.training.curate.choice import Curation
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
-from factory.training.encode import ENCODINGS, EncodeGroup, Encoding, drop_unlisted, look_again_where_shards_are_gone
+from factory.training.encode import ENCODINGS, EncodeGroup, Encoding, drop_unlisted, requeue_missing_shards
 from factory.training.shards.index import Index, read_index
 from factory.training.shards.row_group_line import GroupStage, GroupWork, named_groups
 from model.captioner import CaptionerConfig
@@ -53,7 +53,7 @@ def every(stage: GroupStage, index: Index) -> list[Row]:
 
 
 def judged(shards: Path, out: Path) -> dict[str, Row]:
-    index = read_index(str(shards), None, heed=False)
+    index = read_index(str(shards), None, only_kept=False)
     found: dict[str, Row] = {}
     for result in every(stage_of(JudgeGroup, index, out, (ClipConfig(), 2), dict(index.captions)), index):
         for verdict in result["verdicts"]:
@@ -69,7 +69,7 @@ def test_an_asset_in_several_row_groups_has_all_its_views(shards: Path, tmp_path
 
 
 def test_only_what_the_index_keeps_is_looked_at(shards: Path, tmp_path: Path) -> None:
-    index = read_index(str(shards), None, heed=False)
+    index = read_index(str(shards), None, only_kept=False)
     index.chunks = [chunk for chunk in index.chunks if chunk.group == 2]
     results = every(stage_of(JudgeGroup, index, tmp_path / "out", (ClipConfig(), 1), {}), index)
     assert [verdict["asset_id"] for verdict in results[0]["verdicts"]] == ["ball-1", "box-2"]
@@ -81,7 +81,7 @@ def test_one_row_that_cannot_be_decoded_costs_its_neighbours_nothing(shards: Pat
     schema = pq.read_table(part).schema
     rows[4]["frames"][0]["bytes"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, row_group_size=2)
-    index = read_index(str(shards), None, heed=False)
+    index = read_index(str(shards), None, only_kept=False)
     stage = stage_of(JudgeGroup, index, tmp_path / "out", (ClipConfig(), 1), {})
     results = every(stage, index)
     assert [verdict["asset_id"] for verdict in results[2]["verdicts"]] == ["box-2"]
@@ -93,7 +93,7 @@ def test_a_caption_of_the_table_goes_before_a_made_one(shards: Path, tmp_path: P
     rows = pq.read_table(part).to_pylist()
     rows[0]["caption"] = rows[1]["caption"] = ""
     pq.write_table(pa.Table.from_pylist(rows), part, row_group_size=2)
-    index = read_index(str(shards), None, heed=False)
+    index = read_index(str(shards), None, only_kept=False)
     assert index.captions["box-0"] == "a red box"
     config = CaptionerConfig(model=str(tiny_captioner))
     made = [dict(row["captions"]) for row in every(
@@ -114,7 +114,7 @@ def test_a_shard_that_is_written_anew_has_another_name(shards: Path) -> None:
 
 
 def test_who_captioned_decides_what_is_judged_anew_and_not_how_many(shards: Path) -> None:
-    index = read_index(str(shards), None, heed=False)
+    index = read_index(str(shards), None, only_kept=False)
     places = []
     for who, captions in ((("blip", "20", "False"), {"x": "1"}), (("blip", "20", "False"), {}), (("git",), {})):
         curation = Curation(
@@ -135,7 +135,7 @@ def test_latents_of_every_row_group_and_again_where_one_is_gone(shards: Path, tm
     with open_output(str(tmp_path / "latents"), StorageConfig(), ENCODINGS) as output:
 
         def encode() -> None:
-            look_again_where_shards_are_gone(output, groups)
+            requeue_missing_shards(output, groups)
             work, ledger = GroupWork(groups=groups), output.ledger
             missing = ledger.missing(work.ids)
             if missing:
