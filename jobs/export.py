@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from factory.outputs.export_settings import CONVERTED, ExportConfig
+from factory.outputs.export_settings import BY_SPLAT_TRANSFORM, ExportConfig
 from factory.storage.user_error import UserError
 from jobs.base import LineJob, start
 
@@ -53,15 +53,12 @@ def run(job: ExportJob) -> int:
     from factory.line.one_stage_line import line_config
     from factory.line.output_folder import open_output
     from factory.outputs.export import ExportWork, gather_shards, results_of, steps
-    from factory.outputs.splat_transform import locate
     from factory.storage.read_only import open_read_only
 
-    config = job.settings
-    if config.format in CONVERTED:
-        config = dataclasses.replace(config, splat_transform=locate(config.splat_transform))
+    config, identity = prepared(job.settings)
     assets = assets_of_run(open_read_only(job.run, job.storage)) if job.run else assets_of_files(job.ply)
     assets, place = assets[: job.limit], f"{job.out.rstrip('/')}/{config.format}"
-    with open_output(place, job.storage, results_of(config), config.shard_assets, config.identity()) as folder:
+    with open_output(place, job.storage, results_of(config), config.shard_assets, identity) as folder:
         if config.format == "hf":
             write_card(folder.store, config)
         folder.ledger.requeue()
@@ -71,6 +68,23 @@ def run(job: ExportJob) -> int:
         if config.format == "webdataset":
             gather_shards(folder.store)
         return _report(assets, folder.ledger)
+
+
+def prepared(config: ExportConfig) -> tuple[ExportConfig, dict[str, Any]]:
+    """The settings with what they need found, and what the files depend on; UserError where something is missing."""
+    from factory.outputs.glb import require_meshoptimizer
+    from factory.outputs.splat_transform import locate
+    from factory.outputs.usd import require_usd
+
+    if config.format in ("usd", "usdz"):
+        require_usd()
+    if config.format == "glb" and config.lods:
+        require_meshoptimizer()
+    if config.format not in BY_SPLAT_TRANSFORM:
+        return config, config.identity()
+    program = locate(config.splat_transform)
+    identity = config.identity() | {"splat_transform": program.version}
+    return dataclasses.replace(config, splat_transform=program.path), identity
 
 
 def write_card(store: Store, config: ExportConfig) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from factory.ledger.asset_models import RunSettings, is_model_column, license_statement, models_of
 from factory.ledger.keys import ID_PATTERN
 from factory.ledger.reader import ASSETS, LedgerReader
 from factory.storage.interface import ReadableStore, StorageConfig
@@ -30,10 +31,14 @@ FINISHED = pa.schema(
         ("root", pa.string()),  # folder that the files lie in, local or s3://
         *[(name, pa.string()) for name in FILES],  # relative to root
         ("ply_sha256", pa.string()),
+        ("size_metres", pa.float64()),  # longest side, where the prompt's table gave it
+        ("models", pa.string()),  # JSON of asset_models.Models
+        ("license", pa.string()),  # one statement for the asset
         ("attempt", pa.int32()),
     ]
 )
-_COLUMNS = ["prompt_id", "prompt", "seed", "elevation", "ply", "mesh.path", "image.path", "turntable.path"]
+_COLUMNS = ("prompt_id", "prompt", "seed", "elevation", "size_metres", "config_fingerprint")
+_NESTED = ("ply.path", "ply.sha256", "mesh.path", "image.path", "turntable.path")
 
 
 def assets_of_run(store: ReadableStore) -> list[Row]:
@@ -42,16 +47,23 @@ def assets_of_run(store: ReadableStore) -> list[Row]:
     Raises:
         UserError: when there are none.
     """
-    found = sorted(LedgerReader(store).rows(ASSETS, _COLUMNS), key=lambda row: row["prompt_id"])
+    found = sorted(LedgerReader(store).rows(ASSETS, _is_wanted), key=lambda row: row["prompt_id"])
     if not found:
         raise UserError(f"{store.root} holds no assets; give the output of im3d generate, or PLY files with --ply")
-    return [_finished(row, store.root) for row in found]
+    settings = RunSettings(store)
+    return [_finished(row, store.root, settings) for row in found]
 
 
-def _finished(row: Row, root: str) -> Row:
+def _is_wanted(column: str) -> bool:
+    return column in _COLUMNS or column in _NESTED or is_model_column(column)
+
+
+def _finished(row: Row, root: str, settings: RunSettings) -> Row:
     paths = {name: (row.get(name) or {}).get("path") for name in FILES}
-    known = {name: row.get(name) for name in ("prompt_id", "prompt", "seed", "elevation")}
-    return known | paths | {"root": root, "ply_sha256": row["ply"]["sha256"], "attempt": 1}
+    known = {name: row.get(name) for name in ("prompt_id", "prompt", "seed", "elevation", "size_metres")}
+    models = models_of(row, settings.of(row.get("config_fingerprint")))
+    about = {"models": json.dumps(models), "license": license_statement(models)}
+    return known | paths | about | {"root": root, "ply_sha256": row["ply"]["sha256"], "attempt": 1}
 
 
 def assets_of_files(paths: Sequence[str]) -> list[Row]:

@@ -61,7 +61,8 @@ class LedgerReader:
         """Rows of the results or of DEAD: of parts in order of publication, then those that are only committed.
 
         Args:
-            columns: by name, as `seed` or `image.path`, or those whose name is wanted; None: all. Rows lack what their
+            columns: by name, as `seed` or `image.path`, or those whose name is wanted, fields of structs as
+                `image.path` among them; None: all. Rows lack what their
                 part of the table does not have.
             newest: only so many, the last ones.
         """
@@ -128,6 +129,15 @@ class LedgerReader:
 
 def _rows(stream: Any, columns: Columns) -> list[dict[str, Any]]:
     file = pq.ParquetFile(stream)
-    return file.read(
-        columns=list(filter(columns, file.schema_arrow.names)) if callable(columns) else columns
-    ).to_pylist()
+    return file.read(columns=_chosen(file.schema_arrow, columns) if callable(columns) else columns).to_pylist()
+
+
+def _chosen(schema: pa.Schema, wanted: Callable[[str], bool]) -> list[str]:
+    """The columns that are wanted, and of the others the fields of structs that are, as `image.path`."""
+    fields = [
+        f"{field.name}.{child.name}"
+        for field in schema
+        if pa.types.is_struct(field.type)
+        for child in field.type.fields
+    ]
+    return list(filter(wanted, [*schema.names, *fields]))

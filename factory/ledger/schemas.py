@@ -29,6 +29,7 @@ ATTEMPT = [("attempt", pa.int32()), ("host", pa.string()), ("run_id", pa.string(
 LINE = pa.schema(
     [
         *IDENTITY,
+        ("size_metres", pa.float64()),  # longest side of the object, where the user gave it
         ("source_image", pa.large_binary()),  # encoded, as the user gave it
         *ERROR,
         *ATTEMPT,

@@ -21,7 +21,8 @@ from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.outputs import training_formats
-from factory.outputs.export_settings import CONVERTED, ExportConfig
+from factory.outputs.asset_formats import files_of, image_of, parsed
+from factory.outputs.export_settings import ExportConfig
 from factory.storage.interface import StorageConfig, Store
 
 EXPORTS, DATA, SHARDS = "exports", "data", "shards"
@@ -90,54 +91,16 @@ class Export(SingleStage):
     def make(self, row: Row) -> Row:
         """Write the asset's files; returns its row. ValueError for an asset that cannot be exported."""
         if self.config.format == "hf":
-            return training_formats.hf_row(*self._sample(row))
-        files = self.files(row)
+            return self._hf_row(row)
+        files = files_of(row, self.config, self.storage)
         for name, data in files.items():
             self.store.put(name, data)
         return {"format": self.config.format, "files": [file_entry(name, data) for name, data in files.items()]}
 
-    def files(self, row: Row) -> dict[str, bytes]:
-        """The files of an asset by name."""
-        name, kind = row["prompt_id"], self.config.format
-        if kind == "nerfstudio":
-            return {f"{name}/{file}": data for file, data in self._nerfstudio(row).items()}
-        if kind == "webdataset":
-            return {
-                f"samples/{name}.tar": training_formats.tar_bytes(training_formats.sample_files(*self._sample(row)))
-            }
-        return {f"{name}.{kind}": self._single(row)}
-
-    def _single(self, row: Row) -> bytes:
-        from factory.outputs.splat_transform import convert
-        from factory.stages.asset_files import gaussians_of
-        from recon.mesh import glb_bytes, mesh_of
-        from recon.splat import splat_bytes
-
-        kind = self.config.format
-        if kind == "glb" and row["mesh"]:
-            return read(row, "mesh", self.storage)
+    def _hf_row(self, row: Row) -> Row:
         ply = read(row, "ply", self.storage)
-        gaussians = gaussians_of(ply, row["ply"])
-        if kind in CONVERTED:
-            return convert(ply, kind, self.config.splat_transform)
-        if kind == "splat":
-            return splat_bytes(gaussians)
-        return ply if kind == "ply" else glb_bytes(mesh_of(gaussians, self.config.mesh))
-
-    def _nerfstudio(self, row: Row) -> dict[str, bytes]:
-        from factory.stages.asset_files import gaussians_of
-
-        ply = read(row, "ply", self.storage)
-        gaussians = gaussians_of(ply, row["ply"])
-        pictures = training_formats.pictures_of(gaussians, row["elevation"], self.config)
-        return training_formats.nerfstudio_files(pictures, ply, training_formats.point_cloud(gaussians))
-
-    def _sample(self, row: Row) -> tuple[Row, training_formats.Pictures, bytes, bytes | None]:
-        from factory.stages.asset_files import gaussians_of
-
-        ply = read(row, "ply", self.storage)
-        pictures = training_formats.pictures_of(gaussians_of(ply, row["ply"]), row["elevation"], self.config)
-        return row, pictures, ply, read(row, "image", self.storage) if row["image"] else None
+        pictures = training_formats.pictures_of(parsed(ply, row), row["elevation"], self.config)
+        return training_formats.hf_row(row, pictures, ply, image_of(row, self.storage))
 
 
 def gather_shards(store: Store) -> list[str]:

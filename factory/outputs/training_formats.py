@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from factory.ledger.schemas import IMAGE
 from factory.outputs.export_settings import ExportConfig
+from factory.outputs.provenance import notes_of
 from factory.stages.asset_files import png
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ HF_ROWS = pa.schema(
         pa.field("prompt_id", pa.string(), False),
         ("prompt", pa.string()),
         ("seed", pa.int64()),
+        ("license", pa.string()),  # one statement for the asset
+        ("models", pa.string()),  # JSON: by part of the line its model, revision and licence
         ("image", IMAGE),  # what the asset was made from
         *[(name, pa.list_(IMAGE)) for name in PICTURES],
         ("transforms", pa.list_(pa.list_(pa.float64(), 16))),  # camera to world, OpenGL axes, row by row
@@ -173,7 +176,7 @@ def sample_files(row: Row, pictures: Pictures, ply: bytes, image: bytes | None) 
     key = row["prompt_id"].replace(".", "%2E")
     depths = io.BytesIO()
     np.savez_compressed(depths, depths=pictures.depths)
-    about = {name: row[name] for name in ("prompt_id", "prompt", "seed")}
+    about = {name: row[name] for name in ("prompt_id", "prompt", "seed")} | notes_of(row)
     about |= {"size": pictures.size, "focal": pictures.focal, "transforms": pictures.transforms}
     files = {"json": json.dumps(about).encode(), "ply": ply, "depths.npz": depths.getvalue()}
     files |= {"image.png": image} if image else {}
@@ -194,7 +197,7 @@ def hf_row(row: Row, pictures: Pictures, ply: bytes, image: bytes | None) -> Row
         kind: [{"bytes": data, "path": f"{k:03d}.png"} for k, data in enumerate(encoded[kind])] for kind in PICTURES
     }
     return columns | {
-        **{name: row[name] for name in ("prompt_id", "prompt", "seed")},
+        **{name: row[name] for name in ("prompt_id", "prompt", "seed", "license", "models")},
         "image": {"bytes": image, "path": "image.png"} if image else None,
         "transforms": [[value for line in matrix for value in line] for matrix in pictures.transforms],
         "size": pictures.size,

@@ -16,8 +16,9 @@ from recon.pictures import MAX_BYTES
 
 MAX_PROMPT_BYTES = 4096
 MAX_SEED = 2**63 - 1
+MAX_METRES = 1e6
 _ID_COLUMNS = ("prompt_id", "id")
-COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image")
+COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image", "size_metres")
 """What is read of a table; nothing else is looked at."""
 _WHOLE = re.compile(r"\s*\+?[0-9]+\s*", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -31,6 +32,8 @@ class Prompt:
     prompt: str
     seed: int
     picture: Spooled | None = None
+    size_metres: float | None = None
+    """The object's longest side, for exports; changes nothing of how it is made."""
 
     @property
     def image(self) -> bytes | None:
@@ -58,12 +61,13 @@ def check_row(raw: Raw, root: str, spool: Spool) -> Prompt:
     image = _image(raw.values.get("image"), root)
     prompt = _prompt(raw.values.get("prompt"), required=image is None)
     name, seed = _checked_id(raw.values), _seed(raw.values.get("seed"))
+    size = _size(raw.values.get("size_metres"))
     if seed is None:
         source = name or digest(prompt, hashlib.blake2b(image or b"").hexdigest())
         seed = int(digest("seed", source)[:8], 16) & 0x7FFFFFFF
     identity = [prompt, str(seed)] + ([hashlib.blake2b(image, digest_size=16).hexdigest()] if image else [])
     picture = spool.add(image) if image else None
-    return Prompt(prompt_id=name or digest(*identity), prompt=prompt, seed=seed, picture=picture)
+    return Prompt(prompt_id=name or digest(*identity), prompt=prompt, seed=seed, picture=picture, size_metres=size)
 
 
 def _prompt(value: Any, required: bool) -> str:
@@ -117,6 +121,18 @@ def _seed(value: Any) -> int | None:
     if seed is None or isinstance(value, bool) or not 0 <= seed <= MAX_SEED:
         raise RowError("InvalidSeed", f"seed {_short(value)} is no whole number in [0, {MAX_SEED}]")
     return seed
+
+
+def _size(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        size = float(value)
+    except (TypeError, ValueError, OverflowError):
+        size = 0.0
+    if isinstance(value, bool) or not 0 < size <= MAX_METRES:
+        raise RowError("InvalidSize", f"size_metres {_short(value)} is no length in (0, {MAX_METRES:g}] metres")
+    return size
 
 
 def _image(value: Any, root: str) -> bytes | None:

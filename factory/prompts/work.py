@@ -34,4 +34,5 @@ class PromptWork:
     def _row(self, row: int, attempt: int) -> dict[str, Any]:
         prompt = self.prompts[row]
         known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "seed": prompt.seed}
+        known |= {"size_metres": prompt.size_metres}
         return empty_row(**known, source_image=prompt.image, attempt=attempt)

@@ -55,6 +55,7 @@ def assets_schema(columns: Iterable[pa.Field], scores: Iterable[str] = ()) -> pa
     made = [column for column in columns if not is_large(column) and not pa.types.is_map(column.type)]
     fields = [
         *IDENTITY,
+        ("size_metres", pa.float64()),
         ("image", IMAGE),
         *[(name, FILE) for name in FILE_COLUMNS],
         *made,

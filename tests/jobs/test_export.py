@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import ray
+import tinyusdz
 import torch
 import trimesh
 from PIL import Image
@@ -22,6 +23,7 @@ from factory.ledger.finished_assets import assets_of_files, assets_of_run
 from factory.ledger.ledger import DEAD, Ledger, file_entry
 from factory.outputs.export import Export, ExportWork, results_of
 from factory.outputs.export_settings import ExportConfig
+from factory.outputs.glb import Glb
 from factory.outputs.training_formats import DEPTH_UNIT
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
@@ -35,6 +37,7 @@ from recon.ply import read_ply, write_ply
 pytestmark = pytest.mark.timeout(600)
 CHEAP = ["--size", "48", "--num-views", "3", "--pool.actors", "1", "--pool.batch", "4"]
 RADIUS = 0.5
+IDS = ("a.red", "blue")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,11 +71,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.new("RGB", (8, 8), name if name == "blue" else "red").save(picture, "PNG")
         (folder / f"files/{name}.png").write_bytes(picture.getvalue())
         row: dict[str, Any] = dict.fromkeys(schema.names) | {"prompt_id": name, "prompt": f"a {name} ball", "seed": 3}
+        row |= {"size_metres": 0.25 if name == "blue" else None, "config_fingerprint": "f0"}
+        row |= {"video_revision": "sha256:1", "video_license": "mit + openrail++"}
         row |= {"elevation": 0.2, "image": {"bytes": picture.getvalue(), "path": f"files/{name}.png"}}
         row["ply"] = file_entry(f"files/{name}.ply", (folder / f"files/{name}.ply").read_bytes())
         commit(store, row, schema)
         if name == "blue":
             Ledger(store).publish()  # two assets in a part, two still as records
+    store.put("configs/f0.yaml", b"video: {model: svd}\n")
     write_ply(folder / "files/changed.ply", ball((1, 1, 1)))
     (folder / "files/gone.ply").unlink()
     return folder
@@ -213,9 +219,44 @@ def test_loose_files_become_splats_and_meshes(run: Path, tmp_path: Path) -> None
     assert mesh.bounds.max() == pytest.approx(RADIUS, abs=0.1)
 
 
+def test_files_say_where_they_come_from_and_how_large_they_are(run: Path, tmp_path: Path) -> None:
+    assets = [row for row in assets_of_run(open_read_only(str(run))) if row["prompt_id"] in ("a.red", "blue")]
+    mesh = MeshConfig(resolution=32, texture=0)
+    assert exported(assets, tmp_path / "glb", format="glb", mesh=mesh, lods=(0.5,)) == {}
+    wanted = {
+        "prompt_id": "blue",
+        "prompt": "a blue ball",
+        "seed": 3,
+        "license": "mit AND openrail++",
+        "models": {"video": {"model": "svd", "revision": "sha256:1", "license": "mit + openrail++"}},
+        "generator": "im3d-factory",
+    }
+    extras = {name: Glb.parse((tmp_path / f"glb/{name}.glb").read_bytes()).tree["asset"]["extras"] for name in IDS}
+    assert extras["blue"] == wanted | {"unit": "metre", "size_metres": 0.25}
+    assert extras["a.red"]["unit"] == "unit sphere"
+    assert trimesh.load(tmp_path / "glb/blue.glb").extents.max() == pytest.approx(0.25, rel=1e-4)
+    assert trimesh.load(tmp_path / "glb/a.red.glb").extents.max() == pytest.approx(2 * RADIUS, abs=0.25)
+    assert exported(assets, tmp_path / "usdz", format="usdz", mesh=mesh, size_metres=2.0) == {}
+    stage = tinyusdz.load(str(tmp_path / "usdz/a.red.usdz"))
+    (part,) = tinyusdz.tydra.convert_to_render_scene(stage).meshes()
+    assert np.ptp(np.asarray(part.points).reshape(-1, 3), axis=0).max() == pytest.approx(2.0, rel=1e-4)
+    assert exported(assets, tmp_path / "ply", format="ply") == {}
+    data, before = (tmp_path / "ply/blue.ply").read_bytes(), (run / "files/blue.ply").read_bytes()
+    comments = [
+        line[13:].split(" ", 1) for line in data.decode("latin-1").splitlines() if line.startswith("comment im3d")
+    ]
+    assert {name: json.loads(text) for name, text in comments} == wanted
+    assert data.endswith(before[before.index(b"end_header") :])
+    assert exported(assets, tmp_path / "colmap", format="colmap") == {}
+    assert json.loads((tmp_path / "colmap/blue/provenance.json").read_text()) == wanted
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--ply", "a.ply", "--format", "splat-lod"], "give --lods, such as --lods 0.5 0.25"),
+        (["--ply", "a.ply", "--format", "glb", "--lods", "0.25", "0.5"], "give falling shares in (0, 1)"),
+        (["--ply", "a.ply", "--format", "usd", "--size-metres", "-1"], "size_metres is -1.0; it must be a length > 0"),
         (["--run", "{folder}/none", "--format", "ply"], "holds no assets"),
         (["--ply", "{folder}/a b.ply", "--format", "ply"], "'a b' is not allowed"),
         (["--ply", "x/a.ply", "y/a.ply", "--format", "ply"], "another file is called 'a' too"),
