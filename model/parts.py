@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from model.config import Offload, Storage
@@ -44,6 +46,38 @@ def check_room(
     sizes = {name: sum(parameter.nbytes for parameter in part.parameters()) for name, part in networks.items()}
     if storage == "float8":
         sizes |= {name: sum(parameter.numel() for parameter in networks[name].parameters()) for name in sampled}
+    _refuse_larger(sizes, sampled, offload, storage, free)
+
+
+def check_card(folder: Path, total: int, offload: Offload = "none", storage: Storage = "same") -> None:
+    """Raise RuntimeError where a card of `total` bytes cannot hold the weights in `folder` in 16 bits; none is read."""
+    counts = stored_counts(folder)
+    sampled = [name for name in counts if name.startswith(("unet", "transformer"))]
+    sizes = {name: count if storage == "float8" and name in sampled else 2 * count for name, count in counts.items()}
+    _refuse_larger(sizes, sampled, offload, storage, total)
+
+
+def stored_counts(folder: Path) -> dict[str, int]:
+    """By subfolder, how many numbers its safetensors hold, as their headers say.
+
+    Raises:
+        ValueError: for a file that is cut off or none.
+    """
+    counts: dict[str, int] = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        name = file.relative_to(folder).parts[0] if file.parent != folder else ""
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{file} is no whole safetensors file ({error}): download it again") from error
+        counts[name] = counts.get(name, 0) + sum(math.prod(shape) for shape in shapes)
+    return counts
+
+
+def _refuse_larger(
+    sizes: Mapping[str, int], sampled: Collection[str], offload: Offload, storage: Storage, free: int
+) -> None:
     if offload == "layers":
         sizes = {name: size for name, size in sizes.items() if name not in sampled}
     needed = sum(sizes.values()) if offload == "none" else max(sizes.values(), default=0)

@@ -20,5 +20,7 @@ class Network:
     where it cannot be had. None: a library keeps it, so that `address` and `revision` are all there is."""
     revision: str | None = None
     """The branch, tag or commit that the settings ask for."""
+    check_card: Callable[[Path, int], None] | None = None
+    """Raises RuntimeError where a card of so many bytes cannot hold it."""
     license: str | None = None
     """Where it is known without its model card."""

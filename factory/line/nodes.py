@@ -63,7 +63,13 @@ def living_nodes() -> list[Node]:
     import ray
 
     return [
-        Node(cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), labels=node.get("Labels") or {})
+        Node(
+            cpus=has.get("CPU", 0.0),
+            gpus=has.get("GPU", 0.0),
+            labels=node.get("Labels") or {},
+            id=node["NodeID"],
+            host=node["NodeManagerAddress"],
+        )
         for node in ray.nodes()
         if node["Alive"]
         for has in [node["Resources"]]

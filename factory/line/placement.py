@@ -61,6 +61,10 @@ class Node:
     cpus: float
     gpus: float = 0.0
     labels: Mapping[str, str]
+    id: str = ""
+    """Ray's."""
+    host: str = ""
+    """Its address."""
 
     def holds(self, pool: Pool) -> bool:
         """Whether an actor of the pool may be here, once nothing else is."""

@@ -6,7 +6,7 @@ import math
 from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factory.line.network import Network
 from factory.storage.user_error import UserError
@@ -25,7 +25,7 @@ def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
     from model.weights import locate
 
     find = partial(locate, settings.model, kind, settings.revision)
-    return Network(name=kind, address=settings.model, revision=settings.revision, locate=find)
+    return Network(name=kind, address=settings.model, revision=settings.revision, locate=find, check_card=_fits)
 
 
 def turntable(settings: VideoConfig, orbit: OrbitConfig, side: int | None = None) -> Network:
@@ -46,7 +46,15 @@ def turntable(settings: VideoConfig, orbit: OrbitConfig, side: int | None = None
                             f"pixels: give --image.size {own}")  # fmt: skip
         return place
 
-    return Network(name="video", address=settings.model, revision=settings.revision, locate=find)
+    fits = partial(_fits, offload=settings.offload, storage=settings.storage)
+    return Network(name="video", address=settings.model, revision=settings.revision, locate=find, check_card=fits)
+
+
+def _fits(place: Path, card: int, **settings: Any) -> None:
+    """Raise RuntimeError where a card of so many bytes cannot hold the network."""
+    from model.parts import check_card
+
+    check_card(place, card, **settings)
 
 
 def check_views(model: str, plan: ViewPlan, orbit: OrbitConfig) -> None:

@@ -77,6 +77,23 @@ def problems(place: str, storage: StorageConfig | None = None) -> list[str]:
     return found + [f"{name} is a pickle, which is never read: delete it" for name in pickles]
 
 
+def sizes_that_differ(folder: Path) -> list[str]:
+    """What is missing of a local pulled folder or has another size, one clause each, without reading its files.
+
+    A folder without digests was not pulled, and nothing is known of it.
+    """
+    try:
+        told = json.loads((folder / DIGESTS).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    there = {name: folder / name for name in told}
+    return [
+        f"{name} has {file.stat().st_size} bytes instead of {told[name]['size']}" if file.is_file()
+        else f"{name} is missing"
+        for name, file in there.items() if not file.is_file() or file.stat().st_size != told[name]["size"]
+    ]  # fmt: skip
+
+
 def license_at(place: str, storage: StorageConfig | None = None) -> str:
     """What a pulled folder's digests say of its licence."""
     filesystem, root = pyarrow_filesystem(place, storage)

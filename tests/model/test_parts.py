@@ -1,11 +1,14 @@
 """Where networks lie, and whether they have room there."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from model.config import Offload, Storage
-from model.parts import Parts, check_room
+from model.parts import Parts, check_card, check_room
 
 
 def networks() -> dict[str, nn.Module]:
@@ -23,6 +26,24 @@ def test_what_lies_on_the_device_at_once_must_fit(offload: Offload, storage: Sto
     check_room(networks(), ["transformer"], offload, storage, needed)
     with pytest.raises(RuntimeError, match=f"are free with video.offload {offload} and video.storage {storage}: set"):
         check_room(networks(), ["transformer"], offload, storage, needed - 1)
+
+
+@pytest.mark.parametrize(
+    ("offload", "storage", "needed"), [("none", "same", 1600), ("none", "float8", 1100), ("layers", "same", 400)]
+)
+def test_a_card_is_compared_with_what_files_say_of_themselves(
+    tmp_path: Path, offload: Offload, storage: Storage, needed: int
+) -> None:
+    for name, part in networks().items():
+        (tmp_path / name).mkdir()
+        save_file({"weight": part.weight.detach().float()}, tmp_path / name / "model.safetensors")
+    check_card(tmp_path, needed, offload, storage)
+    with pytest.raises(RuntimeError, match="or take a larger GPU"):
+        check_card(tmp_path, needed - 1, offload, storage)
+    whole = (tmp_path / "vae" / "model.safetensors").read_bytes()
+    (tmp_path / "vae" / "model.safetensors").write_bytes(whole[:-4])
+    with pytest.raises(ValueError, match=r"no whole safetensors file .* download it again"):
+        check_card(tmp_path, needed, offload, storage)
 
 
 def test_one_part_at_a_time_is_on_the_device() -> None:

@@ -149,7 +149,7 @@ def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeyp
     monkeypatch.setenv("U2NET_HOME", str(tmp_path))
     config = preset("pocket")
     config.views = replace(config.views, masks="isnet")
-    with pytest.raises(RuntimeError, match=r"isnet-general-use\.onnx is not there: copy .* --views\.masks u2netp"):
+    with pytest.raises(RuntimeError, match=r"isnet.* is not there: im3d weights pull isnet .* --views\.masks u2netp"):
         preflight(config)
     config.views = replace(config.views, masks="u2netp")
     preflight(config)
