@@ -75,7 +75,7 @@ def write_weights(folder: Path, size: int) -> None:
 def measure(folder: Path, name: str, steps: int, workers: int, train: Callable) -> dict[str, float]:
     """Train a run and read its log."""
     from factory.storage.store import StorageConfig
-    from factory.training.finetune.driver import prepare
+    from factory.training.finetune.prepare import prepare
     from factory.training.finetune.recorder import read_log
     from factory.training.finetune.settings import WorkersConfig
     from model.config import TrainConfig

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,15 +20,9 @@ from jobs.base import LineJob, start
 
 if TYPE_CHECKING:
     from eval.protocols import Protocol
-    from factory.evaluation.distances import Reference
-    from factory.evaluation.line import Measures
-    from factory.ledger.reader import LedgerReader
+    from factory.evaluation.judging import Assets
     from factory.line.output_folder import OutputFolder
-    from factory.line.stage import Row
     from factory.storage.interface import Store
-
-SHOWN = 20
-SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv", "html": "html"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,20 +107,25 @@ def run(job: Evaluate) -> int:
     from eval.clip import Scorer
     from eval.config import ClipConfig
     from eval.similarity import fingerprint, prompt_pool
+    from factory.evaluation.judging import Assets, Judging
     from factory.evaluation.line import statement_of, views_of_run
     from factory.evaluation.paper_rows import is_ablation
     from factory.ledger.ledger import SCORES
     from factory.line.output_folder import open_output
     from factory.storage.read_only import open_read_only
     from factory.weights.folder import local_judge, resolved_judge
+    from jobs.evaluation_report import report
 
     source = open_read_only(job.run, job.storage)
     if is_ablation(source):
         return _ablation(job)
     own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source)
     with as_user_error():
-        protocol, judging = _protocol(job, own), Judging.load(job)
-    assets = Assets.open(job)
+        protocol, judging = (
+            _protocol(job, own),
+            Judging.load(job.judges, job.features, job.reference, job.truth, job.consistency, job.storage),
+        )
+    assets = Assets.open(job.run, job.prompts, job.image_root, job.storage)
     named = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     clip = [resolved_judge(job.weights, config) for config in named]
     pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])
@@ -145,7 +144,7 @@ def run(job: Evaluate) -> int:
         folder.ledger.requeue()
         arguments = {"config": protocol, "measures": judging.measures, "clip": clip, "prompts": embedded}
         _score(job, arguments, assets, folder)
-        return _report(job, statement, assets, folder, judging, [scorer.name for scorer in scorers])
+        return report(job, statement, assets, folder, judging, [scorer.name for scorer in scorers])
 
 
 def _protocol(job: Evaluate, own: dict[str, Any]) -> Protocol:
@@ -157,82 +156,6 @@ def _protocol(job: Evaluate, own: dict[str, Any]) -> Protocol:
             f"--truth and --consistency look by protocol im3d; leave them out with --protocol {job.protocol}"
         )
     return protocol_of(job.protocol, **own | {name: v for name, v in asdict(job.view).items() if v is not None})
-
-
-@dataclass(kw_only=True, slots=True)
-class Judging:
-    """What is measured beside CLIP, and by whom."""
-
-    measures: Measures
-    judges: list[Any]
-    """For their names; vision-language models without weights."""
-    models: list[Any]
-    """Of features."""
-    reference: Reference | None
-    sets: list[Any] = field(default_factory=list)
-    """Features of the reference set, by model."""
-
-    @staticmethod
-    def load(job: Evaluate) -> Judging:
-        """As the flags say; ValueError for judges, features or a reference set that cannot be had."""
-        from eval.config import JudgeConfig
-        from eval.judges.features import FeatureModel
-        from eval.judges.load import load_judges
-        from factory.evaluation.distances import Reference
-        from factory.evaluation.line import Measures
-
-        if bool(job.features) != bool(job.reference):
-            raise UserError("--features and --reference go together: which features, and of which pictures")
-        configs = tuple(JudgeConfig.parse(text) for text in job.judges)
-        judges: list[Any] = load_judges(configs, "cpu", to_name=True)
-        models = [FeatureModel.load(folder, "cpu") for folder in job.features]
-        return Judging(
-            measures=Measures(
-                truth=job.truth,
-                consistency=job.consistency,
-                judges=configs,
-                judged=tuple(column for judge in judges for column in judge.columns()),
-                features=job.features,
-            ),
-            judges=judges + models,
-            models=models,
-            reference=Reference.open(job.reference, job.storage) if job.reference else None,
-        )
-
-    def reference_statement(self) -> dict[str, Any]:
-        """What the protocol says of the reference set."""
-        return {"reference": self.reference.statement()} if self.reference else {}
-
-    def embed_reference(self, protocol: Protocol) -> None:
-        """The features of the reference set; ValueError for pictures of another size."""
-        if self.reference:
-            self.sets = [self.reference.features(model, protocol) for model in self.models]
-
-
-@dataclass(kw_only=True, slots=True)
-class Assets:
-    """What is judged, as it was when it was opened: a run may go on meanwhile."""
-
-    job: Evaluate
-    reader: LedgerReader | None
-    """Of a run of ours; None for a folder with a table of prompts."""
-
-    @staticmethod
-    def open(job: Evaluate) -> Assets:
-        """The assets of a job."""
-        from factory.ledger.reader import LedgerReader
-        from factory.storage.read_only import open_read_only
-
-        return Assets(job=job, reader=None if job.prompts else LedgerReader(open_read_only(job.run, job.storage)))
-
-    def rows(self) -> Iterator[Row]:
-        """The rows to score, the same each time."""
-        from factory.evaluation.line import assets_of_run
-        from factory.prompts.foreign_folder import assets_of_folder
-
-        if self.reader:
-            return assets_of_run(self.reader)
-        return assets_of_folder(self.job.run, self.job.prompts or "", self.job.image_root, self.job.storage)
 
 
 def _place(job: Evaluate) -> str:
@@ -269,101 +192,16 @@ def _score(job: Evaluate, arguments: dict[str, Any], assets: Assets, folder: Out
         folder.run(work, [step(job.pool, **arguments)], line, job.cost, "assets", "score")
 
 
-def _report(
-    job: Evaluate, statement: dict[str, Any], assets: Assets, folder: OutputFolder, judging: Judging,
-    models: list[str],
-) -> int:  # fmt: skip
-    import numpy as np
-
-    from eval.score_columns import rank_columns
-    from eval.strict_json import as_json
-    from eval.tables import own_rows
-    from factory.evaluation.line import costs_of_run
-    from factory.evaluation.paper_rows import rows_beside
-    from factory.evaluation.score_tables import cut_prompts, letters, mean_columns, read_scores, summaries
-
-    extra, ledger = judging.measures.columns(), folder.ledger
-    scores = read_scores(ledger, mean_columns(models, extra) + rank_columns(models))
-    failed = letters(ledger)
-    dead = letters(assets.reader) if assets.reader else {"count": 0, "by_type": {}, "named": []}
-    costs = costs_of_run(assets.reader) if assets.reader else {}
-    summary = {"protocol": statement, "assets": len(scores), "without_scores": failed, "never_made": dead}
-    summary |= {"scores": summaries(scores, models, extra), "costs": costs}
-    if judging.models:
-        from factory.evaluation.distances import distances_of
-
-        summary["distances"] = distances_of(ledger, judging.models, judging.sets)
-    summary["cut_prompts"] = cut_prompts(ledger, models)
-    print(json.dumps(statement["views"]))
-    _print_columns(summary["scores"], "")
-    _print_distances(summary.get("distances", {}))
-    _print_cut(summary["cut_prompts"])
-    for what, bad in (("without scores", failed), ("never made", dead)):
-        print(f"{bad['count']} {what}")
-        print("".join(f"  {row['prompt_id']}: {row['error_message']}\n" for row in bad["named"][:SHOWN]), end="")
-    if job.truth:
-        summary["without_truth"] = len(scores) - int(np.isfinite(scores.values["psnr_renders"]).sum())
-        print(f"{summary['without_truth']} scored assets without truth")
-    if job.against:
-        summary["against"] = _against(job, folder.store, scores, mean_columns(models, extra))
-    for number in job.table:
-        rows = own_rows(number, job.label, summary["scores"], models, costs)
-        rows += rows_beside(job.beside, number, models, folder.store, job.storage)
-        _table(job, number, rows, folder.store)
-    folder.store.put("summary.json", as_json(summary))
-    print(f"{len(scores)} assets scored: {folder.store.root}/summary.json")
-    return 0 if len(scores) and not failed["count"] and not dead["count"] else 1
-
-
-def _print_columns(found: dict[str, dict[str, float]], what: str) -> None:
-    for column, values in found.items():
-        print(f"{column}{what}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-
-
-def _print_distances(found: dict[str, dict[str, Any]]) -> None:
-    for name, one in found.items():
-        said = one["reason"] or f"{one['value']:.4g}, 95% {one['low']:.4g} to {one['high']:.4g}"
-        print(f"{name}: {said}")
-
-
-def _print_cut(found: dict[str, dict[str, Any]]) -> None:
-    for model, cut in found.items():
-        if cut["count"]:
-            print(f"{cut['count']} prompts are longer than CLIP {model} reads: {', '.join(cut['named'][:SHOWN])}")
-
-
-def _against(job: Evaluate, store: Store, scores: Any, names: list[str]) -> dict[str, Any]:
-    """The paired comparison with another run; refuses another protocol with the difference."""
-    from factory.evaluation.score_tables import comparisons, read_scores, same_protocol
-    from factory.ledger.reader import SCORES, LedgerReader
-
-    other = job.against or ""
-    theirs = read_scores(LedgerReader(same_protocol(other, store, job.storage), SCORES), names)
-    found = comparisons(scores, theirs, names)
-    if not found:
-        raise UserError(f"{other} shares fewer than 2 scored prompts with this run; compare runs of the same prompts")
-    _print_columns(found, f" minus {other}")
-    return {"run": other, "columns": found}
-
-
 def _ablation(job: Evaluate) -> int:
     """Tables 2 and 3 of an output of `im3d ablate`, which has judged its fits already."""
     from factory.evaluation.paper_rows import rows_of_ablations
     from factory.storage.store import open_store
+    from jobs.evaluation_report import write_table
 
     store = open_store(f"{_place(job)}/tables", job.storage)
     for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table, job.storage).items():
-        _table(job, number, rows, store)
+        write_table(job, number, rows, store)
     return 0
-
-
-def _table(job: Evaluate, number: int, rows: list[tuple[Any, ...]], store: Store) -> None:
-    """Print the paper's table with our rows, and keep it."""
-    from eval.tables import paper_table, write
-
-    text = write(paper_table(number, rows), job.form)
-    store.put(f"table-{number}.{SUFFIXES[job.form]}", text.encode())
-    print(text)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(job: Finetune) -> int:
     """Check everything, train, write the weights; returns the exit code."""
-    from factory.training.finetune.driver import prepare, train
+    from factory.training.finetune.driver import train
+    from factory.training.finetune.prepare import prepare
 
     return train(prepare(job.target, job.shards, job.weights, job.out or f"runs/finetune/{job.target}", job.split,
                          job.train, job.workers, job.storage))  # fmt: skip

@@ -11,7 +11,9 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 
 
 def pages() -> list[Path]:
-    return sorted(path for path in ROOT.rglob("*.md") if not {".venv", "runs", "build", "node_modules"} & set(path.parts))
+    return sorted(
+        path for path in ROOT.rglob("*.md") if not {".venv", "runs", "build", "node_modules"} & set(path.parts)
+    )
 
 
 def anchors(page: Path) -> set[str]:

@@ -15,7 +15,8 @@ import ray
 
 from factory.storage.store import StorageConfig
 from factory.training.finetune import driver, worker
-from factory.training.finetune.driver import prepare, train
+from factory.training.finetune.driver import train
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.recorder import read_log
 from factory.training.finetune.run import setting_of
 from factory.training.finetune.settings import WorkersConfig

@@ -14,7 +14,8 @@ from ray.cluster_utils import Cluster
 
 from factory.storage.store import StorageConfig
 from factory.training.finetune import driver
-from factory.training.finetune.driver import prepare, train
+from factory.training.finetune.driver import train
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.recorder import read_log
 from factory.training.finetune.run import Run
 from factory.training.finetune.settings import WorkersConfig

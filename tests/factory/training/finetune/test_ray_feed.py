@@ -10,7 +10,7 @@ from ray.data import DataContext
 
 from factory.storage.store import StorageConfig
 from factory.training.finetune import ray_feed
-from factory.training.finetune.driver import prepare
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.settings import WorkersConfig
 from model.config import TrainConfig
 

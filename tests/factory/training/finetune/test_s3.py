@@ -9,7 +9,8 @@ import pytest
 import ray
 
 from factory.storage.store import StorageConfig, open_store
-from factory.training.finetune.driver import prepare, train
+from factory.training.finetune.driver import train
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.recorder import read_log
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.worker import train_worker

