@@ -21,7 +21,7 @@ from factory.line.one_stage_line import SingleStage
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.outputs import training_formats
-from factory.outputs.asset_formats import files_of, image_of, parsed
+from factory.outputs.export_formats import files_of, image_of, parsed
 from factory.outputs.export_settings import ExportConfig
 from factory.storage.interface import StorageConfig, Store
 
