@@ -60,6 +60,7 @@ class Evaluate(SingleStage):
         super().__init__(config, out, run_id, threads, board, storage)
 
     def load(self) -> None:
+        """Load the CLIP models, the judges, and what truth and consistency need; the columns follow from them."""
         from eval.clip import Scorer
         from factory.weights.folder import local_judge
 

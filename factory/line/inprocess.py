@@ -78,10 +78,12 @@ class _SharedBoard(Board):
         self._lock = threading.Lock()
 
     def record(self, *arguments: Any, **what: Any) -> None:
+        """As `Board.record`, one thread at a time."""
         with self._lock:
             super().record(*arguments, **what)
 
     def read(self) -> Snapshot:
+        """As `Board.read`, one thread at a time."""
         with self._lock:
             return super().read()
 

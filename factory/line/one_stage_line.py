@@ -52,6 +52,7 @@ class SingleStage(Stage):
         raise NotImplementedError
 
     def process(self, rows: list[Row]) -> None:
+        """Make and commit each row's result."""
         for row in rows:
             row.update(self.make(row))
 

@@ -64,6 +64,7 @@ class FindViews(Stage):
         self.finder = ViewFinder(self.config.views, self.config.orbit, self.device(), self.pool.threads)
 
     def process(self, rows: list[Row]) -> None:
+        """Find each row's masks and elevation, and put opaque frames on white."""
         from recon.over_white import over_white
 
         for row in rows:

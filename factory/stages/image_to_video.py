@@ -44,6 +44,7 @@ class ImageToVideo(Stage):
         self.model = load_video_model(replace(config, device=self.device(config.device)))
 
     def process(self, rows: list[Row]) -> None:
+        """Generate frames of rows whose images have one shape together."""
         images = [unpack(row["image"]) for row in rows]
         for shape in {image.shape for image in images}:
             alike = [i for i, image in enumerate(images) if image.shape == shape]

@@ -52,6 +52,7 @@ class Reconstruct(Stage):
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
+        """The perceptual network, and where they are used video model, masks, yield gate and elevation."""
         found = networks.perceptual(config.fit.loss)
         if wants_video_model(config):
             found += [
@@ -67,6 +68,7 @@ class Reconstruct(Stage):
         return [config.fit.device, *([config.video.device] if wants_video_model(config) else [])]
 
     def load(self) -> None:
+        """Load the video model where rounds refine or turntables are tried again, and the yield gate where enabled."""
         from model.video import load_video_model
 
         self.refiner = None
@@ -114,6 +116,7 @@ class Reconstruct(Stage):
         return self.judge.probability(features), self.judge.reasons(features)
 
     def process(self, rows: list[Row]) -> None:
+        """Fit each row by itself, its turntable chosen by the yield gate where that is enabled."""
         from factory.stages.asset_files import ply_bytes
         from model.weights import fetched
         from recon.mesh import glb_bytes, mesh_of

@@ -31,6 +31,7 @@ class Score(Stage):
         self.scorer = Scorer.load(local_judge(self.config.clip), self.device())
 
     def process(self, rows: list[Row]) -> None:
+        """Score frames and renders of each row, rendered from the row's own cameras."""
         from eval.similarity import mean_scores
         from factory.stages.renders import render_views, side_of_renders
 

@@ -52,6 +52,7 @@ class TextToImage(Stage):
         self.masker = Masker(self.config.views.masks, self.device(), self.pool.threads)
 
     def process(self, rows: list[Row]) -> None:
+        """Frame the pictures that rows bring, and generate those of all other rows together."""
         for row in rows:
             row["from_image"] = row["source_image"] is not None
             if row["from_image"]:

@@ -22,11 +22,13 @@ class LocalStore:
         self.root = os.path.abspath(root)
 
     def put(self, key: str, data: bytes) -> None:
+        """As `Store.put`: a temporary file, fsync, then rename."""
         target = self._target(key)
         os.replace(self._written(data), target)
         _sync_folder(target.parent)
 
     def create(self, key: str, data: bytes) -> bool:
+        """As `Store.create`: a temporary file, fsync, then a hard link, which fails where the name is taken."""
         target = self._target(key)
         source = self._written(data)
         try:
@@ -67,6 +69,7 @@ class LocalStore:
         Path(self.root, checked(key)).unlink(missing_ok=True)
 
     def sweep(self) -> None:
+        """As `Store.sweep`: temporary files of writers that were killed."""
         shutil.rmtree(Path(self.root, _TEMPORARY), ignore_errors=True)
 
     def _target(self, key: str) -> Path:

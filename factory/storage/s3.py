@@ -61,6 +61,7 @@ class S3Store:
         return self._client
 
     def put(self, key: str, data: bytes) -> None:
+        """As `Store.put`: in parts of `part_mb` MiB."""
         from boto3.s3.transfer import TransferConfig
 
         size = self.config.part_mb << 20
@@ -87,6 +88,7 @@ class S3Store:
         return (item.key for item in self.objects(prefix))
 
     def objects(self, prefix: str) -> Iterator[Stored]:
+        """As `ReadableStore.objects`, sorted, a page of the listing at a time."""
         start = len(self.prefix) + 1 if self.prefix else 0
         place = {"Bucket": self.bucket, "Prefix": f"{self._name(prefix.rstrip('/'))}/"}
         more: dict[str, Any] = {}

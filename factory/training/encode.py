@@ -78,6 +78,7 @@ class EncodeGroup(GroupStage):
     name, schema = "encode", ENCODED
 
     def load(self) -> None:
+        """Load the autoencoder, fetched into a temporary folder, and say which one it is."""
         from model.pocket.load import load_autoencoder
 
         with tempfile.TemporaryDirectory(prefix="im3d-encode-") as scratch:

@@ -30,6 +30,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+        """Project every Gaussian into every view; what backward needs is kept."""
         means, quats, scales, viewmats, log2_opacities, Ks, settings = args
         views, count = viewmats.shape[0], means.shape[0]
         means2d, conics = torch.empty(views, count, 2), torch.empty(views, count, 3)
@@ -49,6 +50,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of means, quaternions and scales, and of the cameras where they are wanted."""
         means, quats, scales, viewmats, Ks, depths = ctx.saved_tensors
         views, count = depths.shape
         shapes = ((views, count, 2), (views, count, 3), (views, count))
@@ -78,6 +80,7 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        """List pairs of tiles and Gaussians, then blend each tile front to back."""
         means2d, conics, colors, opacities, backgrounds, depths, reaches, log2_opacities, width, height = args
         views = means2d.shape[0]
         renders = torch.empty(views, height, width, colors.shape[2])
@@ -97,6 +100,7 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients from each tile's pairs, summed by Gaussian, and of the backgrounds where they are wanted."""
         conics, opacities, backgrounds, alphas = ctx.saved_tensors
         bins, transmittances, stops, taken, color_shape = ctx.state
         v_renders, v_alphas = grads

@@ -68,6 +68,7 @@ class Fit(SingleStage):
         super().__init__(config, out, run_id, threads, board, storage)
 
     def load(self) -> None:
+        """Load judge and perceptual network, and the video model where a variant refines or targets are generated."""
         from eval.clip import Scorer
         from factory.config.settings import ViewsConfig
         from factory.stages.find_views import ViewFinder
