@@ -1,4 +1,9 @@
-"""Optimise matrices by their orthogonalised momentum and all else by AdamW: `Muon`."""
+"""Optimise matrices by their orthogonalised momentum and all else by AdamW: `Muon`.
+
+A weight W [m,n] with gradient G moves by momentum mu in [0,1), rate eta and weight decay, A looking one step ahead:
+
+    M <- mu M + (1 - mu) G,    A = mu M + (1 - mu) G = U S V^T,    W <- (1 - eta decay) W - 0.2 eta sqrt(max(m,n)) U V^T
+"""
 
 from __future__ import annotations
 

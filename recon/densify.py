@@ -2,6 +2,9 @@
 
 Parameters are a dict of tensors with one row a Gaussian, each the single member of an optimiser
 group of the same name. Every mutation carries the optimiser's moments along.
+
+N Gaussians; g_i >= 0 [N] is the mean length of the loss's gradient by the position in the image, per half image
+width, over the views that saw Gaussian i. Thresholds are of exp(scales), world units, and sigmoid(opacities).
 """
 
 from __future__ import annotations

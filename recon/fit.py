@@ -1,7 +1,7 @@
 """Fit Gaussians to the frames of a turntable by direct optimisation (paper 3.3, A.1): `fit`.
 
 Example:
-    cameras = turntable(elevation=0.3, size=128, orbit=OrbitConfig(num_views=16))
+    cameras = turntable(elevation=0.3, size=128, config=OrbitConfig(num_views=16))
     result = fit(frames, masks, cameras, FitConfig(iterations=600))  # frames uint8 [16,128,128,3], masks [16,128,128]
     write_ply("asset.ply", result.gaussians)
 """

@@ -1,4 +1,12 @@
-"""Hold the parameters of 3D Gaussians, activate, start and render them: `Gaussians`, `init_ball`, `render`."""
+"""Hold the parameters of 3D Gaussians, activate, start and render them: `Gaussians`, `init_ball`, `render`.
+
+A Gaussian i has a centre mu_i, a rotation R(q_i), standard deviations s_i and an opacity o_i; at a point x it weighs
+
+    o_i exp(-(x - mu_i)^T Sigma_i^-1 (x - mu_i) / 2),    Sigma_i = R(q_i) diag(s_i)^2 R(q_i)^T
+
+Held are N of them as an optimiser wants them: means [N,3] in world units, quats [N,4] wxyz of any length > 0, scales
+[N,3] as log s, opacities [N] as logit o, spherical harmonics sh0 [N,1,3] and shN [N,K-1,3], K = (degree + 1)^2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Compute the losses of the fit (3.3, A.1), 10 LPIPS + 0.2 (1 - MS-SSIM) + 1 mask, by term: `FitLoss`."""
+"""Compute the losses of the fit (3.3, A.1), 10 LPIPS + 0.2 (1 - MS-SSIM) + 1 mask, by term: `FitLoss`.
+
+    L = sum_t weight_t * mean_v term_t(v),    v: views of one step
+
+Renders and targets are rgb [B,H,W,3] over white and coverage [B,H,W] in [0,1]; each term is [B], one value a view,
+>= 0: LPIPS, 1 - MS-SSIM, mask and rgb as mean squared errors, rgb_l1 as a mean absolute error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Turn Gaussians into a closed, coloured triangle mesh (A.7), density, marching cubes, decimation: `mesh_of`."""
+"""Turn Gaussians into a closed, coloured triangle mesh (A.7), density, marching cubes, decimation: `mesh_of`.
+
+    density(x) = sum_i o_i exp(-d_i(x)^2 / 2),    d_i: Mahalanobis distance from Gaussian i, o_i its opacity in [0,1]
+
+on a grid [X,Y,Z] of equal steps; the surface is where the density equals `MeshConfig.density`, vertices [P,3] are in
+world units, faces [Q,3].
+"""
 
 from __future__ import annotations
 

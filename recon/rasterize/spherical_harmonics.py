@@ -1,4 +1,9 @@
-"""Evaluate real spherical harmonics of degree 0 to 3, ordered as in 3D Gaussian splatting: `colors_of`."""
+"""Evaluate real spherical harmonics of degree 0 to 3, ordered as in 3D Gaussian splatting: `colors_of`.
+
+    colour(d) = max(0, 0.5 + sum_k coefficient_k Y_k(d)),    k < K = (degree + 1)^2
+
+d: unit vectors [...,3] from the camera to the Gaussian, Y_k(d) [...,K], coefficients [N,K,3] or by view [C,N,K,3].
+"""
 
 from __future__ import annotations
 
