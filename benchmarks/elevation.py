@@ -51,6 +51,7 @@ def main() -> None:
 
     from factory.stages.find_views import ViewFinder
     from model.video import load_video_model
+    from model.views import uniform_views
     from recon.elevation import MAX_ELEVATION
     from recon.meshes.load import load_mesh, render_turntable
 
@@ -66,7 +67,7 @@ def main() -> None:
             if model:
                 frames = model.generate(frames[:1], [asset.caption], [index])[0]
             began = time.process_time()
-            corrected = finder.find(frames)[1]
+            corrected = finder.find(frames, uniform_views(len(frames))).elevation
             seconds.append(time.process_time() - began)
             assert finder.estimator is not None
             found.append((elevation, finder.estimator.estimate(frames), corrected))

@@ -119,13 +119,13 @@ def run(job: Evaluate) -> int:
     source = open_read_only(job.run, job.storage)
     if is_ablation(source):
         return _ablation(job)
-    own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source)
+    assets = Assets.open(job.run, job.prompts, job.image_root, job.storage)
+    own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source, next(iter(assets.rows()), None))
     with as_user_error():
         protocol, judging = (
             _protocol(job, own),
             Judging.load(job.judges, job.features, job.reference, job.truth, job.consistency, job.storage),
         )
-    assets = Assets.open(job.run, job.prompts, job.image_root, job.storage)
     named = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     clip = [resolved_judge(job.weights, config) for config in named]
     pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.views import PAPER_VIEWS
+
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 
@@ -210,7 +212,7 @@ class Drawing:
     """Turntables a step."""
     views: Views = "all"
     """All frames, the front alone, any one, frame 0 and `count` - 1 others, or four a quarter turn apart."""
-    count: int = 16
+    count: int = PAPER_VIEWS
     """Frames of a drawn turntable."""
     roll_share: float = 0.0
     """Share of the turntables that start at a random view instead of the front."""

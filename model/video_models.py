@@ -10,11 +10,11 @@ from typing import Literal
 
 from model import weights
 from model.config import VideoConfig
-from model.views import VIEWS_FILE, ViewPlan, declared_views, distance_of, latent_views, uniform_views
+from model.views import PAPER_VIEWS, VIEWS_FILE, ViewPlan, declared_views, distance_of, latent_views, uniform_views
 from model.weights import Reader
 
-PAPER_VIEWS = 16
-"""Frames of a turntable in the paper (3.1), of pocket and of fine-tuned I2VGen-XL and Stable Video Diffusion."""
+LONGEST = 121
+"""Frames of the longest video of any family, where none is set."""
 SV3D_VIEWS, SV3D_FOV, SV3D_SIZE = 21, 33.8, 576
 SV3D_CIRCLE = 0.89
 """Radius of the object's circle in the picture, as `factory` frames it."""
@@ -85,7 +85,7 @@ def _check_latent_frames(config: VideoConfig) -> None:
 
 def _wan(config: VideoConfig, read: Reader) -> ViewPlan:
     _check_latent_frames(config)
-    native = 121 if read("model_index.json").get("expand_timesteps") else 81
+    native = LONGEST if read("model_index.json").get("expand_timesteps") else 81
     return latent_views(
         config.frames or native, closes=config.closes, clockwise=config.direction == "cw", size=config.size,
         background=config.background or "white", exact=False,

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 Background = Literal["white", "black", "grey"]
 FULL_TURN = 2 * math.pi
+PAPER_VIEWS = 16
+"""Frames of a turntable in the paper (3.1), of pocket and of fine-tuned I2VGen-XL and Stable Video Diffusion."""
 VIEWS_FILE = "views.json"
 """Beside the weights of a fine-tuned model: fields of a `ViewPlan` that differ from its family's."""
 
@@ -61,6 +63,13 @@ class ViewPlan:
     def chosen(self) -> tuple[int, ...]:
         """The frames that a fit uses."""
         return tuple(range(len(self))) if self.fit is None else self.fit
+
+    @property
+    def even(self) -> bool:
+        """Whether the frames that a fit uses are one turn in even steps, the way azimuths grow."""
+        chosen = self.chosen
+        steps = (FULL_TURN * k / len(chosen) for k in range(len(chosen)))
+        return all(abs(self.azimuths[frame] - step) < 1e-6 for frame, step in zip(chosen, steps, strict=True))
 
     def check(self, num_frames: int) -> None:
         """Raise ValueError unless a video has as many frames as the plan has views."""

@@ -9,6 +9,7 @@ horizon. Cameras follow OpenCV: x right, y down, z forward; ``viewmats`` map wor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from recon.config import OrbitConfig
 
-__all__ = ["Cameras", "OrbitConfig", "azimuths", "intrinsics", "look_at_origin", "turntable"]
+__all__ = ["Cameras", "OrbitConfig", "around", "azimuths", "intrinsics", "look_at_origin", "turntable"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +30,11 @@ class Cameras:
 
     def __len__(self) -> int:
         return self.viewmats.shape[0]
+
+    def __getitem__(self, views: Sequence[int]) -> Cameras:
+        """Those of the `views`, by their numbers."""
+        chosen = list(views)
+        return Cameras(viewmats=self.viewmats[chosen], Ks=self.Ks[chosen], size=self.size)
 
 
 def look_at_origin(azimuths: Tensor, elevations: Tensor, distance: float) -> Tensor:
@@ -78,7 +84,12 @@ def azimuths(config: OrbitConfig, start: float = 0.0) -> Tensor:
 def turntable(elevation: float, size: int, config: OrbitConfig | None = None, start: float = 0.0) -> Cameras:
     """The cameras of one turntable: `elevation` and `start` azimuth in radians, images of `size` pixels."""
     config = config or OrbitConfig()
-    angles = azimuths(config, start)
+    return around(azimuths(config, start), elevation, size, config)
+
+
+def around(angles: Tensor | Sequence[float], elevation: float, size: int, config: OrbitConfig | None = None) -> Cameras:
+    """The cameras of a turn at any azimuths `angles` [V], radians; `config` says field of view and distance only."""
+    config, angles = config or OrbitConfig(), torch.as_tensor(angles, dtype=torch.float32)
     viewmats = look_at_origin(angles, torch.full_like(angles, elevation), config.distance)
     Ks = intrinsics(size, config.fov_degrees).expand(len(angles), 3, 3).clone()
     return Cameras(viewmats=viewmats, Ks=Ks, size=size)

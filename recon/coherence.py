@@ -10,6 +10,7 @@ the paper's A.1 stays in the sum as a prior.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -34,13 +35,16 @@ FLOOR = 0.1 / 128
 """Shares of the side that outlines in pixels are off anyway."""
 
 
-def coherent_elevation(masks: NDArray[np.uint8], estimate: float, orbit: OrbitConfig | None = None) -> float:
+def coherent_elevation(
+    masks: NDArray[np.uint8], estimate: float, orbit: OrbitConfig | None = None, azimuths: Sequence[float] | None = None
+) -> float:
     """The elevation in radians, in [0, pi/4], near `estimate` under which the outlines of a turntable agree.
 
     Args:
-        masks: coverage uint8 [V,S,S] of the views at uniform azimuths, as of `masks_of`.
+        masks: coverage uint8 [V,S,S] of the views, as of `masks_of`.
         estimate: radians, from `ElevationEstimator.estimate`, brought into [0, pi/4]. It is what is returned where
             outlines tell nothing: no object, an object that fills the image, one or two views.
+        azimuths: of the views, radians; one even turn if there are none.
 
     Raises:
         ValueError: if the masks are no uint8 [V,S,S], or the estimate is not finite.
@@ -50,14 +54,15 @@ def coherent_elevation(masks: NDArray[np.uint8], estimate: float, orbit: OrbitCo
     if not math.isfinite(estimate):
         raise ValueError(f"the estimated elevation is {estimate}; it must be a finite angle in radians")
     angles = np.linspace(CANDIDATES[0], MAX_ELEVATION, 451)
-    found = CubicSpline(CANDIDATES, incoherence(masks, CANDIDATES, orbit))(angles)
+    found = CubicSpline(CANDIDATES, incoherence(masks, CANDIDATES, orbit, azimuths))(angles)
     cost = found / (max(found.min(), 0) + FLOOR) + PRIOR * ((angles - estimate) / SPREAD) ** 2
     return float(angles[cost.argmin()])
 
 
 def incoherence(
-    masks: NDArray[np.uint8], elevations: NDArray[np.floating], orbit: OrbitConfig | None = None
-) -> NDArray[np.float64]:
+    masks: NDArray[np.uint8], elevations: NDArray[np.floating], orbit: OrbitConfig | None = None,
+    azimuths: Sequence[float] | None = None,
+) -> NDArray[np.float64]:  # fmt: skip
     """How far [E] the rays of a turntable's outlines miss what the other outlines leave, at each of `elevations` [E].
 
     The mean over `RAYS` rays a view of how far they stay outside of the second farthest outline, in shares of the
@@ -66,15 +71,38 @@ def incoherence(
     """
     if masks.dtype != np.uint8 or masks.ndim != 3 or not len(masks) or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks are {masks.dtype} {masks.shape}; outlines are taken from uint8 [V>=1,S,S]")
-    orbit, size = orbit or OrbitConfig(), masks.shape[1]
-    depths = np.stack([_depth(mask > 127) for mask in masks])
-    rows, views = _outline_pixels(depths)
-    if not len(rows) or len(masks) < 3:
-        return np.zeros(len(elevations))
-    focal = 0.5 * size / math.tan(math.radians(orbit.fov_degrees) / 2)
-    reached = np.empty((len(elevations), len(rows)))
-    _deepest(depths, rows, views, np.asarray(elevations, np.float64), focal, orbit.distance, reached)
-    return (-reached / size).clip(0, MOST).mean(1)
+    angles = even_turn(len(masks)) if azimuths is None else azimuths
+    return Outlines(masks, orbit or OrbitConfig()).incoherence(elevations, angles)
+
+
+def even_turn(count: int) -> list[float]:
+    """Azimuths of one even turn of `count` views from 0, radians."""
+    return [2 * math.pi * k / count for k in range(count)]
+
+
+class Outlines:
+    """The outlines of a turntable, read once and asked about as many cameras as are wanted.
+
+    Args:
+        masks: uint8 [V,S,S], checked. orbit: field of view and distance.
+    """
+
+    def __init__(self, masks: NDArray[np.uint8], orbit: OrbitConfig) -> None:
+        self.size, self.distance = masks.shape[1], orbit.distance
+        self.focal = 0.5 * self.size / math.tan(math.radians(orbit.fov_degrees) / 2)
+        self.depths = np.stack([_depth(mask > 127) for mask in masks])
+        self.pixels, self.views = _outline_pixels(self.depths)
+
+    def incoherence(
+        self, elevations: NDArray[np.floating] | Sequence[float], azimuths: Sequence[float]
+    ) -> NDArray[np.float64]:
+        """See the function `incoherence`; zeros where outlines tell nothing."""
+        if not len(self.pixels) or len(self.depths) < 3:
+            return np.zeros(len(elevations))
+        reached = np.empty((len(elevations), len(self.pixels)))
+        angles, heights = np.asarray(azimuths, np.float64), np.asarray(elevations, np.float64)
+        _deepest(self.depths, self.pixels, self.views, heights, angles, self.focal, self.distance, reached)
+        return (-reached / self.size).clip(0, MOST).mean(1).astype(np.float64)
 
 
 def _depth(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -100,7 +128,7 @@ def _outline_pixels(depths: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDA
 
 
 @njit(cache=True)
-def _deepest(depths, pixels, views, elevations, focal, distance, reached):
+def _deepest(depths, pixels, views, elevations, azimuths, focal, distance, reached):
     """Fill `reached` [E,R]: along each ray the greatest of the second least depths in other views, in pixels."""
     count, size, _ = depths.shape
     for e in range(len(elevations)):
@@ -117,7 +145,8 @@ def _deepest(depths, pixels, views, elevations, focal, distance, reached):
                 least, second = np.inf, np.inf
                 for k in range(1, count):
                     step = (k + 1) // 2 if k % 2 else -(k // 2)
-                    turn = 2 * math.pi * step / count
+                    other = (views[r] + step) % count
+                    turn = azimuths[other] - azimuths[views[r]]
                     right = math.cos(turn) * px - math.sin(turn) * front
                     towards = math.sin(turn) * px + math.cos(turn) * front
                     depth_z = distance - sine * up - cosine * towards
@@ -127,7 +156,7 @@ def _deepest(depths, pixels, views, elevations, focal, distance, reached):
                         continue
                     column, row = int(u), int(v)
                     a, b = u - column, v - row
-                    view = depths[(views[r] + step) % count]
+                    view = depths[other]
                     above = view[row, column] * (1 - a) + view[row, column + 1] * a
                     below = view[row + 1, column] * (1 - a) + view[row + 1, column + 1] * a
                     depth = above * (1 - b) + below * b

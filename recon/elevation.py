@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,13 @@ def load_elevation(folder: Path = POCKET_WEIGHTS) -> ElevationNetwork:
     network = ElevationNetwork(ElevationConfig(**read_config(folder, "elevation network")))
     load_parameters(network, folder)
     return network
+
+
+def quarters(azimuths: Sequence[float]) -> list[int]:
+    """The four views that come nearest to quarter turns, by the azimuths of all in radians; the least number wins."""
+    angles, turns = np.asarray(azimuths, np.float64)[:, None], np.arange(NUM_FRAMES) * (2 * math.pi / NUM_FRAMES)
+    apart = np.abs((angles - turns + math.pi) % (2 * math.pi) - math.pi)
+    return apart.round(6).argmin(0).tolist()
 
 
 def prepare(frames: np.ndarray, size: int) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from recon.cameras import Cameras, turntable
+from recon.cameras import Cameras, around, azimuths
 from recon.config import FitConfig, OrbitConfig, RefineConfig
 from recon.fit_batch import FitBatch
 from recon.fitter import Fitter
@@ -29,7 +29,7 @@ class Refiner(Protocol):
     """A generator that noises a turntable part of the way and denoises it again."""
 
     def refine(self, frames: np.ndarray, image: np.ndarray, prompt: str, seed: int) -> np.ndarray:
-        """Frames uint8 [V,H,W,3|4] on white to refined frames of the same shape; `image` is the reference view.
+        """All frames uint8 [V,H,W,3|4] on white to refined ones of the same shape; `image` is the reference view.
 
         RGBA frames must come back on white; opaque ones may have any background, which their masks take away.
         """
@@ -41,7 +41,7 @@ class Turntable:
     """A generated turntable: what a reconstruction starts from."""
 
     frames: np.ndarray
-    """uint8 [V,S,S,3|4] at uniform azimuths; RGBA on white, RGB on any background."""
+    """uint8 [V,S,S,3|4]; RGBA on white, RGB on any background."""
     elevation: float
     """Of the cameras, radians."""
     masks: np.ndarray | None = None
@@ -50,17 +50,29 @@ class Turntable:
     """Reference view for the refiner, uint8 [H,W,3|4]; if not given, the first frame."""
     prompt: str = ""
     """Text for the refiner."""
+    azimuths: Sequence[float] | None = None
+    """Of the frames, radians as in `recon.cameras`; if not given, one even turn from 0."""
+    chosen: Sequence[int] | None = None
+    """Frames that the fit uses; if not given, all. The refiner works on all of them in any case."""
+    orbit: OrbitConfig = field(default_factory=OrbitConfig)
+    """Field of view and distance of the cameras; the number of views is that of the frames."""
+
+    def cameras(self, correction: float = 0.0) -> Cameras:
+        """Of all frames, at the elevation plus `correction` in radians."""
+        count, size = len(self.frames), self.frames.shape[2]
+        angles = azimuths(replace(self.orbit, num_views=count)) if self.azimuths is None else self.azimuths
+        if len(angles) != count:
+            raise ValueError(f"the turntable has {count} frames and {len(angles)} azimuths; give one a frame")
+        return around(angles, self.elevation + correction, size, self.orbit)
 
 
 @dataclass(kw_only=True, slots=True)
 class LoopConfig:
-    """Fit and re-denoise in turns: the settings of the fit, of the rounds and of the cameras."""
+    """Fit and re-denoise in turns: the settings of the fit and of the rounds."""
 
     fit: FitConfig = field(default_factory=FitConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     """Rounds at or after the last fit iteration are left out."""
-    orbit: OrbitConfig = field(default_factory=OrbitConfig)
-    """Geometry of the cameras; the number of views is that of the frames."""
 
 
 def reconstruct(
@@ -80,7 +92,7 @@ def reconstruct(
     Returns:
         The Gaussians, and one record a stage: ``stage`` ("fit" or "refine"), ``iteration`` at its end,
         ``losses`` (unweighted terms; empty for "refine"), ``num_gaussians``, ``seconds``, ``elevation``
-        (radians, as corrected by then), and for "refine" the new ``targets`` uint8 [V,S,S,3|4].
+        (radians, as corrected by then), and for "refine" the new ``targets`` uint8 of the chosen frames.
 
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
@@ -121,10 +133,11 @@ class _Asset:
 
     def __init__(self, given: Turntable, config: LoopConfig, masker: Masker | None, seed: int):
         masks = masks_of(given.frames, masker) if given.masks is None else given.masks
-        frames = over_white(given.frames, masks)
         self.given, self.config, self.masker, self.seed = given, config, masker, seed
+        self.chosen = list(range(len(given.frames)) if given.chosen is None else given.chosen)
+        frames, masks = over_white(given.frames[self.chosen], masks[self.chosen]), masks[self.chosen]
         self.targets = frames, masks
-        cameras = turntable(given.elevation, frames.shape[2], replace(config.orbit, num_views=len(frames)))
+        cameras = given.cameras()[self.chosen]
         pose = choose_pose(frames, masks, cameras, config.fit, seed)
         self.fitter, self.history = Fitter(cameras, config.fit, seed, pose), []
         self.fitter.set_targets(frames, masks)
@@ -132,13 +145,21 @@ class _Asset:
 
     def refine(self, refiner: Refiner, number: int) -> None:
         """Round `number`: re-denoise the renders and fit to them from now on."""
-        started, channels = time.perf_counter(), self.given.frames.shape[-1]
-        views = views_of(self.fitter.gaussians, self.fitter.cameras, channels)
+        started, cameras = time.perf_counter(), self.given.cameras(self.correction)
+        views = views_of(self.fitter.gaussians, cameras, self.given.frames.shape[-1])
         refined = refiner.refine(views, self.image, self.given.prompt, self.seed + number)
-        self.targets = mixed_targets(self.targets, refined, self.masker, self.config.refine.mix)
+        if refined.shape != views.shape:
+            raise ValueError(f"the refiner returned frames {list(refined.shape)} for {list(views.shape)}; "
+                             "it must keep the shape")  # fmt: skip
+        self.targets = mixed_targets(self.targets, refined[self.chosen], self.masker, self.config.refine.mix)
         self.fitter.set_targets(*self.targets)
         self.record("refine", {}, time.perf_counter() - started)
         self.history[-1]["targets"] = self.targets[0]
+
+    @property
+    def correction(self) -> float:
+        """What the fit adds to the given elevation by now, radians."""
+        return self.fitter.pose.elevation if self.fitter.pose else 0.0
 
     def record(self, stage: str, losses: dict[str, float], seconds: float) -> None:
         """Add a stage to the history."""
@@ -149,7 +170,7 @@ class _Asset:
                 "iteration": fitter.iteration,
                 "losses": losses,
                 "num_gaussians": len(fitter.params["means"]),
-                "elevation": self.given.elevation + (fitter.pose.elevation if fitter.pose else 0.0),
+                "elevation": self.given.elevation + self.correction,
                 "seconds": seconds,
             }
         )
@@ -174,16 +195,8 @@ def views_of(gaussians: Gaussians, cameras: Cameras, channels: int) -> np.ndarra
 def mixed_targets(
     before: tuple[np.ndarray, np.ndarray], refined: np.ndarray, masker: Masker | None, mix: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The next targets, frames on white and masks, from those `before` and `refined` frames uint8 [V,S,S,3|4].
-
-    Raises:
-        ValueError: if the refined frames have another shape.
-    """
+    """The next targets, frames on white and masks, from those `before` and as many `refined` uint8 [V,S,S,3|4]."""
     frames, masks = before
-    if refined.shape != frames.shape:
-        raise ValueError(
-            f"the refiner returned frames {list(refined.shape)} for {list(frames.shape)}; it must keep the shape"
-        )
     found = masks_of(refined, masker)
     pairs = ((over_white(refined, found), frames), (found, masks))
     mixed = [np.rint(mix * new + (1 - mix) * old.astype(np.float32)).astype(np.uint8) for new, old in pairs]

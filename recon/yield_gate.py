@@ -9,6 +9,7 @@ colour flicker.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from recon.cameras import OrbitConfig, turntable
-from recon.coherence import CANDIDATES, incoherence
+from recon.cameras import OrbitConfig, around
+from recon.coherence import CANDIDATES, even_turn, incoherence
 from recon.config import DensifyConfig, FitConfig
 from recon.fit import fit
 from recon.gaussians import render
@@ -95,12 +96,16 @@ def load_yield_model(folder: Path = WEIGHTS) -> YieldModel:
     return YieldModel(**json.loads(path.read_text()))
 
 
-def measure(frames: np.ndarray, masks: np.ndarray, elevation: float, orbit: OrbitConfig | None = None) -> dict:
+def measure(
+    frames: np.ndarray, masks: np.ndarray, elevation: float, orbit: OrbitConfig | None = None,
+    azimuths: Sequence[float] | None = None,
+) -> dict:  # fmt: skip
     """The `FEATURES` of a turntable, each >= 0, by a short fit on the CPU (a few seconds).
 
     Args:
-        frames: uint8 [V,S,S,3|4] on white, V >= 4, at uniform azimuths; masks: uint8 [V,S,S].
+        frames: uint8 [V,S,S,3|4] on white, V >= 4; masks: uint8 [V,S,S].
         elevation: radians.
+        azimuths: of the frames, radians; one even turn if there are none.
 
     Raises:
         ValueError: for fewer than four frames, or what a fit refuses.
@@ -108,12 +113,11 @@ def measure(frames: np.ndarray, masks: np.ndarray, elevation: float, orbit: Orbi
     if len(frames) < MIN_FRAMES:
         raise ValueError(f"a turntable of {len(frames)} frames cannot be judged; give at least {MIN_FRAMES}")
     small = _small(np.concatenate([frames[..., :3], masks[..., None]], -1))
-    settings = orbit or OrbitConfig()
-    cameras = turntable(elevation, small.shape[1], OrbitConfig(
-        num_views=len(small), fov_degrees=settings.fov_degrees, distance=settings.distance))  # fmt: skip
+    settings, angles = orbit or OrbitConfig(), even_turn(len(small)) if azimuths is None else azimuths
+    cameras = around(torch.tensor(angles), elevation, small.shape[1], settings)
     with torch.no_grad():
         result = fit_probe(small, cameras)
-    outlines = {"incoherence": float(incoherence(small[..., 3], CANDIDATES, settings).min())}
+    outlines = {"incoherence": float(incoherence(small[..., 3], CANDIDATES, settings, angles).min())}
     return residuals(small, result) | motion(small) | outlines
 
 

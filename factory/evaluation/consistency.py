@@ -34,7 +34,7 @@ class ConsistencyJudge:
 
         found: dict[str, float | None] = {"yield_probability": known_yield}
         if known_yield is None and len(frames) >= MIN_FRAMES:
-            features = measure(frames, self.masker(frames), turn.elevation, turn.orbit)
+            features = measure(frames, self.masker(frames), turn.elevation, turn.orbit, turn.azimuths)
             found["yield_probability"] = self.gate.probability(features)
         if shape is not None:
             renders = shape.pictures(turn)

@@ -27,6 +27,7 @@ from factory.ledger.reader import ASSETS, LedgerReader
 from factory.ledger.run_identity import settings_of
 from factory.ledger.schemas import ERROR, by_part, chosen
 from factory.line.stage import Row
+from factory.stages.columns import VIEW_PLAN
 from factory.storage.interface import ReadableStore
 from factory.storage.user_error import UserError
 
@@ -47,6 +48,7 @@ SCORE_LINE = pa.schema(
         *[(name, pa.string()) for name in ("frames_path", "model_path", "image_path", "truth_path")],
         ("image", pa.large_binary()),  # encoded, where no file holds it
         ("elevation", pa.float64()),
+        ("view_plan", VIEW_PLAN.type),  # of the video's frames
         ("yield_score", pa.float64()),
         ("error", pa.string()),  # why it cannot be scored, where that is known before
         ("attempt", pa.int32()),
@@ -143,21 +145,29 @@ def assets_of_run(reader: LedgerReader) -> Iterator[Row]:
             f"{reader.store.root} holds no assets ({len(reader.dead)} dead letters); give the output of im3d "
             "generate, or a folder of videos and models with --prompts"
         )
-    wanted = ["prompt_id", "prompt", "elevation", "yield_score", "ply.path", "generated.path", "image.path"]
+    kept = ("prompt_id", "prompt", "elevation", "view_plan", "yield_score")
+    wanted = [*kept, "ply.path", "generated.path", "image.path"]
     for row in reader.rows(ASSETS, wanted):
         files = {name: (row.get(name) or {}).get("path") for name in ("generated", "ply", "image")}
-        yield {name: row.get(name) for name in ("prompt_id", "prompt", "elevation", "yield_score")} | {
+        yield {name: row.get(name) for name in kept} | {
             "frames_path": files["generated"],
             "model_path": files["ply"],
             "image_path": files["image"],
         }
 
 
-def views_of_run(store: ReadableStore) -> dict[str, Any]:
-    """What a run says of its own views, as fields of `Protocol`: number, size, field of view, distance."""
+def views_of_run(store: ReadableStore, asset: Row | None = None) -> dict[str, Any]:
+    """What a run says of its own views, as fields of `Protocol`: number, size, field of view, distance.
+
+    Args:
+        asset: one of its assets; its view plan, where it has one, is preferred to the run's settings.
+    """
     settings = settings_of(store)
     found = {name: settings.get(f"orbit.{name}") for name in ("num_views", "fov_degrees", "distance")}
     found["size"] = settings.get("image.size")
+    if asset and (plan := asset.get("view_plan")):
+        found |= {"num_views": len(plan["fit"] or plan["azimuths"]), "size": plan["size"] or found["size"]}
+        found |= {name: plan[name] for name in ("fov_degrees", "distance")}
     return {name: value for name, value in found.items() if value is not None}
 
 

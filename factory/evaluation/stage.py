@@ -17,6 +17,7 @@ from factory.line.placement import Pool
 from factory.line.stage import Row
 from factory.line.step import Step
 from factory.prompts.assets import beside, read_asset
+from factory.stages.view_plans import plan_of
 from factory.storage.interface import StorageConfig
 from factory.storage.read_only import open_read_only
 from recon.config import OrbitConfig
@@ -98,7 +99,8 @@ class Evaluate(SingleStage):
             seen["renders"] = over_grey(renders, self.config.background)
         found, pairs = self.clip_scores(row, seen), dict[str, Any]()
         if frames is not None and renders is not None:
-            pairs["frames"] = (renders[..., :3], frames)  # both over white
+            same = renders if turn.azimuths is None or shape is None else shape.pictures(turn)
+            pairs["frames"] = (same[..., :3], frames)  # both over white
         if shape is not None and row["truth_path"]:
             figures, views, truth = self.fidelity(row, shape, turn)
             found, pairs["truth"] = found | figures, (views[..., :3], truth[..., :3])
@@ -142,18 +144,22 @@ class Evaluate(SingleStage):
 
     def turn(self, row: Row) -> Turn:
         """The cameras of the asset's own turntable."""
-        config = self.config
+        config, azimuths = self.config, None
+        if row["view_plan"] and not (plan := plan_of(row, len(row["view_plan"]["azimuths"]), OrbitConfig())).even:
+            azimuths = tuple(plan.azimuths[frame] for frame in plan.chosen)
         orbit = OrbitConfig(num_views=config.num_views, fov_degrees=config.fov_degrees, distance=config.distance)
         elevation = config.elevation if row["elevation"] is None else row["elevation"]
-        return Turn(elevation=elevation, size=config.size, orbit=orbit)
+        return Turn(elevation=elevation, size=config.size, orbit=orbit, azimuths=azimuths)
 
     def frames(self, row: Row) -> NDArray[np.uint8] | None:
-        """The synthesised views uint8 [V,S,S,3]; ValueError when the video is of another length or size."""
+        """The synthesised views that were fitted, uint8 [V,S,S,3]; ValueError for a video of another length or size."""
         from recon.video_io import decode_mp4
 
         if not row["frames_path"] or not self.config.videos:
             return None
         frames, config = decode_mp4(self.read(row["frames_path"])), self.config
+        if row["view_plan"]:
+            frames = frames[list(plan_of(row, len(frames), OrbitConfig()).chosen)]
         if len(frames) != config.num_views or frames.shape[1:3] != (config.size, config.size):
             raise ValueError(
                 f"{row['frames_path']} has {len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}; the protocol "

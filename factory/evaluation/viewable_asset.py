@@ -33,12 +33,16 @@ class Turn:
     """Number of views, field of view, distance."""
     start: float = 0.0
     """Azimuth of the first view in radians."""
+    azimuths: tuple[float, ...] | None = None
+    """Of a turn that is not even, radians, in place of `start` and the number of views."""
 
     @property
     def cameras(self) -> Cameras:
         """As the renderer wants them."""
-        from recon.cameras import turntable
+        from recon.cameras import around, turntable
 
+        if self.azimuths is not None:
+            return around(self.azimuths, self.elevation, self.size, self.orbit)
         return turntable(self.elevation, self.size, self.orbit, self.start)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
+from model.views import PAPER_VIEWS
 from recon.config import MeshConfig
 
 Format = Literal[
@@ -46,7 +47,7 @@ class ExportConfig:
     asset, as tar shards, or as parquet for `datasets`."""
     size: int = 128
     """Side of rendered views in pixels, in [16, 2048]."""
-    num_views: int = 16
+    num_views: int = PAPER_VIEWS
     """Views of a turn, at uniform azimuths, >= 1."""
     elevations_degrees: tuple[float, ...] = ()
     """One turn of views at each of these, in (-90, 90); empty for one at the asset's own elevation."""

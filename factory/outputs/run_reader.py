@@ -7,6 +7,7 @@ import json
 import math
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +28,7 @@ from factory.prompts.foreign_folder import asset_files, store_files
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only
 from factory.storage.user_error import UserError
+from model.views import PAPER_VIEWS
 
 VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
@@ -76,9 +78,15 @@ def read_run(root: str, storage: StorageConfig, page: str | None = None, judged:
         evaluations=evaluations,
         viewers=_viewers(store),
         settings=settings,
-        num_views=math.gcd(int(settings.get("files.turntable_frames", 48)), int(settings.get("orbit.num_views", 16))),
+        num_views=_written_views(settings),
         last_run=report_section(newest_report(store)),
     )
+
+
+def _written_views(settings: Mapping[str, Any]) -> int:
+    """How many views of an asset a run writes; see `factory.stages.renders.view_step`."""
+    wanted = int(settings.get("orbit.num_views", PAPER_VIEWS))
+    return math.gcd(int(settings.get("files.turntable_frames", 48)), wanted)
 
 
 def _judged_folder(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from factory.ledger.schemas import unpack
 from factory.stages.asset_table import MadeWith, asset_row, identity_of
-from factory.stages.renders import render_turn, side_of_renders, view_step
+from factory.stages.renders import render_turn, view_step
+from factory.stages.view_plans import orbit_of
 from factory.storage.store import Store
+from recon.config import OrbitConfig
 
 Row = dict[str, Any]
 
@@ -46,13 +48,14 @@ def asset_files(row: Row, config: Any, device: str = "cpu") -> dict[str, bytes]:
     frames and the mesh where the row has them; `config`: the settings `orbit` and `files`."""
     from recon.video_io import encode_mp4
 
-    renders = render_turn(row["gaussians"], row["elevation"], side_of_renders(row), config, device)
+    renders = render_turn(row, config, device)
     views = renders[:: view_step(config)]
+    orbit = replace(orbit_of(row, config.orbit), num_views=len(views))
     files = {
         "asset.ply": bytes(row["gaussians"]),
         "turntable.mp4": encode_mp4(_even(renders[..., :3]), config.files.turntable_fps),
         "image.png": png(unpack(row["image"])),
-        "transforms.json": transforms_json(row["elevation"], views.shape[1], len(views), config),
+        "transforms.json": transforms_json(row["elevation"], views.shape[1], orbit),
     }
     if row.get("frames") is not None:
         frames, seconds = unpack(row["frames"]), len(renders) / config.files.turntable_fps
@@ -80,13 +83,13 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def transforms_json(elevation: float, size: int, num_views: int, config: Any) -> bytes:
+def transforms_json(elevation: float, size: int, orbit: OrbitConfig) -> bytes:
     """The cameras of `views/*.png` in nerfstudio's form: camera to world, x right, y up, z backward, world +y up."""
     import torch
 
     from recon.cameras import turntable
 
-    cameras = turntable(elevation, size, dataclasses.replace(config.orbit, num_views=num_views))
+    cameras = turntable(elevation, size, orbit)
     to_world = torch.linalg.inv(cameras.viewmats.double()) @ torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0])).double()
     focal, centre = float(cameras.Ks[0, 0, 0]), float(cameras.Ks[0, 0, 2])
     document = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from factory.ledger.schemas import ATTEMPT, FILE, IDENTITY, IMAGE
 from factory.line.cost import row_cost
 from factory.line.placement import Pool
 from factory.line.rows import is_large
+from factory.stages.view_plans import orbit_of
 
 Row = dict[str, Any]
 
@@ -90,7 +91,7 @@ def asset_row(
         column: file_entry(f"{folder}/{name}", files[name]) if name in files else None
         for column, name in FILE_COLUMNS.items()
     }
-    cameras = {name: getattr(config.orbit, name) for name in ("num_views", "fov_degrees", "distance")}
+    cameras = asdict(orbit_of(row, config.orbit))
     known = {name: row.get(name) for name in schema.names} | numbers | row_cost(row, made_with.pools, config.cost)
     identity = {"fingerprint": identity_of(row, made_with), "config_fingerprint": made_with.fingerprint}
     image = {"bytes": files["image.png"], "path": f"{folder}/image.png"}

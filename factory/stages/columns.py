@@ -20,6 +20,20 @@ def _field(name: str, kind: pa.DataType, what: str) -> pa.Field:
 SOURCE_IMAGE = _field("source_image", pa.large_binary(), "the picture that the row brought, encoded as it came")
 IMAGE = _field("image", pa.large_binary(), "reference image [H,W,3|4], over white; A is coverage")
 FRAMES = _field("frames", pa.large_binary(), "generated turntable [V,S,S,3|4], on white")
+VIEW_PLAN = _field(
+    "view_plan",
+    pa.struct(
+        [
+            ("azimuths", pa.list_(pa.float64())),
+            *[(name, pa.float64()) for name in ("elevation", "fov_degrees", "distance")],
+            ("size", pa.int32()),
+            ("background", pa.string()),
+            ("exact", pa.bool_()),
+            ("fit", pa.list_(pa.int32())),
+        ]
+    ),
+    "cameras of the frames as `model.views.ViewPlan`, angles in radians; as estimated where not exact",
+)
 MASKS = _field("masks", pa.large_binary(), "coverage of the frames [V,S,S]")
 ELEVATION = _field("elevation", pa.float64(), "of the turntable's cameras, radians")
 GAUSSIANS = _field("gaussians", pa.large_binary(), "3DGS PLY")
@@ -31,3 +45,18 @@ SCORES = _field("scores", pa.map_(pa.string(), pa.float64()), "by the name of th
 def side_of(config: Any) -> int:
     """Pixels a side of the pictures, by the resolved settings."""
     return config.image.size or OWN_SIDE.get(config.image.model, 1024)
+
+
+def pixels_of_frames(config: Any) -> int:
+    """Pixels of all frames of a video, by the plan of the video model; of the longest where it cannot be read here.
+
+    On a cluster the model may lie where only the nodes see it; what is wrong with it, its preflight says.
+    """
+    from model.video_models import LONGEST, view_plan
+
+    try:
+        plan = view_plan(config.video)
+        count, side = len(plan), plan.size or side_of(config)
+    except (ValueError, RuntimeError, OSError):
+        count, side = config.video.frames or LONGEST, config.video.size or side_of(config)
+    return count * side**2

@@ -13,7 +13,7 @@ from factory.line.failure import Failure
 from factory.line.rows import Row, rows_of
 from factory.line.stage import Stage, dead_letter
 from factory.stages.asset_table import MadeWith
-from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MESH, SCORES, SOURCE_IMAGE
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MESH, SCORES, SOURCE_IMAGE, VIEW_PLAN
 
 
 class Commit(Stage):
@@ -26,7 +26,7 @@ class Commit(Stage):
     """
 
     name, sections = "commit", ("orbit", "files", "cost", "storage")
-    reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, MESH, SCORES)
+    reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, VIEW_PLAN, MESH, SCORES)
 
     def __init__(
         self, config: Any, out: str, run_id: str, made_with: MadeWith | None = None, threads: int = 1, board: Any = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,36 @@ from factory.ledger.schemas import pack, unpack
 from factory.line.network import Network
 from factory.line.stage import Row, Stage
 from factory.stages import networks
-from factory.stages.columns import ELEVATION, FRAMES, MASKS, side_of
+from factory.stages.columns import ELEVATION, FRAMES, MASKS, VIEW_PLAN, pixels_of_frames
 from factory.stages.masker import Masker
+from factory.stages.view_plans import as_column, plan_of
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig, ViewsConfig
+    from model.views import ViewPlan
     from recon.config import OrbitConfig
+
+
+class Found(NamedTuple):
+    """What is found out about a turntable."""
+
+    frames: NDArray[np.uint8]
+    """[V,S,S,3|4] on white."""
+    masks: NDArray[np.uint8]
+    """Coverage [V,S,S]."""
+    elevation: float
+    """Of the cameras, radians."""
+    plan: ViewPlan
+    """With azimuths as they are, where the model could not promise them."""
+
+    def columns(self) -> Row:
+        """As a row has them; frames and masks packed."""
+        return {
+            "frames": pack(self.frames),
+            "masks": pack(self.masks),
+            "elevation": self.elevation,
+            "view_plan": as_column(self.plan),
+        }
 
 
 class ViewFinder:
@@ -29,32 +55,48 @@ class ViewFinder:
         self.config, self.orbit, self.masker = config, orbit, Masker(config.masks, device, threads)
         self.estimator = load_estimator(fetched(config.estimator)) if config.elevation is None else None
 
-    def find(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-        """Masks uint8 [V,S,S] and elevation in radians of a turntable uint8 [V,S,S,3|4].
+    def find(self, frames: NDArray[np.uint8], plan: ViewPlan) -> Found:
+        """What is found out about a turntable uint8 [V,S,S,3|4] whose model promises `plan`.
 
         Raises:
-            ValueError: if the frames are no such turntable; where nothing fixes the elevation, of at least four.
+            ValueError: if the frames are no such turntable, or where the plan is a guess no turn at all; where nothing
+                fixes the elevation, if the fit uses less than four.
         """
-        from recon.coherence import coherent_elevation
         from recon.masks import masks_of
+        from recon.over_white import over_white
 
         masks = masks_of(frames, self.masker)
-        if self.config.elevation is not None:
-            return masks, self.config.elevation
+        frames = over_white(frames, masks)
+        elevation = self.config.elevation if plan.elevation is None else plan.elevation
+        if elevation is None:
+            chosen = list(plan.chosen)
+            elevation = self._elevation(frames[chosen], masks[chosen], [plan.azimuths[k] for k in chosen], plan)
+        return Found(frames, masks, elevation, plan)
+
+    def _elevation(
+        self, frames: NDArray[np.uint8], masks: NDArray[np.uint8], azimuths: Sequence[float], plan: ViewPlan
+    ) -> float:
+        """The elevation of the chosen views; radians, as all angles."""
+        from recon.coherence import coherent_elevation
+        from recon.elevation import quarters
+
         assert self.estimator is not None, "it is loaded wherever nothing fixes the elevation"
-        estimate = self.estimator.estimate(frames)
-        return masks, coherent_elevation(masks, estimate, self.orbit) if self.config.coherence else estimate
+        estimate = self.estimator.estimate(frames[quarters(azimuths)])
+        if not self.config.coherence:
+            return estimate
+        seen = replace(self.orbit, fov_degrees=plan.fov_degrees, distance=plan.distance)
+        return coherent_elevation(masks, estimate, seen, azimuths)
 
 
 class FindViews(Stage):
     """Masks and elevation of the generated frames; opaque frames are put on white by their masks."""
 
     name, sections = "views", ("views", "orbit")
-    reads, writes = (FRAMES,), (FRAMES, MASKS, ELEVATION)
+    reads, uses, writes = (FRAMES,), (VIEW_PLAN,), (FRAMES, MASKS, ELEVATION, VIEW_PLAN)
 
     @classmethod
     def added_bytes(cls, config: FactoryConfig) -> int:
-        return side_of(config) ** 2 * config.orbit.num_views
+        return pixels_of_frames(config)
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
@@ -64,12 +106,8 @@ class FindViews(Stage):
         self.finder = ViewFinder(self.config.views, self.config.orbit, self.device(), self.pool.threads)
 
     def process(self, rows: list[Row]) -> None:
-        """Find each row's masks and elevation, and put opaque frames on white."""
-        from recon.over_white import over_white
-
+        """Find each row's masks, elevation and azimuths, and put opaque frames on white."""
         for row in rows:
             frames = unpack(row["frames"])
-            masks, row["elevation"] = self.finder.find(frames)
-            row["masks"] = pack(masks)
-            if frames.shape[-1] == 3:
-                row["frames"] = pack(over_white(frames, masks))
+            found = self.finder.find(frames, plan_of(row, len(frames), self.config.orbit)).columns()
+            row.update(found if frames.shape[-1] == 3 else found | {"frames": row["frames"]})

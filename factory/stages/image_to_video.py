@@ -12,7 +12,8 @@ from factory.ledger.schemas import pack, unpack
 from factory.line.network import Network
 from factory.line.stage import Row, Stage
 from factory.stages import networks
-from factory.stages.columns import FRAMES, IMAGE, side_of
+from factory.stages.columns import FRAMES, IMAGE, VIEW_PLAN, pixels_of_frames
+from factory.stages.view_plans import as_column
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig
@@ -23,15 +24,15 @@ class ImageToVideo(Stage):
 
     name, sections, calls = "video", ("video",), "video"
     reads = (IMAGE,)
-    writes = (FRAMES, pa.field("video_revision", pa.string()), pa.field("video_license", pa.string()))
+    writes = (FRAMES, VIEW_PLAN, pa.field("video_revision", pa.string()), pa.field("video_license", pa.string()))
 
     @classmethod
     def added_bytes(cls, config: FactoryConfig) -> int:
-        return 4 * side_of(config) ** 2 * config.orbit.num_views
+        return 4 * pixels_of_frames(config)
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
-        return [networks.turntable(config.video, config.orbit, config.image.size)]
+        return [networks.turntable(config)]
 
     @classmethod
     def devices(cls, config: FactoryConfig) -> list[str]:
@@ -54,6 +55,6 @@ class ImageToVideo(Stage):
                 [rows[i]["seed"] for i in alike],
             )
             for i, frames in zip(alike, videos, strict=True):
-                rows[i]["frames"] = pack(frames)
+                rows[i]["frames"], rows[i]["view_plan"] = pack(frames), as_column(self.model.views)
                 rows[i].update(video_revision=self.model.revision, video_license=self.model.license)
                 rows[i].update({f"{kind}_video": count for kind, count in self.model.num_evaluations.items()})

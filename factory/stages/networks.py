@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from factory.line.network import Network
 from factory.storage.user_error import UserError
+from model.views import VIEWS_FILE
+from recon.config import OrbitConfig
 
 if TYPE_CHECKING:
     from eval.config import ClipConfig
-    from factory.config.settings import ViewsConfig
+    from factory.config.settings import FactoryConfig, ViewsConfig
     from model.config import ImageConfig, VideoConfig
     from model.views import ViewPlan
-    from recon.config import OrbitConfig
     from recon.loss_weights import LossConfig
 
 
@@ -28,19 +29,18 @@ def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
     return Network(name=kind, address=settings.model, revision=settings.revision, locate=find, check_card=_fits)
 
 
-def turntable(settings: VideoConfig, orbit: OrbitConfig, side: int | None = None) -> Network:
-    """The video model, whose views must be those that its frames are fitted by (`check_views`).
-
-    Args:
-        side: of the images that it gets, in pixels; None where the image model decides.
-    """
+def turntable(config: FactoryConfig) -> Network:
+    """The video model, whose views and image size must go with the other settings (`check_views`)."""
     from model.weights import locate, own_side
+
+    settings = config.video
 
     def find() -> Path:
         from model.video_models import view_plan
 
         place = locate(settings.model, "video", settings.revision)
-        check_views(settings.model, view_plan(settings), orbit)
+        check_views(config, view_plan(settings))
+        side = config.image.size
         if side is not None and (own := own_side(place)) not in (None, side):
             raise UserError(f"image.size is {side}, but the video model {settings.model!r} takes pictures of {own} "
                             f"pixels: give --image.size {own}")  # fmt: skip
@@ -57,25 +57,26 @@ def _fits(place: Path, card: int, **settings: Any) -> None:
     check_card(place, card, **settings)
 
 
-def check_views(model: str, plan: ViewPlan, orbit: OrbitConfig) -> None:
-    """Raise UserError unless a fit may take a model's frames as one even turn, counter-clockwise, seen as `orbit` says.
-
-    Args:
-        model: named in the sentence. plan: the views that the model promises.
-    """
-    even = all(abs(a - math.tau * k / len(plan)) < 1e-6 for k, a in enumerate(plan.azimuths))
-    if not plan.exact or not even or plan.fit is not None or plan.background != "white":
+def check_views(config: FactoryConfig, plan: ViewPlan) -> None:
+    """Raise UserError where other settings contradict the views that the video model promises."""
+    model, masker, orbit = config.video.model, config.views.masks, config.orbit
+    if plan.background != "white" and masker == "pocket":
         raise UserError(
-            f"the frames of {model} are no even counter-clockwise turn on white whose azimuths are certain, and the "
-            "line fits no other yet: take SV3D, or I2VGen-XL or Stable Video Diffusion fine-tuned to such turns"
+            f"{model} shows objects on {plan.background}, and views.masks pocket knows white alone: set --views.masks "
+            "u2netp, which is embedded, or isnet"
         )
-    seen = {"fov_degrees": plan.fov_degrees, "distance": round(plan.distance, 4)}
-    if any(abs(getattr(orbit, name) - value) > 1e-3 * value for name, value in seen.items()):
-        flags = " ".join(f"--orbit.{name.replace('_', '-')} {value:g}" for name, value in seen.items())
+    if plan.elevation is not None and config.views.elevation is not None:
         raise UserError(
-            f"{model} sees objects with a field of view of {plan.fov_degrees:g} degrees from {plan.distance:.4f} "
-            f"radii, and orbit says {orbit.fov_degrees:g} and {orbit.distance:g}: give {flags}"
+            f"{model} makes views at video.elevation {math.degrees(plan.elevation):g} degrees, and views.elevation is "
+            f"{config.views.elevation:g} radians: leave views.elevation unset"
         )
+    for name in ("fov_degrees", "distance"):
+        said, own, default = getattr(orbit, name), getattr(plan, name), getattr(OrbitConfig(), name)
+        if said != default and abs(said - own) > 1e-3 * own:
+            raise UserError(
+                f"orbit.{name} is {said:g}, and {model} sees objects with {own:g}: leave it unset, or where the model "
+                f"was fine-tuned so, say it in {VIEWS_FILE} beside its weights"
+            )
 
 
 def masks(name: str) -> Network:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from factory.ledger.schemas import pack, unpack
+from factory.ledger.schemas import unpack
 from factory.line.cpus import available_cpus
 from factory.line.network import Network
 from factory.line.placement import Pool
 from factory.line.stage import Row, Stage
 from factory.stages import networks
-from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MASKS, MESH, NUM_GAUSSIANS
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MASKS, MESH, NUM_GAUSSIANS, VIEW_PLAN
 from factory.stages.masker import Masker
+from factory.stages.view_plans import orbit_of, plan_of
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig
@@ -29,11 +30,12 @@ class Reconstruct(Stage):
 
     name, calls, grows = "reconstruct", "refine", True
     sections = ("video", "views", "orbit", "fit", "refine", "yields", "mesh")
-    reads = (IMAGE, FRAMES, MASKS, ELEVATION)
+    reads, uses = (IMAGE, FRAMES, MASKS, ELEVATION), (VIEW_PLAN,)
     writes = (
         GAUSSIANS,
         MESH,
-        *(FRAMES, MASKS, ELEVATION),  # of another turntable where the first is unusable; the elevation as corrected
+        # of another turntable where the first is unusable; the elevation as corrected
+        *(FRAMES, MASKS, ELEVATION, VIEW_PLAN),
         NUM_GAUSSIANS,
         pa.field("device", pa.string()),
         pa.field("yield_score", pa.float64()),  # probability that no asset comes of the turntable, where it was judged
@@ -55,10 +57,7 @@ class Reconstruct(Stage):
         """The perceptual network, and where they are used video model, masks, yield gate and elevation."""
         found = networks.perceptual(config.fit.loss)
         if wants_video_model(config):
-            found += [
-                networks.turntable(config.video, config.orbit, config.image.size),
-                networks.masks(config.views.masks),
-            ]
+            found += [networks.turntable(config), networks.masks(config.views.masks)]
         if config.yields.enabled:
             found += [networks.yield_gate(), networks.masks(config.views.masks), *networks.elevation(config.views)]
         return found
@@ -86,9 +85,7 @@ class Reconstruct(Stage):
 
     def _choose_turntable(self, row: Row) -> None:
         """Judge the row's turntable, and generate others while it is bad; the best one stays in the row."""
-        from recon.over_white import over_white
-
-        candidate = {name: row[name] for name in ("frames", "masks", "elevation")}
+        candidate = {name: row.get(name) for name in ("frames", "masks", "elevation", "view_plan")}
         for attempt in range(1, self.config.yields.retries + 2):
             score, reasons = self._judge(candidate)
             if row.get("yield_score") is None or score < row["yield_score"]:
@@ -101,16 +98,18 @@ class Reconstruct(Stage):
             frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
             for kind, count in model.num_evaluations.items():
                 row[f"{kind}_video"] = (row.get(f"{kind}_video") or 0) + count
-            masks, elevation = self.finder.find(frames)
-            candidate = {"frames": pack(over_white(frames, masks)), "masks": pack(masks), "elevation": elevation}
+            candidate = self.finder.find(frames, model.views).columns()
 
     def _judge(self, turntable: Row) -> tuple[float, list[str]]:
         """The probability that it is unusable, and why; certain for what cannot be fitted at all, as blank frames."""
         from recon.yield_gate import measure
 
         frames, masks = unpack(turntable["frames"]), unpack(turntable["masks"])
+        plan = plan_of(turntable, len(frames), self.config.orbit)
+        chosen, seen = list(plan.chosen), orbit_of(turntable, self.config.orbit)
+        azimuths = [plan.azimuths[k] for k in chosen]
         try:
-            features = measure(frames, masks, turntable["elevation"], self.config.orbit)
+            features = measure(frames[chosen], masks[chosen], turntable["elevation"], seen, azimuths)
         except ValueError as error:
             return 1.0, [str(error)]
         return self.judge.probability(features), self.judge.reasons(features)
@@ -125,18 +124,23 @@ class Reconstruct(Stage):
         loss = self.config.fit.loss
         loss = replace(loss, perceptual_weights=fetched(loss.perceptual_weights))
         fit = replace(self.config.fit, device=self.device(self.config.fit.device), loss=loss)
-        loop = LoopConfig(fit=fit, refine=self.config.refine, orbit=self.config.orbit)
+        loop = LoopConfig(fit=fit, refine=self.config.refine)
         for row in rows:
             if self.refiner:
                 self.refiner.reset()
             if self.config.yields.enabled:
                 self._choose_turntable(row)
+            frames = unpack(row["frames"])
+            plan = plan_of(row, len(frames), self.config.orbit)
             given = Turntable(
-                frames=unpack(row["frames"]),
+                frames=frames,
                 masks=unpack(row["masks"]),
                 elevation=row["elevation"],
                 image=unpack(row["image"]),
                 prompt=row["prompt"],
+                azimuths=plan.azimuths,
+                chosen=plan.chosen,
+                orbit=orbit_of(row, self.config.orbit),
             )
             gaussians, history = reconstruct(given, loop, self.refiner, self.masker, row["seed"])
             row["gaussians"] = ply_bytes(gaussians)

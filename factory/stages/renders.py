@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.ledger.schemas import shape_of
+from factory.stages.view_plans import orbit_of
 
 Row = dict[str, Any]
-Ply = bytes | memoryview
 
 
 def view_step(config: Any) -> int:
@@ -26,40 +26,32 @@ def side_of_renders(row: Row) -> int:
     return shape_of(row["image"])[0] if frames is None else shape_of(frames)[1]
 
 
-def render_turn(
-    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str = "cpu"
-) -> NDArray[np.uint8]:
-    """One turn of the camera around an asset: uint8 [T,S,S,4] over white, A is coverage.
+def render_turn(row: Row, config: Any, device: str = "cpu") -> NDArray[np.uint8]:
+    """One turn of the camera around a row's Gaussians: uint8 [T,S,S,4] over white, A is coverage.
 
     Args:
-        ply: the Gaussians.
-        elevation: radians.
-        size: side of the frames in pixels.
+        row: with its elevation, and the plan of its frames where there is one: field of view and distance are theirs.
         config: the settings `orbit` and `files`; `files.turntable_frames` is T.
         device: where it is rendered.
     """
-    return _rendered(ply, elevation, size, config, device, 1)
+    return _rendered(row, config, device, 1)
 
 
-def render_views(
-    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str = "cpu"
-) -> NDArray[np.uint8]:
+def render_views(row: Row, config: Any, device: str = "cpu") -> NDArray[np.uint8]:
     """The frames of `render_turn` that are written as pictures and scored."""
-    return _rendered(ply, elevation, size, config, device, view_step(config))
+    return _rendered(row, config, device, view_step(config))
 
 
-def _rendered(
-    ply: bytes | memoryview, elevation: float, size: int, config: Any, device: str, step: int
-) -> NDArray[np.uint8]:
+def _rendered(row: Row, config: Any, device: str, step: int) -> NDArray[np.uint8]:
     import torch
 
     from factory.stages.asset_files import gaussians_of
-    from recon.cameras import Cameras, turntable
+    from recon.cameras import turntable
     from recon.gaussians import render
 
-    turn = turntable(elevation, size, dataclasses.replace(config.orbit, num_views=config.files.turntable_frames))
-    cameras = Cameras(viewmats=turn.viewmats[::step], Ks=turn.Ks[::step], size=size)
+    orbit = dataclasses.replace(orbit_of(row, config.orbit), num_views=config.files.turntable_frames)
+    cameras = turntable(row["elevation"], side_of_renders(row), orbit)[range(0, orbit.num_views, step)]
     with torch.no_grad():
-        rgb, alpha = render(gaussians_of(ply).to(device), cameras)
+        rgb, alpha = render(gaussians_of(row["gaussians"]).to(device), cameras)
     pixels = torch.cat([rgb, alpha], -1).clamp(0, 1)
     return (pixels * 255).round().to(torch.uint8).cpu().numpy()

@@ -8,17 +8,18 @@ from factory.ledger.schemas import unpack
 from factory.line.network import Network
 from factory.line.stage import Row, Stage
 from factory.stages import networks
-from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, SCORES
+from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, SCORES, VIEW_PLAN
+from factory.stages.view_plans import plan_of
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig
 
 
 class Score(Stage):
-    """CLIP scores of the views that are written, and of the frames where any were generated."""
+    """CLIP scores of the views that are written, and of the frames that were fitted where any were generated."""
 
     name, sections = "score", ("orbit", "files", "clip")
-    reads, uses, writes = (IMAGE, GAUSSIANS, ELEVATION), (FRAMES,), (SCORES,)
+    reads, uses, writes = (IMAGE, GAUSSIANS, ELEVATION), (FRAMES, VIEW_PLAN), (SCORES,)
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
@@ -33,11 +34,13 @@ class Score(Stage):
     def process(self, rows: list[Row]) -> None:
         """Score frames and renders of each row, rendered from the row's own cameras."""
         from eval.similarity import mean_scores
-        from factory.stages.renders import render_views, side_of_renders
+        from factory.stages.renders import render_views
 
         for row in rows:
-            image, frames = unpack(row["image"]), row.get("frames")
-            views = render_views(row["gaussians"], row["elevation"], side_of_renders(row), self.config, self.device())
-            sets = {"frames": unpack(frames)[..., :3]} if frames is not None else {}
-            scores = mean_scores(self.scorer, sets | {"renders": views[..., :3]}, row["prompt"], image[..., :3])
+            image, sets = unpack(row["image"]), {}
+            if row.get("frames") is not None:
+                frames = unpack(row["frames"])
+                sets["frames"] = frames[list(plan_of(row, len(frames), self.config.orbit).chosen), ..., :3]
+            sets["renders"] = render_views(row, self.config, self.device())[..., :3]
+            scores = mean_scores(self.scorer, sets, row["prompt"], image[..., :3])
             row["scores"] = list(scores.items())

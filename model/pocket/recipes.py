@@ -16,9 +16,10 @@ from model.pocket.load import load_autoencoder
 from model.pocket.losses import AutoencoderLoss, ImageLoss, VideoLoss
 from model.pocket.text import PocketTextEncoder, train_tokenizer
 from model.pocket.unet import Layer, PocketUNet
-from model.pocket.video import NUM_FRAMES, PocketVideoModel
+from model.pocket.video import PocketVideoModel
 from model.temporal import freeze_spatial
 from model.training import Recipe, Setting
+from model.views import PAPER_VIEWS
 
 LATENT_CHANNELS = 24
 WIDTHS = (96, 192)
@@ -100,7 +101,7 @@ def _turntables(unet: PocketUNet, setting: Setting, skew: float) -> Recipe:
         model = PocketVideoModel(unet, text, autoencoder, config, "", "", {})
         first = autoencoder.decode_frames(batch.frames[:, 0]) if batch.encoded else batch.frames[:, 0]
         frames = model.generate(first.cpu().numpy(), batch.captions, range(len(batch)))
-        return frames[:, :: NUM_FRAMES // min(NUM_FRAMES, 8)]
+        return frames[:, :: PAPER_VIEWS // min(PAPER_VIEWS, 8)]
 
     return Recipe(
         loss=VideoLoss(unet.train(), text, autoencoder, setting.config, skew),

@@ -19,9 +19,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from model.pocket.temporal import TemporalAttention, TemporalConv, TurntableVolume
+from model.views import PAPER_VIEWS
 
 GROUPS = 16
-NUM_FRAMES = 16
 
 
 def view_features(azimuth: Tensor, elevation: Tensor, harmonics: int = 4) -> Tensor:
@@ -85,7 +85,7 @@ class Views:
     def __init__(self, azimuth: Tensor, elevation: Tensor) -> None:
         self.azimuth, self.elevation = azimuth, elevation
         self.shape = azimuth.shape
-        self.whole_turn = azimuth.shape[1] == NUM_FRAMES
+        self.whole_turn = azimuth.shape[1] == PAPER_VIEWS
 
 
 def _temporal_layers(kinds: str, channels: int, grid: int) -> list[nn.Module]:

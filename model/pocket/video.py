@@ -19,10 +19,9 @@ from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder
 from model.pocket.unet import PocketUNet
-from model.views import ViewPlan, uniform_views
+from model.views import PAPER_VIEWS, ViewPlan, uniform_views
 from model.weights import PATCH
 
-NUM_FRAMES = 16
 REFINE_STRENGTH = 0.5
 
 
@@ -46,14 +45,14 @@ class PocketVideoModel:
     @property
     def views(self) -> ViewPlan:
         """16 even steps."""
-        return uniform_views(NUM_FRAMES)
+        return uniform_views(PAPER_VIEWS)
 
     @torch.inference_mode()
     def generate(self, images: np.ndarray, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         """Frames uint8 [B,16,S,S,4], RGB over white and coverage; see `VideoModel.generate`."""
         check_batch(prompts, images=images, seeds=seeds)
         first = self._encode(images)
-        noise = sampling.seeded_noise((NUM_FRAMES, *first.shape[1:]), seeds)
+        noise = sampling.seeded_noise((PAPER_VIEWS, *first.shape[1:]), seeds)
         model_fn = self._condition(first, prompts)
         with counted(self.unet, len(prompts), self.config.steps) as self.num_evaluations:
             latents = sampling.sample(model_fn, noise, sampling.dpm_solver(SCHEDULE), self.config.steps)
@@ -91,8 +90,8 @@ class PocketVideoModel:
 
     def _condition(self, first: Tensor, prompts: Sequence[str]) -> sampling.ModelFn:
         states, pooled = self.text([*([""] * len(prompts)), *prompts])
-        turn = torch.arange(NUM_FRAMES) * (2 * math.pi / NUM_FRAMES)
-        azimuth = turn.expand(2 * len(prompts), NUM_FRAMES)
+        turn = torch.arange(PAPER_VIEWS) * (2 * math.pi / PAPER_VIEWS)
+        azimuth = turn.expand(2 * len(prompts), PAPER_VIEWS)
         image = first.repeat(2, 1, 1, 1)
         elevation = self.unet.estimate_elevation(image).clamp(0, math.pi / 4)
 

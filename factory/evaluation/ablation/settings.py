@@ -11,11 +11,12 @@ from factory.config.settings import preset
 from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
 from model.config import VideoConfig
+from model.views import PAPER_VIEWS
 from recon.config import FitConfig, PoseConfig
 from recon.nerf_config import NerfConfig
 
 FULL = "full"
-NUM_FRAMES = 16
+NUM_FRAMES = PAPER_VIEWS
 ROUND_SHARES = (5 / 12, 10 / 12)
 """Where the rounds lie among the iterations: 500 and 1,000 of 1,200 (A.1)."""
 

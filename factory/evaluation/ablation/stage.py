@@ -129,8 +129,10 @@ class Fit(SingleStage):
         check_drawn(frames)
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
         if self.refiner and self.config.targets == "generated":
-            frames = self.refiner.model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
-            assumed = self.finder.find(frames)[1]
+            model = self.refiner.model
+            model.views.check(NUM_FRAMES)
+            frames = model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
+            assumed = self.finder.find(frames, model.views).elevation
         assumed += math.radians(self.config.elevation_error_degrees)
         return Targets(
             asset_id=row["asset_id"],

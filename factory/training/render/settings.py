@@ -7,6 +7,7 @@ from typing import Any
 
 from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
+from model.views import PAPER_VIEWS
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +35,7 @@ class RenderConfig:
     seed: int = 0
     """Of elevations, starts, shapes, companions and assemblies; all but the other asset depend on the turntable's own
     id alone."""
-    num_views: int = 16
+    num_views: int = PAPER_VIEWS
     """Views of a turntable, >= 1; field of view and distance are those of `OrbitConfig`."""
     pool: Pool = field(default_factory=lambda: Pool(actors=available_cpus(), batch=4))
     """The rendering actors."""

@@ -18,8 +18,10 @@ from factory.evaluation.score_tables import Scores, summaries
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import SCORES, Ledger
 from factory.prompts.foreign_folder import assets_of_folder
+from factory.stages.view_plans import as_column
 from factory.storage.local import LocalStore
 from model.config import ImageConfig
+from model.views import latent_views
 from recon.config import OrbitConfig
 
 
@@ -75,6 +77,11 @@ def test_a_run_says_its_views_itself(tmp_path: Path) -> None:
     config = FactoryConfig(image=ImageConfig(size=64), orbit=OrbitConfig(num_views=8, fov_degrees=50.0))
     store.put("config.yaml", to_yaml(config).encode())
     assert views_of_run(store) == {"num_views": 8, "fov_degrees": 50.0, "distance": 3.0115, "size": 64}
+    plan = as_column(latent_views(85, fov_degrees=33.8, distance=3.8, size=96))
+    seen = {"num_views": 21, "fov_degrees": 33.8, "distance": 3.8, "size": 96}
+    assert views_of_run(store, {"view_plan": plan}) == seen
+    assert views_of_run(store, {"view_plan": plan | {"size": None}}) == seen | {"size": 64}
+    assert views_of_run(store, {"view_plan": None}) == views_of_run(store)
 
 
 def test_r_precision_counts_prompts_once() -> None:

@@ -5,6 +5,7 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.schemas import pack, unpack
 from factory.stages.find_views import ViewFinder
 from factory.stages.reconstruct import Reconstruct
+from model.views import uniform_views
 from recon import yield_gate
 from recon.config import YieldConfig
 
@@ -15,7 +16,7 @@ class Video:
     """Every turntable is filled with its number."""
 
     def __init__(self):
-        self.seeds, self.num_evaluations = [], {"steps": 4, "forwards": 4}
+        self.seeds, self.num_evaluations, self.views = [], {"steps": 4, "forwards": 4}, uniform_views(4)
 
     def generate(self, images, prompts, seeds):
         self.seeds += seeds
