@@ -38,6 +38,7 @@ def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
             pool=pools[stage.name],
             arguments={"config": SimpleNamespace(**{name: getattr(given, name) for name in stage.sections})}
             | (end if issubclass(stage, Commit) else {}),
+            seconds=stage.expected_seconds(given),
             row_bytes=0 if issubclass(stage, Commit) else size,
         )
         for stage, size in zip(chain, sizes, strict=True)

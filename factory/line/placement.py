@@ -1,9 +1,8 @@
-"""Place the actors of a line on a cluster: the defaults of a `Pool` of actors, and `place`, which says what fits."""
+"""Say what actors of a line hold and where they may be: `Pool`, `Node`, `check_nodes`, `check_sum`."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from factory.storage.user_error import UserError
@@ -19,7 +18,8 @@ class Pool:
     actors: int = 1
     """How many at least, >= 1; each loads its models once."""
     max_actors: int | None = None
-    """How many at most, while rows wait; None: on a cluster the pool of a stage that grows takes what others leave."""
+    """How many at most, while rows wait; None: the pool of a stage that grows takes its part of what the smallest pools
+    leave, in proportion to its seconds a row: on a cluster, and of the GPUs of this machine."""
     cpus: float = 0.25
     """Logical CPUs that each reserves."""
     gpus: float = 0.0
@@ -92,54 +92,17 @@ def _selects(wanted: str, label: str | None) -> bool:
     return (label in [name.strip() for name in listed]) != wanted.startswith("!")
 
 
-def place(
-    pools: Mapping[str, Pool],
-    cpus: float,
-    gpus: float,
-    growing: Collection[str] = (),
-    local: bool = False,
-    autoscaling: bool = False,
-) -> tuple[dict[str, Pool], list[str]]:
-    """The pools with `max_actors` filled in, and one line of explanation for each.
-
-    Args:
-        pools: by stage.
-        cpus: logical CPUs of the cluster. gpus: its GPUs.
-        growing: stages that take what the smallest pools leave, in equal shares.
-        local: Ray runs on this machine only: every pool keeps its size.
-        autoscaling: what is missing will come; only what is set grows.
-
-    Raises:
-        RuntimeError: in one sentence, when the smallest pools do not fit.
-    """
-    needed = {kind: sum(pool.actors * getattr(pool, kind) for pool in pools.values()) for kind in ("cpus", "gpus")}
-    if not autoscaling:
-        _refuse("GPU", needed["gpus"], gpus, "gpus")
-        _refuse("CPU", needed["cpus"] + CPUS_LEFT, cpus, "cpus")
-    free = [name for name in growing if pools[name].max_actors is None and not local and not autoscaling]
-    left = [(there - taken) / max(len(free), 1) for there, taken in zip((cpus - CPUS_LEFT, gpus), needed.values())]
-    placed, lines = {}, []
-    for name, pool in pools.items():
-        most = pool.max_actors or pool.actors
-        if name in free:
-            most = pool.actors + _room(pool, *left)
-        placed[name] = dataclasses.replace(pool, max_actors=most)
-        size = f"{pool.actors} actors" if most == pool.actors else f"{pool.actors} to {most} actors"
-        lines.append(
-            f"{name}: {size} of {pool.cpus:g} CPU, {pool.gpus:g} GPU, {pool.threads} threads, batch {pool.batch}, "
-            f"{pool.in_flight} blocks in flight" + (f", on {' '.join(pool.labels)}" if pool.labels else "")
-        )
-    lines.append(
-        f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs; "
-        f"the smallest pools reserve {needed['cpus']:g} and {needed['gpus']:g}"
-    )
-    return placed, lines
+def check_sum(pools: Mapping[str, Pool], nodes: Iterable[Node]) -> None:
+    """Raises RuntimeError, in one sentence, when the smallest pools together are more than the cluster has."""
+    nodes = list(nodes)
+    needed = reserved(pools)
+    _refuse("GPU", needed["gpus"], sum(node.gpus for node in nodes), "gpus")
+    _refuse("CPU", needed["cpus"] + CPUS_LEFT, sum(node.cpus for node in nodes), "cpus")
 
 
-def _room(pool: Pool, cpus: float, gpus: float) -> int:
-    """How many more actors the rest of the cluster holds."""
-    rooms = [left / wanted for left, wanted in ((cpus, pool.cpus), (gpus, pool.gpus)) if wanted > 0]
-    return max(0, int(min(rooms, default=0) + 1e-6))
+def reserved(pools: Mapping[str, Pool]) -> dict[str, float]:
+    """CPUs and GPUs of the smallest pools."""
+    return {kind: sum(pool.actors * getattr(pool, kind) for pool in pools.values()) for kind in ("cpus", "gpus")}
 
 
 def _refuse(kind: str, needed: float, there: float, setting: str) -> None:

@@ -17,9 +17,11 @@ from ray.exceptions import RayError
 from factory.ledger.ledger import Ledger
 from factory.line.board import Board, Snapshot
 from factory.line.health import MAX_DEATHS
+from factory.line.layout import Pace, lay_out
 from factory.line.metrics import Metrics
 from factory.line.nodes import is_gone, living_nodes, releasing_stranded_actors, require_calls
-from factory.line.placement import Pool, check_nodes, place
+from factory.line.pace import measured, measured_before, rows_to_measure
+from factory.line.placement import Pool
 from factory.line.progress import Display
 from factory.line.ray_session import configure_data, start_ray
 from factory.line.settings import LineConfig
@@ -78,8 +80,9 @@ def run_line(
 ) -> Tally:
     """Do every row that the ledger does not hold yet; afterwards it holds all of them.
 
-    A first pass runs whole blocks, a second one row by row what the first lost to dying workers; what is
-    missing even then becomes a dead letter `worker_killed`.
+    Where the run is long and pools may grow, its first rows are made with pools by expected seconds, and the rest by
+    measured ones; a folder's next run takes those of its last. A first pass runs whole blocks, a second one row by row
+    what the first lost to dying workers; what is missing even then becomes a dead letter `worker_killed`.
 
     Raises:
         TooManyFailures: when `line.max_failed_share` is passed; what is done stays done.
@@ -90,22 +93,36 @@ def run_line(
             start_ray(line.address, wanted_store_bytes(chain, line))
             configure_data()
             require_calls()
-            chain, line = place_steps(chain, line, display)
+            before = measured_before(ledger.store, chain)
+            placed, blocks = place_steps(chain, line, display, before)
             board = start_board(chain)
             tally.read, tally.gauged, tally.waiting_for = partial(_read, board), True, ""
+            rows = _missing(work, ledger)
+            if before is None and (trial := rows_to_measure(chain, placed, line, len(rows))):
+                _make(work, rows[:trial], placed, blocks, board, tally, ledger)
+                counts = {name: (count.finished, count.seconds) for name, count in _read(board).stages.items()}
+                placed, blocks = place_steps(chain, line, display, measured(counts, "of this run"))
             for attempt in (1, 2):
                 rows = _missing(work, ledger)
-                if rows:
-                    board.renew.remote()
-                    dataset = build(source(work, rows, attempt), chain, line, board, row_by_row=attempt == 2)
-                    with releasing_stranded_actors(board):
-                        _drain(dataset, tally, ledger, line.max_failed_share)
+                _make(work, rows, placed, blocks, board, tally, ledger, attempt)
             _dead_letter_killed(work, ledger, tally, board)
     finally:
         ledger.publish()
         if board:
             ray.kill(board)
     return tally
+
+
+def _make(
+    work: Work, rows: Sequence[int], chain: Sequence[Step], line: LineConfig, board: Any, tally: Tally, ledger: Ledger,
+    attempt: int = 1,
+) -> None:  # fmt: skip
+    """One pass over rows: whole blocks, in the second attempt row by row."""
+    if rows:
+        board.renew.remote()
+        dataset = build(source(work, rows, attempt), chain, line, board, row_by_row=attempt == 2)
+        with releasing_stranded_actors(board):
+            _drain(dataset, tally, ledger, line.max_failed_share)
 
 
 def wanted_store_bytes(chain: Sequence[Step], line: LineConfig) -> int:
@@ -119,20 +136,24 @@ def _by_stage(chain: Sequence[Step]) -> tuple[dict[str, Pool], dict[str, int]]:
     return {step.actor.name: step.pool for step in chain}, {step.actor.name: step.row_bytes for step in chain}
 
 
-def place_steps(chain: Sequence[Step], line: LineConfig, display: Display | None) -> tuple[list[Step], LineConfig]:
-    """Chain and line with pools and blocks that fit the cluster; raises RuntimeError where none do."""
+def place_steps(
+    chain: Sequence[Step], line: LineConfig, display: Display | None, pace: Pace | None = None
+) -> tuple[list[Step], LineConfig]:
+    """Chain and line with pools and blocks that fit the cluster; raises RuntimeError where none do.
+
+    Args:
+        pace: how long rows take, where that has been measured.
+    """
     there = ray.cluster_resources()
     pools, sizes = _by_stage(chain)
-    placed, lines = place(
+    placed, lines = lay_out(
         pools,
-        there.get("CPU", 0),
-        there.get("GPU", 0),
+        living_nodes(),
+        pace or Pace(seconds={step.actor.name: step.seconds for step in chain}),
         growing=[step.actor.name for step in chain if step.actor.grows],
         local=line.address == "local",
         autoscaling=line.autoscaling,
     )
-    if not line.autoscaling:
-        check_nodes(pools, living_nodes())
     rows = line.rows_per_block
     if any(sizes.values()):
         placed, rows, explained = bound(placed, rows, sizes, there.get("object_store_memory", LOCAL_STORE_BYTES))

@@ -73,7 +73,7 @@ class Stage:
     calls: ClassVar[str | None] = None
     """It writes the network evaluations of a row as `steps_<calls>` (sampler steps) and `forwards_<calls>` too."""
     grows: ClassVar[bool] = False
-    """On a cluster its pool takes what the others leave, where `max_actors` is not set."""
+    """Its pool takes its part of a cluster, and of this machine's GPUs, where `max_actors` is not set."""
     pool: ClassVar[Pool] = Pool()
     """The default; an actor has that of its line."""
     together: ClassVar[int] = sys.maxsize
@@ -94,6 +94,11 @@ class Stage:
     def added_bytes(cls, config: Any) -> int:
         """About how many bytes it adds to a row, by the resolved settings; what is under a kilobyte does not count."""
         return 0
+
+    @classmethod
+    def expected_seconds(cls, config: Any) -> float:
+        """About how long a row takes in one actor, by the resolved settings; what counts is how stages compare."""
+        return 1.0
 
     @classmethod
     def networks(cls, config: Any) -> list[Network]:

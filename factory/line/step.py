@@ -16,5 +16,7 @@ class Step:
     actor: type[Stage]
     pool: Pool
     arguments: dict[str, Any]
+    seconds: float = 1.0
+    """About how long a row takes in one actor, beside those of other stages: pools grow by it until it is measured."""
     row_bytes: int = 0
     """About how many a row has that leaves the stage, where that may fill the object store."""

@@ -25,7 +25,7 @@ class Commit(Stage):
         made_with: what the assets of the run have in common.
     """
 
-    name, sections = "commit", ("orbit", "files", "cost", "storage")
+    name, sections, grows = "commit", ("orbit", "files", "cost", "storage"), True
     reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, VIEW_PLAN, MESH, SCORES)
 
     def __init__(
@@ -58,6 +58,10 @@ class Commit(Stage):
             commit_block(self.store, outcomes, schema)
         status = [(row["prompt_id"], "done" if row["error_stage"] is None else "failed") for row in rows]
         return pa.Table.from_arrays([pa.array(column) for column in zip(*status)], schema=OUTCOME)
+
+    @classmethod
+    def expected_seconds(cls, config: Any) -> float:
+        return 0.2
 
     def write(self, row: Row) -> tuple[Row, pa.Schema]:
         """Write the files of a finished row; returns its table row and schema."""

@@ -91,7 +91,7 @@ class ViewFinder:
 class FindViews(Stage):
     """Masks and elevation of the generated frames; opaque frames are put on white by their masks."""
 
-    name, sections = "views", ("views", "orbit")
+    name, sections, grows = "views", ("views", "orbit"), True
     reads, uses, writes = (FRAMES,), (VIEW_PLAN,), (FRAMES, MASKS, ELEVATION, VIEW_PLAN)
 
     @classmethod

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 class ImageToVideo(Stage):
     """Reference image and prompt to the frames of a turntable."""
 
-    name, sections, calls = "video", ("video",), "video"
+    name, sections, calls, grows = "video", ("video",), "video", True
     reads = (IMAGE,)
     writes = (FRAMES, VIEW_PLAN, pa.field("video_revision", pa.string()), pa.field("video_license", pa.string()))
 
     @classmethod
     def added_bytes(cls, config: FactoryConfig) -> int:
         return 4 * pixels_of_frames(config)
+
+    @classmethod
+    def expected_seconds(cls, config: FactoryConfig) -> float:
+        return networks.seconds_a_step(config.video) * config.video.steps
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:

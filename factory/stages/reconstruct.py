@@ -53,6 +53,12 @@ class Reconstruct(Stage):
         return 4 * floats * config.fit.densify.max_gaussians + mesh
 
     @classmethod
+    def expected_seconds(cls, config: FactoryConfig) -> float:
+        rounds = len(config.refine.within(config.fit.iterations))
+        refining = rounds * config.video.refine_steps * networks.seconds_a_step(config.video)
+        return 0.035 * config.fit.iterations + refining
+
+    @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
         """The perceptual network, and where they are used video model, masks, yield gate and elevation."""
         found = networks.perceptual(config.fit.loss)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Score(Stage):
     """CLIP scores of the views that are written, and of the frames that were fitted where any were generated."""
 
-    name, sections = "score", ("orbit", "files", "clip")
+    name, sections, grows = "score", ("orbit", "files", "clip"), True
     reads, uses, writes = (IMAGE, GAUSSIANS, ELEVATION), (FRAMES, VIEW_PLAN), (SCORES,)
 
     @classmethod

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class TextToImage(Stage):
     """Prompt to reference image; a row that brings its own image has it read and cut out instead."""
 
-    name, sections, calls = "image", ("image", "views"), "image"
+    name, sections, calls, grows = "image", ("image", "views"), "image", True
     uses = (SOURCE_IMAGE,)
     writes = (
         IMAGE,
@@ -35,6 +35,10 @@ class TextToImage(Stage):
     @classmethod
     def added_bytes(cls, config: FactoryConfig) -> int:
         return 4 * side_of(config) ** 2
+
+    @classmethod
+    def expected_seconds(cls, config: FactoryConfig) -> float:
+        return config.image.steps * (0.1 if config.image.model == "pocket" else 0.15)
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:

@@ -61,8 +61,8 @@ def test_a_missing_network_is_told_with_the_command_that_brings_it(
 def test_weights_that_are_not_whole_are_one_sentence(tiny_sdxl: Path, tmp_path: Path, spoil, message: str) -> None:
     folder = Path(shutil.copytree(tiny_sdxl, tmp_path / "sdxl"))
     index = folder / "model_index.json"
-    told = {"files": {"model_index.json": {"size": index.stat().st_size, "sha256": ""}}}
-    (folder / "digests.json").write_text(json.dumps(told))
+    digests = {"files": {"model_index.json": {"size": index.stat().st_size, "sha256": ""}}}
+    (folder / "digests.json").write_text(json.dumps(digests))
     spoil(folder)
     with pytest.raises(RuntimeError, match=message) as caught:
         preflight(config_of(tmp_path))
