@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eval.assignment import BROKEN, Task
+from recon.user_error import UserError
 
 COLUMNS = ("study", "annotator", "task", "choice", "seconds", "answered")
 """Of an answer file; `seconds` to the choice, `answered` in ISO 8601."""
@@ -43,7 +44,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         for name in ("min_attention", "min_consistency"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise UserError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must lie in [0, 1]")
 
 
 @dataclass(kw_only=True, slots=True)

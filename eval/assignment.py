@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
 
+from recon.user_error import UserError
+
 Side = Literal["left", "right"]
 Kind = Literal["question", "broken", "repeat"]
 
@@ -45,11 +47,11 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if self.per_question < 1 or self.per_question % 2 == 0:
-            raise ValueError(f"per-question is {self.per_question}; an odd number makes a majority: 1, 3, 5, ...")
+            raise UserError(f"per-question is {self.per_question}; an odd number makes a majority: 1, 3, 5, ...")
         if self.load < 1:
-            raise ValueError(f"load is {self.load}; an annotator wants at least 1 question")
+            raise UserError(f"load is {self.load}; an annotator wants at least 1 question")
         if min(self.num_broken, self.num_repeats) < 0:
-            raise ValueError(f"num-broken {self.num_broken} and num-repeats {self.num_repeats} must not be negative")
+            raise UserError(f"num-broken {self.num_broken} and num-repeats {self.num_repeats} must not be negative")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -86,10 +88,10 @@ def assign(pairs: Sequence[tuple[str, str]], ours: str, config: StudyConfig) -> 
         ours: the method that all competitors are compared with; checks break its assets.
 
     Raises:
-        ValueError: for no pairs.
+        UserError: for no pairs.
     """
     if not pairs:
-        raise ValueError("there is no pair of assets to ask about; the runs share no prompt with a turntable")
+        raise UserError("there is no pair of assets to ask about; the runs share no prompt with a turntable")
     chance = random.Random(config.seed)
     questions = [(*pair, criterion) for pair in pairs for criterion in CRITERIA]
     chance.shuffle(questions)
@@ -162,10 +164,10 @@ def read_assignment(text: str) -> list[Task]:
     """The tasks of `write_assignment`.
 
     Raises:
-        ValueError: for another table.
+        UserError: for another table.
     """
     try:
         rows = cast(Iterable[dict[str, Any]], csv.DictReader(io.StringIO(text)))
         return [Task(**row) for row in rows]
     except TypeError as error:
-        raise ValueError(f"the assignment is not as im3d study make writes it: {error}") from error
+        raise UserError(f"the assignment is not as im3d study make writes it: {error}") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from eval.config import ClipConfig
+from recon.user_error import UserError
 
 POCKET_WEIGHTS = Path(__file__).parent / "weights" / "clip"
 BATCH_SIZE = 32
@@ -48,7 +49,7 @@ class Scorer:
 
         Raises:
             ValueError: if the folder is incomplete or open_clip knows no such model.
-            RuntimeError: in one sentence, if the weights cannot be had.
+            UserError: in one sentence, if the weights cannot be had.
         """
         if isinstance(config, tuple):
             config = ClipConfig(model=config[0], pretrained=config[1])
@@ -153,15 +154,15 @@ def _from_published(folder: Path, name: str, device: torch.device) -> Scorer:
 
 def _check_names(config: ClipConfig, available: list[str]) -> None:
     if config.model not in available:
-        raise ValueError(f"CLIP model {config.model!r} not found; give 'pocket', a folder, or an open_clip "
-                         "architecture such as ViT-B-32-quickgelu")  # fmt: skip
+        raise UserError(f"CLIP model {config.model!r} not found; give 'pocket', a folder, or an open_clip "
+                        "architecture such as ViT-B-32-quickgelu")  # fmt: skip
     if _wants_quickgelu(config) and not _has_quickgelu(config.model):
         other = f"{config.model}-quickgelu"
         way = f"take {other}" if other in available else "give an architecture that does"
-        raise ValueError(f"the weights {config.pretrained!r} were trained with QuickGELU, which {config.model} does "
-                         f"not use; {way}")  # fmt: skip
+        raise UserError(f"the weights {config.pretrained!r} were trained with QuickGELU, which {config.model} does "
+                        f"not use; {way}")  # fmt: skip
     if Path(config.pretrained).suffix in (".bin", ".ckpt", ".pkl", ".pt", ".pth"):
-        raise ValueError(f"{config.pretrained} is pickled; convert the weights to safetensors first")
+        raise UserError(f"{config.pretrained} is pickled; convert the weights to safetensors first")
 
 
 def _wants_quickgelu(config: ClipConfig) -> bool:
@@ -188,7 +189,7 @@ def _from_open_clip(config: ClipConfig, device: torch.device) -> Scorer:
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(config.model, config.pretrained, device=device)
     except Exception as error:
-        raise RuntimeError(
+        raise UserError(
             f"the {config.pretrained!r} weights of CLIP {config.model} cannot be loaded ({type(error).__name__}: "
             f"{error}): run once where there is network and keep the hub cache, or give the path of a safetensors file"
         ) from error

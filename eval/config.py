@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recon.user_error import UserError
+
 
 @dataclass(kw_only=True, slots=True)
 class ClipConfig:
@@ -44,10 +46,10 @@ class JudgeConfig:
         """Of "kind=path".
 
         Raises:
-            ValueError: for another form or an unknown kind.
+            UserError: for another form or an unknown kind.
         """
         kind, _, weights = text.partition("=")
         if kind not in JUDGES or not weights:
             known = " ".join(f"{name}={what.upper()}" for name, what in JUDGES.items())
-            raise ValueError(f"judge {text!r} is none; available: {known}")
+            raise UserError(f"judge {text!r} is none; available: {known}")
         return cls(kind=kind, weights=weights)

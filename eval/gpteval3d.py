@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.user_error import UserError
+
 _ID = re.compile(r"gpteval3d-(\d+)")
 TO_THREESTUDIO = (2, 0, 1)
 """Our axes in theirs: +x to the front, +z up."""
@@ -18,12 +20,12 @@ def place_of(prompt_id: str) -> int:
     """The place of a prompt in GPTEval3D's `prompts.json`, from 0.
 
     Raises:
-        ValueError: when the id does not name it.
+        UserError: when the id does not name it.
     """
     found = _ID.fullmatch(prompt_id)
     if not found:
-        raise ValueError(f"prompt_id {prompt_id!r} names no place in GPTEval3D's prompts.json; use ids as of "
-                         "--suite gpteval3d: gpteval3d-<place>")  # fmt: skip
+        raise UserError(f"prompt_id {prompt_id!r} names no place in GPTEval3D's prompts.json; use ids as of "
+                        "--suite gpteval3d: gpteval3d-<place>")  # fmt: skip
     return int(found[1])
 
 
@@ -36,7 +38,7 @@ def files_of(prompt_id: str, rgb: NDArray[np.uint8], normals: NDArray[np.float32
     Normals n become (n + 1) / 2 as colours, in threestudio's world and black where there is nothing.
 
     Raises:
-        ValueError: for a prompt id without place.
+        UserError: for a prompt id without place.
     """
     folder = f"{place_of(prompt_id)}/0"
     seen = (np.abs(normals).sum(-1, keepdims=True) > 0).astype(np.float32)

@@ -13,6 +13,7 @@ from eval.agreement import krippendorff_alpha, wilson_interval
 from eval.answers import UNPLAYABLE, Annotator, Answer, Thresholds, check_answers, judge
 from eval.assignment import CRITERIA, Task
 from eval.tables import Table
+from recon.user_error import UserError
 
 ALL = "all competitors"
 TITLES = {"alignment": "image alignment", "quality": "3D quality"}
@@ -69,11 +70,11 @@ def score_study(study: str, tasks: Sequence[Task], texts: Mapping[str, str], thr
         thresholds: who is believed.
 
     Raises:
-        ValueError: when there is no usable answer at all.
+        UserError: when there is no usable answer at all.
     """
     given, problems, changed = _gathered(study, {task.task_id: task for task in tasks}, texts)
     if not given:
-        raise ValueError(f"{len(texts)} answer files hold no usable answer{': ' + problems[0] if problems else ''}")
+        raise UserError(f"{len(texts)} answer files hold no usable answer{': ' + problems[0] if problems else ''}")
     screens = Counter(task.annotator for task in tasks)
     annotators = [judge(name, own, screens[name], thresholds) for name, own in sorted(given.items())]
     believed = [one.annotator for one in annotators if not one.rejected]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.config import Up
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from recon.cameras import Cameras
@@ -69,13 +70,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.num_views < 1 or self.size < 2:
-            raise ValueError(f"num_views is {self.num_views} and size {self.size}; they must be at least 1 and 2")
+            raise UserError(f"num_views is {self.num_views} and size {self.size}; they must be at least 1 and 2")
         if not 0 <= self.background <= 1:
-            raise ValueError(f"background is {self.background}; it must lie in [0, 1]")
+            raise UserError(f"background is {self.background}; it must lie in [0, 1]")
         if not -1.57 < self.elevation < 1.57:
-            raise ValueError(f"elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+            raise UserError(f"elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
         if not all(0 < fov < 120 for fov in (self.fov_degrees, *self.zooms)) or not self.distance > 1:
-            raise ValueError(
+            raise UserError(
                 f"fov_degrees is {self.fov_degrees} and distance {self.distance}; "
                 "they must lie in (0, 120) and exceed 1, the object's extent"
             )
@@ -147,14 +148,14 @@ def protocol_of(name: str, **settings: Any) -> Protocol:
     """The protocol `name` with a user's `settings`, of which a published protocol takes only those about files.
 
     Raises:
-        ValueError: for an unknown name, a setting out of range, or one that the published protocol fixes.
+        UserError: for an unknown name, a setting out of range, or one that the published protocol fixes.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"protocol {name!r} not found; available: {', '.join(PROTOCOLS)}")
+        raise UserError(f"protocol {name!r} not found; available: {', '.join(PROTOCOLS)}")
     known = PROTOCOLS[name]
     fixed = [key for key, value in settings.items() if key not in OF_FILES and value != getattr(known, key)]
     if name != "im3d" and fixed:
-        raise ValueError(
+        raise UserError(
             f"protocol {name} says {fixed[0]} {getattr(known, fixed[0])}, not {settings[fixed[0]]}; "
             "leave it out, or take --protocol im3d"
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eval.distributions import FeatureSet
 from eval.judges.features import FeatureModel
 from recon.pictures import on_grey, open_picture
+from recon.user_error import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 SHOWN = 5
@@ -34,7 +35,7 @@ def revision_of(objects: dict[str, list[str]], read: Callable[[str], bytes]) -> 
         ValueError: when there are none.
     """
     if not objects:
-        raise ValueError(f"the reference set is empty; give a folder of {', '.join(PICTURES)}")
+        raise UserError(f"the reference set is empty; give a folder of {', '.join(PICTURES)}")
     total = hashlib.sha256()
     for names in objects.values():
         for name in names:
@@ -61,7 +62,7 @@ def reference_features(
         if not bad:
             found.add(model.embed(pictures))
     if bad:
-        raise ValueError(f"{len(bad)} pictures of the reference set cannot be used: {'; '.join(bad[:SHOWN])}")
+        raise UserError(f"{len(bad)} pictures of the reference set cannot be used: {'; '.join(bad[:SHOWN])}")
     return found
 
 

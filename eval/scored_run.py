@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from eval.page import address
 from eval.score_columns import measure_of
+from recon.user_error import UserError
 
 STAGE_OF_TABLE = "prompts"
 """The stage of dead letters that are no prompts at all: empty, double, unreadable."""
@@ -97,10 +98,10 @@ class ScoredRun:
         """The column to rank by: the given one, else a text score of the re-renders, else any; None without scores.
 
         Raises:
-            ValueError: for a column that the run does not have.
+            UserError: for a column that the run does not have.
         """
         if column is not None and column not in self.scores:
-            raise ValueError(f"score {column!r} not found. Available: {', '.join(self.scores) or 'none'}")
+            raise UserError(f"score {column!r} not found. Available: {', '.join(self.scores) or 'none'}")
         return (
             column
             or next((name for name in self.scores if name.startswith("clip_text_renders")), None)

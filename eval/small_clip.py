@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon.user_error import UserError
+
 PADDING, START, END = "<pad>", "<start>", "<end>"
 
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -126,13 +128,13 @@ def load_clip(folder: Path) -> tuple[Any, Tokenizer, dict[str, Any]]:
     """The float32 model in evaluation mode, its tokenizer and its config.
 
     Raises:
-        ValueError: if a file is missing from `folder`.
+        UserError: if a file is missing from `folder`.
     """
     from safetensors.torch import load_file
 
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing; a CLIP folder needs config, model and tokenizer")
+            raise UserError(f"{folder / name} is missing; a CLIP folder needs config, model and tokenizer")
     config = json.loads((folder / "config.json").read_text())
     model = build_clip(config)
     state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}

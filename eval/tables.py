@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from eval.paper import CAPTIONS, COLUMNS, SOURCES, TABLES, Cell
 from eval.score_columns import clip_column
+from recon.user_error import UserError
 
 Form = Literal["markdown", "latex", "csv", "html"]
 _LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "—": "---", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -60,10 +61,10 @@ def paper_table(number: int, own: Sequence[tuple[Cell, ...]] = ()) -> Table:
     """Table `number` of the paper, then `own` rows. Table 4 counts calls both ways.
 
     Raises:
-        ValueError: if the paper has no such table.
+        UserError: if the paper has no such table.
     """
     if number not in TABLES:
-        raise ValueError(f"table {number} not found. Available: {', '.join(map(str, sorted(TABLES)))}")
+        raise UserError(f"table {number} not found. Available: {', '.join(map(str, sorted(TABLES)))}")
     columns, rows = COLUMNS[number], list(TABLES[number])
     if number == 4:
         columns = ("model", "network calls (sampler steps)", "forward passes (guidance doubled)")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.evaluation.ablation.settings import AblationConfig
-from factory.storage.user_error import UserError
 from jobs.base import LineJob, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.evaluation.ablation.work import FitWork

@@ -10,7 +10,6 @@ from typing import TypeVar
 from factory.line.cost import CostConfig
 from factory.line.settings import Runner
 from factory.storage.interface import StorageConfig
-from factory.storage.user_error import as_user_error
 from jobs.errors import guarded
 from jobs.help import parse_flags
 
@@ -53,7 +52,6 @@ def start(
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
 
-    @as_user_error()
     def job() -> AnyJob:
         return parse(arguments) if parse else parse_flags(kind, arguments, f"im3d {name}")
 

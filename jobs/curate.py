@@ -13,10 +13,10 @@ from typing import Annotated
 import tyro
 
 from eval.config import ClipConfig
-from factory.storage.user_error import UserError
 from factory.training.curate.settings import CurateConfig
 from jobs.base import LineJob, start
 from model.captioner import CaptionerConfig
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from factory.line.placement import Pool
-from factory.storage.user_error import UserError
 from jobs.base import LineJob, start
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,11 +1,12 @@
-"""Say what went wrong: a sentence for a user's mistake, a place for everything else, a traceback on demand: `guarded`.
+"""Say what went wrong: a sentence for a user's mistake, a traceback for everything else: `guarded`.
 
-Exit code 2: a mistake, or missing machinery. 3: an error that nobody foresaw.
+Exit code 2: a `UserError` or a `StorageError`, told in one sentence. 3: any other error, with its traceback and place.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,17 +14,19 @@ from collections.abc import Callable
 from factory.line.failure import place_of
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageError
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 DEBUG = "IM3D_DEBUG"
 """Environment variable that does what --debug does."""
+_OF_WORKER = re.compile(rf"[\w.]*{UserError.__name__}: (?P<sentence>.+)")
+"""The last line of the text that Ray makes of a UserError in a worker."""
 
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
     """Run a job; returns its exit code, or that of the error that it ended with.
 
     Args:
-        debug: print tracebacks; IM3D_DEBUG=1 does so too.
+        debug: print the tracebacks of mistakes too; IM3D_DEBUG=1 does so as well.
     """
     try:
         return run()
@@ -34,21 +37,24 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 1
     except Exception as error:
-        trace = scrub("".join(traceback.format_exception(error)))
-        if debug or os.environ.get(DEBUG, "0") not in ("", "0"):
+        trace, mistake = scrub("".join(traceback.format_exception(error))), sentence(error)
+        if mistake is None or debug or os.environ.get(DEBUG, "0") not in ("", "0"):
             print(trace, end="", file=sys.stderr)
-        print(scrub(f"error: {sentence(error)}"), file=sys.stderr)
-        if not isinstance(error, UserError | StorageError):
-            where = place_of(trace) or "outside of our code"
-            print(f"  {type(error).__name__} at {where}; --debug shows the traceback", file=sys.stderr)
-        return 2 if isinstance(error, ValueError | RuntimeError | OSError) else 3
+        if mistake is not None:
+            print(scrub(f"error: {mistake}"), file=sys.stderr)
+            return 2
+        where = place_of(trace) or "outside of our code"
+        print(scrub(f"error: {type(error).__name__} at {where}: {_last_line(error)}"), file=sys.stderr)
+        return 3
 
 
-def sentence(error: BaseException) -> str:
-    """What an error says; of one that Ray brings from a worker, with its traceback, the last line."""
-    text = str(error).strip()
-    if type(error).__module__.startswith("ray.") and text:
-        return text.splitlines()[-1].strip()
-    if not text or not isinstance(error, ValueError | RuntimeError | OSError):
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return text
+def sentence(error: BaseException) -> str | None:
+    """What a user's mistake says, in the driver or in a worker of Ray's; None for any other error."""
+    if type(error).__module__.startswith("ray."):
+        found = _OF_WORKER.fullmatch(_last_line(error))
+        return found["sentence"] if found else None
+    return str(error) if isinstance(error, UserError | StorageError) else None
+
+
+def _last_line(error: BaseException) -> str:
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")

@@ -15,8 +15,8 @@ import tyro
 
 from eval.config import Up
 from factory.line.placement import Pool
-from factory.storage.user_error import UserError, as_user_error
 from jobs.base import LineJob, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from eval.protocols import Protocol
@@ -121,11 +121,8 @@ def run(job: Evaluate) -> int:
         return _ablation(job)
     assets = Assets.open(job.run, job.prompts, job.image_root, job.storage)
     own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source, next(iter(assets.rows()), None))
-    with as_user_error():
-        protocol, judging = (
-            _protocol(job, own),
-            Judging.load(job.judges, job.features, job.reference, job.truth, job.consistency, job.storage),
-        )
+    protocol = _protocol(job, own)
+    judging = Judging.load(job.judges, job.features, job.reference, job.truth, job.consistency, job.storage)
     named = [ClipConfig(model=name, pretrained=job.pretrained) for name in job.clip]
     clip = [resolved_judge(job.weights, config) for config in named]
     pool = prompt_pool(asset["prompt"] for asset in assets.rows() if asset["prompt"])
@@ -139,8 +136,7 @@ def run(job: Evaluate) -> int:
     with open_output(f"{_place(job)}/{name}", job.storage, SCORES) as folder:
         folder.store.put("protocol.json", json.dumps(statement | {"prompt_pool": len(pool)}, indent=2).encode())
         _refuse_incomparable(job, folder.store)
-        with as_user_error():
-            judging.embed_reference(protocol)
+        judging.embed_reference(protocol)
         folder.ledger.requeue()
         arguments = {"config": protocol, "measures": judging.measures, "clip": clip, "prompts": embedded}
         _score(job, arguments, assets, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.evaluation.judging import Assets, Judging

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.outputs.export_settings import BY_SPLAT_TRANSFORM, ExportConfig
-from factory.storage.user_error import UserError
 from jobs.base import LineJob, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.storage.interface import Store

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from factory.config.settings import FactoryConfig, Preset
-from factory.storage.user_error import UserError
 from jobs.base import start
 from jobs.settings import parse
+from recon.user_error import UserError
 
 MAX_REPORTED = 10_000
 """The tables at the end are about so many newest rows."""

@@ -49,7 +49,7 @@ def parse_flags(
         registry: tyro's, for types of settings that it does not know.
 
     Raises:
-        ValueError: for values that the job refuses.
+        UserError: for values that the job refuses.
         SystemExit: for unknown flags, and after help.
     """
     words = ["--help" if word == "--help-all" else word for word in arguments]
@@ -63,7 +63,7 @@ def parse_flags(
         try:
             return tyro.cli(kind, **given)
         finally:
-            print(f"--debug adds the traceback of an error. Every setting: {prog} --help-all")
+            print(f"--debug adds the traceback of a mistake. Every setting: {prog} --help-all")
 
 
 @contextmanager

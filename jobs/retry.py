@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from factory.config.settings import FactoryConfig
-from factory.storage.user_error import UserError
 from jobs.base import start
 from jobs.generate import Generate, check_changes, make
 from jobs.settings import parse_over
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.prompts.prompt_table import PromptTable

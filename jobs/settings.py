@@ -21,7 +21,7 @@ def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
     """Parse a job with fields `preset`, `config`, `out` and `settings` (a FactoryConfig whose flags have no prefix).
 
     Raises:
-        ValueError: for a bad YAML file, or values that the settings refuse.
+        UserError: for a bad YAML file, or values that the settings refuse.
         SystemExit: for bad flags, and after help.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -14,9 +14,9 @@ import tyro
 
 from eval.answers import Thresholds
 from eval.assignment import StudyConfig
-from factory.storage.user_error import UserError
 from jobs.base import Job, start
 from jobs.help import parse_flags
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from factory.storage.user_error import UserError
 from jobs.base import Job, start
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

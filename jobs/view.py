@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from factory.storage.user_error import UserError
 from jobs.base import Job, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.outputs.viewer import Viewer

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import tyro
 
 from factory.config.settings import Preset
-from factory.storage.user_error import UserError
 from jobs.base import Job, start
 from jobs.help import parse_flags
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,7 +115,7 @@ def _row(name: str, hub: str | None, asks: bool) -> tuple[list[str], bool]:
     if asks:
         try:
             listing = listed(entry, hub)
-        except RuntimeError:
+        except UserError:
             asks = False
     size = listing.gigabytes if listing else entry.gigabytes
     license = (listing.license if listing else None) or entry.license or "unknown"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon.user_error import UserError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -26,9 +28,9 @@ class CaptionerConfig:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
-            raise ValueError(f"captioner.max_tokens is {self.max_tokens}; it must be at least 1")
+            raise UserError(f"captioner.max_tokens is {self.max_tokens}; it must be at least 1")
         if self.replace and self.model is None:
-            raise ValueError("captioner.replace needs a captioner.model that writes the captions")
+            raise UserError("captioner.replace needs a captioner.model that writes the captions")
 
 
 class Captioner:
@@ -45,8 +47,8 @@ class Captioner:
 
         folder = Path(config.model or "").expanduser()
         if not (folder / "config.json").is_file():
-            raise ValueError(f"captioner.model {config.model} is no folder of a transformers model (no config.json); "
-                             "give the path of a downloaded one")  # fmt: skip
+            raise UserError(f"captioner.model {config.model} is no folder of a transformers model (no config.json); "
+                            "give the path of a downloaded one")  # fmt: skip
         try:
             model: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
@@ -54,7 +56,7 @@ class Captioner:
             self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0][:160]
-            raise ValueError(f"captioner.model {folder} is no image-to-text model: {reason}") from error
+            raise UserError(f"captioner.model {folder} is no image-to-text model: {reason}") from error
         self.device = torch.device(device)
         self.model, self.max_tokens = model.eval().to(self.device), config.max_tokens
         self.name, self.revision = folder.name, revision_of(folder)

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from recon.user_error import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -102,7 +104,7 @@ class Checkpoints:
                 return self.load(step), problems
             except ValueError as error:
                 problems.append(str(error))
-        raise ValueError("no checkpoint is whole; run the training again, into another --out")
+        raise UserError("no checkpoint is whole; run the training again, into another --out")
 
     def _ranked(self) -> list[int]:
         """Steps whose record can be read, best first: those measured as the newest by loss, then the newest others."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.views import PAPER_VIEWS
+from recon.user_error import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
@@ -22,11 +23,11 @@ Direction = Literal["auto", "ccw", "cw"]
 
 def _check_sampling(owner: str, model: str, steps: int, guidance_scale: float | None) -> None:
     if not model:
-        raise ValueError(f"{owner}.model is empty; give 'pocket', a folder, an s3:// address or a hub id")
+        raise UserError(f"{owner}.model is empty; give 'pocket', a folder, an s3:// address or a hub id")
     if not 1 <= steps <= 1000:
-        raise ValueError(f"{owner}.steps is {steps}; it must lie in [1, 1000]")
+        raise UserError(f"{owner}.steps is {steps}; it must lie in [1, 1000]")
     if guidance_scale is not None and not 0 <= guidance_scale <= 50:
-        raise ValueError(f"{owner}.guidance_scale is {guidance_scale}; it must lie in [0, 50]")
+        raise UserError(f"{owner}.guidance_scale is {guidance_scale}; it must lie in [0, 50]")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,9 +54,9 @@ class ImageConfig:
     def __post_init__(self) -> None:
         _check_sampling("image", self.model, self.steps, self.guidance_scale)
         if self.size is not None and not 8 <= self.size <= 4096:
-            raise ValueError(f"image.size is {self.size}; it must lie in [8, 4096] pixels")
+            raise UserError(f"image.size is {self.size}; it must lie in [8, 4096] pixels")
         if "{prompt}" not in self.template:
-            raise ValueError(f"image.template is {self.template!r}; it must contain {{prompt}}")
+            raise UserError(f"image.template is {self.template!r}; it must contain {{prompt}}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -116,16 +117,16 @@ class VideoConfig:
     def __post_init__(self) -> None:
         _check_sampling("video", self.model, self.steps, self.guidance_scale)
         if not 1 <= self.refine_steps <= 1000:
-            raise ValueError(f"video.refine_steps is {self.refine_steps}; it must lie in [1, 1000]")
+            raise UserError(f"video.refine_steps is {self.refine_steps}; it must lie in [1, 1000]")
         ranges = {"refine_strength": "(0, 1]", "flow_shift": "(0, 100]", "elevation": "(-90, 90)",
                   "lora_scale": "[-10, 10]", "frames": "[4, 1000]", "size": "[8, 4096]",
                   "decode_chunk": "[1, 1000]"}  # fmt: skip
         for name, interval in ranges.items():
             value = getattr(self, name)
             if value is not None and not _within(value, interval):
-                raise ValueError(f"video.{name} is {value}; it must lie in {interval}")
+                raise UserError(f"video.{name} is {value}; it must lie in {interval}")
         if self.template is not None and "{prompt}" not in self.template:
-            raise ValueError(f"video.template is {self.template!r}; it must contain {{prompt}}")
+            raise UserError(f"video.template is {self.template!r}; it must contain {{prompt}}")
 
 
 def _within(value: float, interval: str) -> bool:
@@ -177,28 +178,28 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+            raise UserError(f"num_steps is {self.num_steps}; it must be at least 1")
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be positive and finite")
         for name in ("warmup_steps", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+            raise UserError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
         if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
-            raise ValueError(f"betas are {self.betas}; both must lie in [0, 1)")
+            raise UserError(f"betas are {self.betas}; both must lie in [0, 1)")
         if not 0 <= self.decay_share <= 1:
-            raise ValueError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
+            raise UserError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
         if not 0 <= self.text_dropout <= 1:
-            raise ValueError(f"text_dropout is {self.text_dropout}; it must lie in [0, 1]")
+            raise UserError(f"text_dropout is {self.text_dropout}; it must lie in [0, 1]")
         positive = ("save_every", "keep_last", "sheet_every", "log_every")
         for name in (*positive, "total_batch", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise UserError(f"{name} is {value}; it must be at least 1")
         if self.validation_turntables < 0:
-            raise ValueError(f"validation_turntables is {self.validation_turntables}; it must be at least 0")
+            raise UserError(f"validation_turntables is {self.validation_turntables}; it must be at least 0")
 
 
 Views = Literal["all", "front", "any", "some", "quarters"]
@@ -238,14 +239,14 @@ class Share:
         """The division of a step of `config.total_batch`, else `batch`, turntables.
 
         Raises:
-            ValueError: when it does not come out even.
+            UserError: when it does not come out even.
         """
         total = config.total_batch or batch
         if total % workers:
-            raise ValueError(f"{total} turntables a step cannot be shared by {workers} workers; "
-                             f"set train.total-batch to a multiple of {workers}")  # fmt: skip
+            raise UserError(f"{total} turntables a step cannot be shared by {workers} workers; "
+                            f"set train.total-batch to a multiple of {workers}")  # fmt: skip
         mine = total // workers
         micro = config.micro_batch or mine
         if mine % micro:
-            raise ValueError(f"{mine} turntables a step and worker are no multiple of train.micro-batch {micro}")
+            raise UserError(f"{mine} turntables a step and worker are no multiple of train.micro-batch {micro}")
         return cls(total=total, micro=micro, rounds=mine // micro)

@@ -8,6 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from recon.user_error import UserError
+
 CACHE = Path(os.environ.get("IM3D_CACHE") or Path.home() / ".cache" / "im3d-factory")
 _LARGE = 1 << 24
 """Bytes from which on a file's digest is remembered; smaller ones are read faster than looked up."""
@@ -17,13 +19,13 @@ def revision_of(folder: Path) -> str:
     """The hub commit of a snapshot, else the sha256 over all safetensors of `folder`.
 
     Raises:
-        ValueError: if there are none, as in a folder of pickled checkpoints.
+        UserError: if there are none, as in a folder of pickled checkpoints.
     """
     if folder.parent.name == "snapshots":
         return folder.name
     files = sorted(folder.rglob("*.safetensors"))
     if not files:
-        raise ValueError(f"{folder} has no *.safetensors; pickled weights are not read: convert them to safetensors")
+        raise UserError(f"{folder} has no *.safetensors; pickled weights are not read: convert them to safetensors")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(folder).as_posix()}\n".encode())

@@ -16,6 +16,7 @@ from torch import Tensor
 from model import sampling, weights
 from model.latent_video import Conditioned, LatentVideoModel
 from model.tokens import read_tokenizer
+from recon.user_error import UserError
 
 TEXT_TOKENS = 450
 TEMPORAL = 4
@@ -45,8 +46,8 @@ class Droplet3DModel(LatentVideoModel):
         channels = weights.read_json(folder / "transformer" / "config.json").get("in_channels")
         latent = weights.read_json(folder / "vae" / "config.json").get("latent_channels", 16)
         if channels != 2 * latent + 1:
-            raise ValueError(f"{folder}/transformer takes {channels} channels and Droplet3D {2 * latent + 1}, noisy "
-                             "latents, mask and image: it is another CogVideoX")  # fmt: skip
+            raise UserError(f"{folder}/transformer takes {channels} channels and Droplet3D {2 * latent + 1}, noisy "
+                            "latents, mask and image: it is another CogVideoX")  # fmt: skip
         return {
             "transformer": CogVideoXTransformer3DModel,
             "vae": AutoencoderKLCogVideoX,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from model.config import ImageConfig
+from recon.user_error import UserError
 
 __all__ = ["DiffusersImageModel", "ImageConfig", "ImageModel", "load_image_model"]
 
@@ -42,7 +43,7 @@ def load_image_model(spec: str | ImageConfig) -> ImageModel:
 
     Raises:
         ValueError: if the spec names no model, or one whose weights are not safetensors.
-        RuntimeError: in one sentence, if the GPU or the weights that the spec needs are missing.
+        UserError: in one sentence, if the GPU or the weights that the spec needs are missing.
     """
     from model import weights
 
@@ -90,7 +91,7 @@ class DiffusersImageModel:
                 folder, dtype=weights.dtype_of(config.dtype, device), use_safetensors=True
             )
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} is no text-to-image pipeline in safetensors: {error}") from error
+            raise UserError(f"{folder} is no text-to-image pipeline in safetensors: {error}") from error
         if sampling.DPMSolverMultistepScheduler in getattr(pipeline.scheduler, "compatibles", []):
             pipeline.scheduler = sampling.dpm_solver(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from model.digests import file_digest
 from model.weights import license_of, locate_file
+from recon.user_error import UserError
 
 _PREFIX = re.compile(
     r"^(?:base_model\.model\.)?(?:model\.diffusion_model\.|diffusion_model\.|transformer\.|lora_unet_)?"
@@ -32,21 +33,21 @@ def merge_files(networks: list[nn.Module], lora: str, scale: float, alias: Alias
     """Merge one file into every network, or each its own of several joined by commas; revisions and licences of them.
 
     Raises:
-        ValueError: if a file is no LoRA for its network, or there are neither one nor as many as networks.
-        RuntimeError: if a file cannot be had.
+        UserError: if a file is no LoRA for its network, or there are neither one nor as many as networks.
+        UserError: if a file cannot be had.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     files = [locate_file(part.strip()) for part in lora.split(",")]
     if len(files) not in (1, len(networks)):
-        raise ValueError(f"video.lora names {len(files)} files and the model has {len(networks)} networks; "
-                         "give one for all, or one for each")  # fmt: skip
+        raise UserError(f"video.lora names {len(files)} files and the model has {len(networks)} networks; "
+                        "give one for all, or one for each")  # fmt: skip
     for network, file in zip(networks, files * len(networks) if len(files) == 1 else files):
         try:
             tensors = load_file(file)
         except SafetensorError as error:
-            raise ValueError(f"{file} is no whole safetensors file: {error}; download it again") from error
+            raise UserError(f"{file} is no whole safetensors file: {error}; download it again") from error
         merge(network, tensors, scale, alias, str(file))
     revisions = [f"sha256:{file_digest(file)}" for file in files]
     return " + ".join(revisions), " + ".join(license_of(file.parent) for file in files)
@@ -57,7 +58,7 @@ def merge(network: nn.Module, tensors: Mapping[str, Tensor], scale: float, alias
     """Add a LoRA's low-rank products, and its full differences, to the network's weights and biases.
 
     Raises:
-        ValueError: if a key is of no layer of the network, or of one with other sizes: another family's LoRA.
+        UserError: if a key is of no layer of the network, or of one with other sizes: another family's LoRA.
     """
     modules = dict(network.named_modules())
     layers = _grouped(tensors, _known_names(modules, alias), getattr(network, "config", {}), name)
@@ -96,8 +97,8 @@ def _grouped(
     if unknown or not layers:
         some = ", ".join(sorted(unknown)[:3]) or "no keys"
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        raise ValueError(f"{name} has {some}{more}, which are no LoRA keys of this network: it is another family's; "
-                         "take one that was trained on this model")  # fmt: skip
+        raise UserError(f"{name} has {some}{more}, which are no LoRA keys of this network: it is another family's; "
+                        "take one that was trained on this model")  # fmt: skip
     if dropped:
         _log.warning("%s: %d keys of an image branch that this network has not are left out", name, len(dropped))
     return layers
@@ -105,11 +106,11 @@ def _grouped(
 
 def _product(found: Mapping[str, Tensor], target: str, name: str) -> Tensor:
     if not {"down", "up"} <= found.keys():
-        raise ValueError(f"{name} has one half of the LoRA of {target} only; download it again")
+        raise UserError(f"{name} has one half of the LoRA of {target} only; download it again")
     down, up = found["down"].float().flatten(1), found["up"].float().flatten(1)
     rank = down.shape[0]
     if up.shape[1] != rank:
-        raise ValueError(f"{name} has ranks {rank} and {up.shape[1]} for {target}; it is damaged: download it again")
+        raise UserError(f"{name} has ranks {rank} and {up.shape[1]} for {target}; it is damaged: download it again")
     alpha = float(found["alpha"]) if "alpha" in found else float(rank)
     return alpha / rank * (up @ down)
 
@@ -117,7 +118,7 @@ def _product(found: Mapping[str, Tensor], target: str, name: str) -> Tensor:
 def _add(parameter: Any, change: Tensor, target: str, name: str) -> None:
     if parameter is None or parameter.numel() != change.numel() or parameter.shape[0] != change.shape[0]:
         shape = None if parameter is None else tuple(parameter.shape)
-        raise ValueError(f"{name} changes {target} by {tuple(change.shape)} numbers and the network has {shape} there: "
-                         "it is for another size or family; take one that was trained on this model")  # fmt: skip
+        raise UserError(f"{name} changes {target} by {tuple(change.shape)} numbers and the network has {shape} there: "
+                        "it is for another size or family; take one that was trained on this model")  # fmt: skip
     changed = parameter.float() + change.reshape(parameter.shape).to(parameter.device)
     parameter.copy_(changed.to(parameter.dtype))

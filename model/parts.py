@@ -13,6 +13,7 @@ from torch import nn
 
 from model.config import Offload, Storage
 from model.weights import read_json
+from recon.user_error import UserError
 
 
 def load_parts(
@@ -25,7 +26,7 @@ def load_parts(
         float32: subfolders that are read in float32 whatever `dtype` is.
 
     Raises:
-        ValueError: if one is missing or not in safetensors.
+        UserError: if one is missing or not in safetensors.
     """
     modules = {}
     for name, kind in classes.items():
@@ -34,7 +35,7 @@ def load_parts(
         try:
             module = kind.from_pretrained(folder / name, dtype=wanted, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / name} has no {kind.__name__} in safetensors: {error}") from error
+            raise UserError(f"{folder / name} has no {kind.__name__} in safetensors: {error}") from error
         modules[name] = module.requires_grad_(False).eval()
     return modules
 
@@ -82,9 +83,9 @@ def _refuse_larger(
         sizes = {name: size for name, size in sizes.items() if name not in sampled}
     needed = sum(sizes.values()) if offload == "none" else max(sizes.values(), default=0)
     if needed > free:
-        raise RuntimeError(f"the networks need {needed / 2**30:.1f} GiB of GPU memory and {free / 2**30:.1f} GiB are "
-                           f"free with video.offload {offload} and video.storage {storage}: set video.offload to parts "
-                           "or layers, video.storage to float8, or take a larger GPU")  # fmt: skip
+        raise UserError(f"the networks need {needed / 2**30:.1f} GiB of GPU memory and {free / 2**30:.1f} GiB are "
+                        f"free with video.offload {offload} and video.storage {storage}: set video.offload to parts "
+                        "or layers, video.storage to float8, or take a larger GPU")  # fmt: skip
 
 
 class Parts:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from model.sv3d_names import EMBEDDER, ENCODER, NETWORK, UNUSED, autoencoder_name, embedder_name, network_name
+from recon.user_error import UserError
 
 PIPELINE = "StableVideo3DDiffusionPipeline"
 _MULTIPLIERS = (1, 2, 4, 4)
@@ -30,7 +31,7 @@ def convert(file: Path, target: Path, card: str = "") -> None:
         card: text of the model card, which states the licence.
 
     Raises:
-        ValueError: if a tensor is missing, of another shape, or not of SV3D.
+        UserError: if a tensor is missing, of another shape, or not of SV3D.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -43,7 +44,7 @@ def convert(file: Path, target: Path, card: str = "") -> None:
             for name, part in parts.items():
                 _write(growing / name, file, part, shapes, source.get_tensor)
     except SafetensorError as error:
-        raise ValueError(f"{file} is no whole safetensors file: {error}; download it again") from error
+        raise UserError(f"{file} is no whole safetensors file: {error}; download it again") from error
     (growing / "feature_extractor").mkdir()
     side = parts["image_encoder"].network.config.image_size
     features = {"crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side},
@@ -85,13 +86,13 @@ def _parts(file: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Part]
     for name in (f"{NETWORK}input_blocks.0.0.weight", f"{NETWORK}label_emb.0.0.weight",
                  f"{ENCODER}encoder.conv_in.weight", f"{EMBEDDER}conv1.weight"):  # fmt: skip
         if name not in shapes:
-            raise ValueError(f"{file} has no {name}; it is not SV3D in the published layout")
+            raise UserError(f"{file} has no {name}; it is not SV3D in the published layout")
     with torch.device("meta"):
         parts = {"unet": _network(shapes), "vae": _autoencoder(shapes), "image_encoder": _embedder(shapes)}
     known = {name for part in parts.values() for name, _ in part.names.values()}
     extra = [name for name in shapes if name not in known and (name.startswith(NETWORK) or not name.startswith(UNUSED))]
     if extra:
-        raise ValueError(f"{file} has {_some(extra)}, which SV3D has not; it is another model")
+        raise UserError(f"{file} has {_some(extra)}, which SV3D has not; it is another model")
     return parts
 
 
@@ -156,21 +157,21 @@ def _write(
     """The part's tensors as its `from_pretrained` reads them, and its config.
 
     Raises:
-        ValueError: if one is missing or of another shape.
+        UserError: if one is missing or of another shape.
     """
     from safetensors.torch import save_file
 
     missing = [source for source, _ in part.names.values() if source not in shapes]
     if missing:
-        raise ValueError(f"{file} has no {_some(missing)}; it is incomplete or another model: download it again")
+        raise UserError(f"{file} has no {_some(missing)}; it is incomplete or another model: download it again")
     expected = {name: tuple(parameter.shape) for name, parameter in part.network.named_parameters()}
     tensors = {}
     for name, (source, third) in part.names.items():
         tensor = part.adapt(get(source), name)
         tensor = tensor if third is None else tensor.chunk(3)[third]
         if tuple(tensor.shape) != expected[name]:
-            raise ValueError(f"{source} in {file} is {shapes[source]}, which does not give {name} of {expected[name]}; "
-                             "it is another model")  # fmt: skip
+            raise UserError(f"{source} in {file} is {shapes[source]}, which does not give {name} of {expected[name]}; "
+                            "it is another model")  # fmt: skip
         tensors[name] = tensor.contiguous()
     folder.mkdir(parents=True)
     config = part.network.config
@@ -194,7 +195,7 @@ def main(arguments: list[str]) -> None:
     file, target, *card = map(Path, arguments)
     try:
         convert(file, target, card[0].read_text() if card else "")
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         raise SystemExit(str(error)) from error
     print(f"{target}: give it as --video.model")
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from torch import nn
 
+from recon.user_error import UserError
+
 Family = Literal["pocket", "i2vgen-xl", "svd"]
 
 _MARKS: dict[str, tuple[str, ...]] = {
@@ -19,10 +21,10 @@ def is_temporal(name: str, family: Family) -> bool:
     """Whether the parameter path `name` belongs to a layer that mixes frames.
 
     Raises:
-        ValueError: if `family` is unknown.
+        UserError: if `family` is unknown.
     """
     if family not in _MARKS:
-        raise ValueError(f"model family {family!r} is unknown; available: {', '.join(_MARKS)}")
+        raise UserError(f"model family {family!r} is unknown; available: {', '.join(_MARKS)}")
     if family == "i2vgen-xl":
         first, *inner = _MARKS[family]
         return name.startswith(first) or any(mark in name for mark in inner)
@@ -33,7 +35,7 @@ def freeze_spatial(model: nn.Module, family: Family) -> list[str]:
     """Let gradients reach the temporal parameters of `model` only, and return their names.
 
     Raises:
-        ValueError: if no parameter is temporal: the model is of another family.
+        UserError: if no parameter is temporal: the model is of another family.
     """
     trainable = []
     for name, parameter in model.named_parameters():
@@ -41,6 +43,6 @@ def freeze_spatial(model: nn.Module, family: Family) -> list[str]:
         if parameter.requires_grad:
             trainable.append(name)
     if not trainable:
-        raise ValueError(f"{type(model).__name__} has no temporal parameters of family {family!r}; "
-                         f"check the checkpoint or choose one of {', '.join(_MARKS)}")  # fmt: skip
+        raise UserError(f"{type(model).__name__} has no temporal parameters of family {family!r}; "
+                        f"check the checkpoint or choose one of {', '.join(_MARKS)}")  # fmt: skip
     return trainable

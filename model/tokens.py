@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from model.weights import read_json
+from recon.user_error import UserError
 
 
 def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in the subfolder `tokenizer`.
 
     Raises:
-        ValueError: if it is missing or cannot be read here.
+        UserError: if it is missing or cannot be read here.
     """
     from transformers import AutoTokenizer
 
@@ -21,4 +22,4 @@ def read_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder / "tokenizer")
     except (ImportError, OSError, ValueError) as error:
         hint = "" if (folder / "tokenizer" / "tokenizer.json").is_file() else ", which needs the package sentencepiece"
-        raise ValueError(f"{folder / 'tokenizer'} cannot be read{hint}: {error}") from error
+        raise UserError(f"{folder / 'tokenizer'} cannot be read{hint}: {error}") from error

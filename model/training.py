@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model.config import Precision, Share, TrainConfig
 from model.muon import Muon
 from model.parallel import Parallel, World, assign, bare, local, recompute, reshard, spread, unsynchronised, whole
+from recon.user_error import UserError
 
 Row = dict[str, float]
 """What one step reports: step, loss, gradient norm, rate, seconds, those of waiting, terms of the loss."""
@@ -99,12 +100,12 @@ def optimizer(config: TrainConfig, parameters: list[Tensor], parallel: Parallel)
     """The optimiser of a run; its rate is set at every step.
 
     Raises:
-        ValueError: for one that cannot update shards of parameters.
+        UserError: for one that cannot update shards of parameters.
     """
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, betas=config.betas, weight_decay=config.weight_decay, fused=True)
     if parallel == "fsdp":
-        raise ValueError("muon needs whole matrices; take --parallel ddp, or --train.optimizer adamw")
+        raise UserError("muon needs whole matrices; take --parallel ddp, or --train.optimizer adamw")
     return Muon(parameters, betas=config.betas, weight_decay=config.weight_decay)
 
 
@@ -235,7 +236,7 @@ class Training:
         """Go on from `state`.
 
         Raises:
-            ValueError: when it is of another model.
+            UserError: when it is of another model.
         """
         load_weights(self.kept, state["weights"])
         load_weights(self.average, state["average"])
@@ -261,14 +262,14 @@ def load_weights(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) ->
     """Overwrite tensors by name.
 
     Raises:
-        ValueError: when a name or a shape differs: the values are another model's.
+        UserError: when a name or a shape differs: the values are another model's.
     """
     for name in sorted(targets.keys() ^ values.keys()):
-        raise ValueError(f"the checkpoint is another model's: only one of the two has {name}; take another --out")
+        raise UserError(f"the checkpoint is another model's: only one of the two has {name}; take another --out")
     for name, target in targets.items():
         if target.shape != values[name].shape:
-            raise ValueError(f"the checkpoint is another model's: {name} is {tuple(values[name].shape)} there and "
-                             f"{tuple(target.shape)} here; take another --out")  # fmt: skip
+            raise UserError(f"the checkpoint is another model's: {name} is {tuple(values[name].shape)} there and "
+                            f"{tuple(target.shape)} here; take another --out")  # fmt: skip
         assign(target, values[name])
 
 

@@ -12,6 +12,7 @@ from model import weights
 from model.config import VideoConfig
 from model.views import PAPER_VIEWS, VIEWS_FILE, ViewPlan, declared_views, distance_of, latent_views, uniform_views
 from model.weights import Reader
+from recon.user_error import UserError
 
 LONGEST = 121
 """Frames of the longest video of any family, where none is set."""
@@ -50,8 +51,8 @@ class Family:
             value, default = getattr(config, name), defaults[name]
             if name not in self.uses and value != default:
                 able = ", ".join(family.name for family in FAMILIES.values() if name in family.uses)
-                raise ValueError(f"video.{name} is {value!r} and {config.model} is of family {self.name}, which has "
-                                 f"no use for it: leave it at {default!r}, or take a model of {able}")  # fmt: skip
+                raise UserError(f"video.{name} is {value!r} and {config.model} is of family {self.name}, which has "
+                                f"no use for it: leave it at {default!r}, or take a model of {able}")  # fmt: skip
 
 
 def _pocket(config: VideoConfig, read: Reader) -> ViewPlan:
@@ -65,11 +66,11 @@ def _uniform(config: VideoConfig, read: Reader) -> ViewPlan:
 def _sv3d(config: VideoConfig, read: Reader) -> ViewPlan:
     posed = read("unet/config.json").get("projection_class_embeddings_input_dim", 256) > 256
     if posed and config.elevation is None:
-        raise ValueError("video.elevation is not set and SV3D_p takes the image's elevation: give it in degrees, "
-                         "as 10, or take SV3D_u, which needs none")  # fmt: skip
+        raise UserError("video.elevation is not set and SV3D_p takes the image's elevation: give it in degrees, "
+                        "as 10, or take SV3D_u, which needs none")  # fmt: skip
     if not posed and config.elevation is not None:
-        raise ValueError(f"video.elevation is {config.elevation} and SV3D_u takes none: leave it unset, "
-                         "or take SV3D_p")  # fmt: skip
+        raise UserError(f"video.elevation is {config.elevation} and SV3D_u takes none: leave it unset, "
+                        "or take SV3D_p")  # fmt: skip
     return uniform_views(
         SV3D_VIEWS, fov_degrees=SV3D_FOV, distance=distance_of(SV3D_FOV, SV3D_CIRCLE), size=config.size or SV3D_SIZE,
         elevation=math.radians(config.elevation) if config.elevation is not None else None,
@@ -79,8 +80,8 @@ def _sv3d(config: VideoConfig, read: Reader) -> ViewPlan:
 def _check_latent_frames(config: VideoConfig) -> None:
     if config.frames is not None and config.frames % 4 != 1:
         near = config.frames // 4 * 4 + 1
-        raise ValueError(f"video.frames is {config.frames}; this family's latents hold 4 frames each after the first: "
-                         f"give 4k + 1, as {near}")  # fmt: skip
+        raise UserError(f"video.frames is {config.frames}; this family's latents hold 4 frames each after the first: "
+                        f"give 4k + 1, as {near}")  # fmt: skip
 
 
 def _wan(config: VideoConfig, read: Reader) -> ViewPlan:
@@ -133,15 +134,13 @@ def family_of(spec: str, read: Reader) -> Family:
     """The family whose pipeline class the folder's index names.
 
     Raises:
-        ValueError: if it is no turntable model's.
+        UserError: if it is no turntable model's.
     """
     name = (read("config.json") or read("model_index.json")).get("_class_name", "")
     found = _CLASSES.get(name) or next((kind for prefix, kind in _PREFIXES.items() if name.startswith(prefix)), None)
     if found is None:
         known = ", ".join([*(f"{prefix}*" for prefix in _PREFIXES), *_CLASSES])
-        raise ValueError(
-            f"{spec} is a {name or 'folder without model_index.json'}; a turntable model is one of {known}"
-        )
+        raise UserError(f"{spec} is a {name or 'folder without model_index.json'}; a turntable model is one of {known}")
     return FAMILIES[found]
 
 
@@ -149,8 +148,8 @@ def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
     """Family and views of the configured model, from its json files alone: no weights are read or fetched.
 
     Raises:
-        ValueError: if the model is no turntable model, or a setting is not for its family.
-        RuntimeError: if its files cannot be had.
+        UserError: if the model is no turntable model, or a setting is not for its family.
+        UserError: if its files cannot be had.
     """
     read = weights.reader(config.model, "video", config.revision)
     family = family_of(config.model, read)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from recon.user_error import UserError
+
 Background = Literal["white", "black", "grey"]
 FULL_TURN = 2 * math.pi
 PAPER_VIEWS = 16
@@ -41,17 +43,17 @@ class ViewPlan:
 
     def __post_init__(self) -> None:
         if not self.azimuths or self.azimuths[0] != 0 or not all(map(math.isfinite, self.azimuths)):
-            raise ValueError(f"azimuths are {self.azimuths[:4]}...; give finite angles, the first of them 0")
+            raise UserError(f"azimuths are {self.azimuths[:4]}...; give finite angles, the first of them 0")
         if self.elevation is not None and not abs(self.elevation) < math.pi / 2:
-            raise ValueError(f"elevation is {self.elevation}; it must lie within (-pi/2, pi/2) radians")
+            raise UserError(f"elevation is {self.elevation}; it must lie within (-pi/2, pi/2) radians")
         if not 0 < self.fov_degrees < 120:
-            raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
+            raise UserError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
         if not 1 < self.distance < math.inf:
-            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius, and be finite")
+            raise UserError(f"distance is {self.distance}; it must exceed 1, the object's radius, and be finite")
         if self.size is not None and not 8 <= self.size <= 4096:
-            raise ValueError(f"size is {self.size}; it must lie in [8, 4096] pixels")
+            raise UserError(f"size is {self.size}; it must lie in [8, 4096] pixels")
         if self.fit is not None and not self._is_choice(self.fit):
-            raise ValueError(f"fit is {self.fit}; give rising frame numbers from 0 on, below {len(self.azimuths)}")
+            raise UserError(f"fit is {self.fit}; give rising frame numbers from 0 on, below {len(self.azimuths)}")
 
     def _is_choice(self, fit: tuple[int, ...]) -> bool:
         return fit[:1] == (0,) and list(fit) == sorted(set(fit)) and fit[-1] < len(self.azimuths)
@@ -74,8 +76,8 @@ class ViewPlan:
     def check(self, num_frames: int) -> None:
         """Raise ValueError unless a video has as many frames as the plan has views."""
         if num_frames != len(self):
-            raise ValueError(f"the video has {num_frames} frames and the model's view plan {len(self)} views; "
-                             "give every native frame, in the model's order")  # fmt: skip
+            raise UserError(f"the video has {num_frames} frames and the model's view plan {len(self)} views; "
+                            "give every native frame, in the model's order")  # fmt: skip
 
 
 def uniform_views(count: int, **rest: Any) -> ViewPlan:
@@ -112,11 +114,11 @@ def declared_views(plan: ViewPlan, declared: Mapping[str, Any]) -> ViewPlan:
     """`plan` with what a model's `VIEWS_FILE` says instead: fields by name, or "views", a number of even steps.
 
     Raises:
-        ValueError: if it has other fields, or values that are none.
+        UserError: if it has other fields, or values that are none.
     """
     names = {field.name for field in fields(ViewPlan)}
     if unknown := sorted(set(declared) - names - {"views"}):
-        raise ValueError(f"{VIEWS_FILE} has {', '.join(unknown)}; its fields are {', '.join(sorted(names))} and views")
+        raise UserError(f"{VIEWS_FILE} has {', '.join(unknown)}; its fields are {', '.join(sorted(names))} and views")
     values: dict[str, Any] = {name: getattr(plan, name) for name in names}
     if "views" in declared:
         values |= {"azimuths": uniform_views(int(declared["views"])).azimuths, "fit": None}

@@ -14,6 +14,7 @@ from model.config import Device, Precision
 from model.digests import CACHE
 from model.digests import revision_of as revision_of
 from model.views import VIEWS_FILE
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +46,8 @@ def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        ValueError: if `spec` is none of these, or the folder holds no model.
-        RuntimeError: if the weights cannot be had.
+        UserError: if `spec` is none of these, or the folder holds no model.
+        UserError: if the weights cannot be had.
     """
     if spec == "pocket":
         return POCKET_WEIGHTS / pocket_folder
@@ -55,10 +56,10 @@ def locate(spec: str, pocket_folder: str, revision: str | None = None) -> Path:
     folder = Path(spec).expanduser()
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "model_index.json")):
-            raise ValueError(f"{spec} holds neither config.json nor model_index.json; give a model's own folder")
+            raise UserError(f"{spec} holds neither config.json nor model_index.json; give a model's own folder")
         return folder
     if spec.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(spec):
-        raise ValueError(f"model {spec!r} is not a folder; give 'pocket', a folder, an s3:// address or a hub id")
+        raise UserError(f"model {spec!r} is not a folder; give 'pocket', a folder, an s3:// address or a hub id")
     return _downloaded(spec, revision)
 
 
@@ -74,7 +75,7 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
         except ValueError:  # an index that names a pipeline class of its own
             return _snapshot(hub_id, revision)
     except Exception as error:
-        raise RuntimeError(
+        raise UserError(
             f"the weights of {hub_id} are no local folder, not in the hub cache and not downloadable "
             f"({type(error).__name__}): run `hf download {hub_id}` where there is network and set HF_HOME to that "
             "cache, or give the path of a copy"
@@ -98,17 +99,17 @@ def locate_file(spec: str) -> Path:
         spec: a file, a folder that holds one, an address of a file, or "hub-id:file".
 
     Raises:
-        ValueError: if it is none of these.
-        RuntimeError: if it cannot be had.
+        UserError: if it is none of these.
+        UserError: if it cannot be had.
     """
     path = Path(spec).expanduser()
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
         if len(found) != 1:
-            raise ValueError(f"{spec} holds {len(found)} *.safetensors; name the one file that is meant")
+            raise UserError(f"{spec} holds {len(found)} *.safetensors; name the one file that is meant")
         return found[0]
     if not spec.endswith(".safetensors"):
-        raise ValueError(f"{spec} is no safetensors file; pickled weights are not read: convert it to safetensors")
+        raise UserError(f"{spec} is no safetensors file; pickled weights are not read: convert it to safetensors")
     if path.is_file():
         return path
     if "://" in spec:
@@ -116,13 +117,13 @@ def locate_file(spec: str) -> Path:
         return _copied(address) / name
     hub_id, _, name = spec.partition(":")
     if not _HUB_ID.fullmatch(hub_id) or not name:
-        raise ValueError(f"{spec} is no file; give a file, a folder with one, an s3:// address or 'hub-id:file'")
+        raise UserError(f"{spec} is no file; give a file, a folder with one, an s3:// address or 'hub-id:file'")
     _hub_file(hub_id, "README.md", None)  # which states the licence, and lies beside it then
     file = _hub_file(hub_id, name, None)
     if file is None:
-        raise RuntimeError(f"{hub_id} has no {name}, or it is neither in the hub cache nor to be downloaded: check the "
-                           f"name, run `hf download {hub_id} {name}` where there is network, or give a copy's path"
-                           )  # fmt: skip
+        raise UserError(f"{hub_id} has no {name}, or it is neither in the hub cache nor to be downloaded: check the "
+                        f"name, run `hf download {hub_id} {name}` where there is network, or give a copy's path"
+                        )  # fmt: skip
     return file
 
 
@@ -157,7 +158,7 @@ def _remote_text(address: str, name: str, revision: str | None) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
+        raise UserError(f"cannot read model weights at {address}: {error}") from error
 
 
 def _hub_text(hub_id: str, name: str, revision: str | None) -> str | None:
@@ -175,8 +176,8 @@ def _hub_file(hub_id: str, name: str, revision: str | None) -> Path | None:
     except EntryNotFoundError:
         return None
     except Exception as error:
-        raise RuntimeError(f"cannot read {name} of {hub_id} from the hub ({type(error).__name__}): check the name, "
-                           "accept its licence if it is gated, or give the path of a copy") from error  # fmt: skip
+        raise UserError(f"cannot read {name} of {hub_id} from the hub ({type(error).__name__}): check the name, "
+                        "accept its licence if it is gated, or give the path of a copy") from error  # fmt: skip
 
 
 def _copied(address: str) -> Path:
@@ -205,7 +206,7 @@ def _copied(address: str) -> Path:
                     fs.copy_files(f"{parent}/{folder}", str(growing / folder), source, fs.LocalFileSystem())
                 growing.rename(target)
     except (OSError, ValueError) as error:
-        raise RuntimeError(f"cannot read model weights at {address}: {error}") from error
+        raise UserError(f"cannot read model weights at {address}: {error}") from error
     return target / name
 
 
@@ -219,9 +220,9 @@ def _is_pocket(source: Any, path: str) -> bool:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a model folder's `file`; raises ValueError if the file is missing."""
+    """The object in a model folder's `file`; raises UserError if the file is missing."""
     if not file.is_file():
-        raise ValueError(f"{file} is missing; the model's folder is incomplete: download or save it again")
+        raise UserError(f"{file} is missing; the model's folder is incomplete: download or save it again")
     return json.loads(file.read_text())
 
 
@@ -254,12 +255,12 @@ def device_of(device: Device) -> torch.device:
     """The torch device that a setting means.
 
     Raises:
-        RuntimeError: if CUDA is asked for and there is none.
+        UserError: if CUDA is asked for and there is none.
     """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
+        raise UserError(
             "this model is set to run on CUDA and no CUDA GPU is visible: run it on a machine with an NVIDIA GPU, "
             "or take the embedded CPU models with --preset pocket"
         )

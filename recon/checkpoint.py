@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from recon.user_error import UserError
+
 
 def save_module(module: nn.Module, config: dict[str, Any], folder: Path) -> None:
     """Write `config` and the parameters, as float16, to `folder`.
@@ -34,7 +36,7 @@ def read_config(folder: Path, what: str) -> dict[str, Any]:
     """
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"no {what} in {folder}: {' and '.join(missing)} missing")
+        raise UserError(f"no {what} in {folder}: {' and '.join(missing)} missing")
     return json.loads((folder / "config.json").read_text())
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from recon.loss_weights import LossConfig
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -22,11 +23,11 @@ class OrbitConfig:
 
     def __post_init__(self) -> None:
         if self.num_views < 1:
-            raise ValueError(f"num_views is {self.num_views}; it must be at least 1")
+            raise UserError(f"num_views is {self.num_views}; it must be at least 1")
         if not 0 < self.fov_degrees < 120:
-            raise ValueError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
+            raise UserError(f"fov_degrees is {self.fov_degrees}; it must lie in (0, 120)")
         if not 1 < self.distance < float("inf"):
-            raise ValueError(f"distance is {self.distance}; it must exceed 1, the object's radius, and be finite")
+            raise UserError(f"distance is {self.distance}; it must exceed 1, the object's radius, and be finite")
 
 
 def check(name: str, settings: Any, above: tuple[str, ...] = (), least: tuple[str, ...] = ()) -> None:
@@ -35,7 +36,7 @@ def check(name: str, settings: Any, above: tuple[str, ...] = (), least: tuple[st
         value = getattr(settings, field_name)
         if not 0 <= value < float("inf") or (field_name in above and value == 0):
             bound = "> 0" if field_name in above else ">= 0"
-            raise ValueError(f"{name}.{field_name} is {value}; it must be finite and {bound}")
+            raise UserError(f"{name}.{field_name} is {value}; it must be finite and {bound}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,17 +73,17 @@ class DensifyConfig:
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.max_gaussians < 1:
-            raise ValueError(f"densify.every is {self.every}, max_gaussians {self.max_gaussians}; both must be >= 1")
+            raise UserError(f"densify.every is {self.every}, max_gaussians {self.max_gaussians}; both must be >= 1")
         shares = {"until": self.until, "grow_share": self.grow_share, "prune_opacity": self.prune_opacity}
         wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
         if wrong:
-            raise ValueError(f"densify: {wrong} must lie in [0, 1]")
+            raise UserError(f"densify: {wrong} must lie in [0, 1]")
         check("densify", self, above=("split_scale", "prune_scale"),
                least=("grow_gradient", "noise", "opacity_cost", "scale_cost"))  # fmt: skip
         if self.prune_opacity == 1:
-            raise ValueError("densify.prune_opacity is 1, which removes every Gaussian; it must lie in [0, 1)")
+            raise UserError("densify.prune_opacity is 1, which removes every Gaussian; it must lie in [0, 1)")
         if self.method not in ("paper", "mcmc"):
-            raise ValueError(f"densify.method is {self.method!r}; available: paper, mcmc")
+            raise UserError(f"densify.method is {self.method!r}; available: paper, mcmc")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,7 +108,7 @@ class LearningRates:
     def __post_init__(self) -> None:
         wrong = {name: value for name, value in asdict(self).items() if not 0 < value < float("inf")}
         if wrong or self.final > 1:
-            raise ValueError(f"learning rates must be positive and finite, final <= 1; got {wrong or self.final}")
+            raise UserError(f"learning rates must be positive and finite, final <= 1; got {wrong or self.final}")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,9 +131,9 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         if self.trial_iterations < 1 or not 0 < self.rate < float("inf"):
-            raise ValueError(f"pose.trial_iterations is {self.trial_iterations}, rate {self.rate}; give >= 1 and > 0")
+            raise UserError(f"pose.trial_iterations is {self.trial_iterations}, rate {self.rate}; give >= 1 and > 0")
         if not 0 < self.limit_degrees <= 45:
-            raise ValueError(f"pose.limit_degrees is {self.limit_degrees}; it must lie in (0, 45]")
+            raise UserError(f"pose.limit_degrees is {self.limit_degrees}; it must lie in (0, 45]")
 
     @property
     def any(self) -> bool:
@@ -176,14 +177,14 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "num_points", "views", "coarse_views"):
             if getattr(self, name) < 1:
-                raise ValueError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
+                raise UserError(f"fit.{name} is {getattr(self, name)}; it must be at least 1")
         if self.init not in ("ball", "hull"):
-            raise ValueError(f"fit.init is {self.init!r}; available: ball, hull")
+            raise UserError(f"fit.init is {self.init!r}; available: ball, hull")
         if not 0 <= self.sh_degree <= 3:
-            raise ValueError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
+            raise UserError(f"fit.sh_degree is {self.sh_degree}; it must lie in 0..3")
         check("fit", self, above=("init_radius",), least=("coarse_iterations", "robust"))
         if self.init_radius > 1:
-            raise ValueError(f"fit.init_radius is {self.init_radius}; it must lie in (0, 1], the object's radius")
+            raise UserError(f"fit.init_radius is {self.init_radius}; it must lie in (0, 1], the object's radius")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -198,9 +199,9 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.mix <= 1:
-            raise ValueError(f"refine.mix is {self.mix}; it must lie in (0, 1]: leave refine.rounds_at empty for none")
+            raise UserError(f"refine.mix is {self.mix}; it must lie in (0, 1]: leave refine.rounds_at empty for none")
         if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
-            raise ValueError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
+            raise UserError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
 
     def within(self, iterations: int) -> tuple[int, ...]:
         """The rounds of a fit of so many iterations: those before its end."""
@@ -221,9 +222,9 @@ class YieldConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.retries <= 10 or not 0 < self.threshold < 1:
-            raise ValueError(f"yields.retries is {self.retries}, threshold {self.threshold}; give 0..10 and (0, 1)")
+            raise UserError(f"yields.retries is {self.retries}, threshold {self.threshold}; give 0..10 and (0, 1)")
         if self.retries and not self.enabled:
-            raise ValueError(f"yields.retries is {self.retries} but nothing is judged; set yields.enabled")
+            raise UserError(f"yields.retries is {self.retries} but nothing is judged; set yields.enabled")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -243,8 +244,8 @@ class MeshConfig:
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 512:
-            raise ValueError(f"mesh.resolution is {self.resolution}; it must lie in [16, 512]")
+            raise UserError(f"mesh.resolution is {self.resolution}; it must lie in [16, 512]")
         if self.texture and not 16 <= self.texture <= 8192:
-            raise ValueError(f"mesh.texture is {self.texture}; it must lie in [16, 8192], or be 0 for vertex colours")
+            raise UserError(f"mesh.texture is {self.texture}; it must lie in [16, 8192], or be 0 for vertex colours")
         if not 0 < self.density < float("inf") or self.faces < 100:
-            raise ValueError(f"mesh.density is {self.density}, mesh.faces {self.faces}; give > 0 and >= 100")
+            raise UserError(f"mesh.density is {self.density}, mesh.faces {self.faces}; give > 0 and >= 100")

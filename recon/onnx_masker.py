@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from recon.user_error import UserError
+
 U2NETP = Path(__file__).parent / "weights" / "u2netp"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CENTRED = ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0))
@@ -30,7 +32,7 @@ class OnnxMasker:
         batch: pictures at once, >= 1, where the file does not fix their number.
 
     Raises:
-        ValueError: if there is no such file or device, onnxruntime is missing, or the network is of another kind.
+        UserError: if there is no such file or device, onnxruntime is missing, or the network is of another kind.
     """
 
     def __init__(self, path: Path | str = U2NETP, device: str = "cpu", threads: int | None = None, batch: int = 8):
@@ -47,7 +49,7 @@ class OnnxMasker:
             or shape[2] != shape[3]
             or not isinstance(shape[2], int)
         ):
-            raise ValueError(f"{self.path} takes {[i.shape for i in inputs]}; give a masker of one input [B,3,S,S]")
+            raise UserError(f"{self.path} takes {[i.shape for i in inputs]}; give a masker of one input [B,3,S,S]")
         self.side, self._input = shape[2], inputs[0].name
         self._output = self._session.get_outputs()[0].name
         self.batch = shape[0] if isinstance(shape[0], int) else batch
@@ -90,7 +92,7 @@ def _mask(output: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uin
 def _file(path: Path) -> Path:
     files = sorted(path.glob("*.onnx")) if path.is_dir() else [path] if path.is_file() else []
     if len(files) != 1:
-        raise ValueError(f"{path} holds {len(files)} .onnx files; name one, for example isnet-general-use.onnx")
+        raise UserError(f"{path} holds {len(files)} .onnx files; name one, for example isnet-general-use.onnx")
     return files[0]
 
 
@@ -98,14 +100,14 @@ def _session(data: bytes, path: Path, device: str, threads: int | None):
     try:
         import onnxruntime
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"masks by {path.name} need the package onnxruntime: pip install 'im3d-factory[paper]', with CUDA pip "
             "install onnxruntime-gpu; or set the masker to pocket"
         ) from error
     wanted = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(device, "")
     if wanted not in onnxruntime.get_available_providers():
-        raise ValueError(f"device is {device!r}, which onnxruntime does not offer here; use 'cpu', or for 'cuda' pip "
-                         "install onnxruntime-gpu in the place of onnxruntime")  # fmt: skip
+        raise UserError(f"device is {device!r}, which onnxruntime does not offer here; use 'cpu', or for 'cuda' pip "
+                        "install onnxruntime-gpu in the place of onnxruntime")  # fmt: skip
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
     if threads is not None:
@@ -113,7 +115,7 @@ def _session(data: bytes, path: Path, device: str, threads: int | None):
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[wanted])
     except Exception as error:  # onnxruntime's own classes share no public base
-        raise ValueError(f"{path} is no ONNX network that onnxruntime can load: {error}") from error
+        raise UserError(f"{path} is no ONNX network that onnxruntime can load: {error}") from error
     if wanted not in session.get_providers():
-        raise ValueError(f"onnxruntime fell back to {session.get_providers()}; its CUDA libraries do not load here")
+        raise UserError(f"onnxruntime fell back to {session.get_providers()}; its CUDA libraries do not load here")
     return session

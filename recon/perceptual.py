@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recon.checkpoint import load_parameters, read_config
+from recon.user_error import UserError
 
 POCKET_WEIGHTS = Path(__file__).parent / "weights" / "perceptual"
 TRUNK_FILES = {
@@ -118,8 +119,8 @@ class LpipsNetwork(nn.Module):
         wanted = {key: f"features.{key.split('.', 1)[1]}" for key in self.metric.net.state_dict()}
         missing = sorted(set(wanted.values()) - set(trunk))
         if missing:
-            raise ValueError(f"these are no ImageNet weights of {name!r}: {missing[0]} is missing; give torchvision's "
-                             f"{TRUNK_FILES[name]}")  # fmt: skip
+            raise UserError(f"these are no ImageNet weights of {name!r}: {missing[0]} is missing; give torchvision's "
+                            f"{TRUNK_FILES[name]}")  # fmt: skip
         self.metric.net.load_state_dict({key: trunk[source].float() for key, source in wanted.items()})
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -145,7 +146,7 @@ def load_perceptual(
             into if none is given.
 
     Raises:
-        ValueError: if `name` is none of these, or its weights are missing or another network's.
+        UserError: if `name` is none of these, or its weights are missing or another network's.
     """
     if name in TRUNK_FILES:
         network: LpipsNetwork | MobileTrunk = LpipsNetwork(name, _read_trunk(name, weights))
@@ -153,7 +154,7 @@ def load_perceptual(
         folder = POCKET_WEIGHTS if name == "pocket" else Path(name)
         if not folder.is_dir():
             available = ", ".join(("pocket", *TRUNK_FILES))
-            raise ValueError(f"no perceptual network {name!r}; available: {available}, or a folder")
+            raise UserError(f"no perceptual network {name!r}; available: {available}, or a folder")
         network = MobileTrunk(read_config(folder, "perceptual network"))
         load_parameters(network, folder)
     return network.eval().requires_grad_(False).to(device)
@@ -181,8 +182,8 @@ def trunk_file(name: str, weights: str | Path = "") -> Path:
     for file in tried:
         if file.is_file():
             return file
-    raise ValueError(f"the ImageNet weights of LPIPS {name!r} are not at {path}; put torchvision's "
-                     f"{TRUNK_FILES[name]} there, or what python -m recon.lpips_export writes, name its path in "
+    raise UserError(f"the ImageNet weights of LPIPS {name!r} are not at {path}; put torchvision's "
+                    f"{TRUNK_FILES[name]} there, or what python -m recon.lpips_export writes, name its path in "
                      'fit.loss.perceptual_weights, or set fit.loss.perceptual to "pocket"')  # fmt: skip
 
 

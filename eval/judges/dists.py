@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recon.user_error import UserError
+
 HEADS = Path(__file__).parents[1] / "weights" / "dists" / "model.safetensors"
 STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 """torchvision's numbers of VGG16's convolutions, by stage."""
@@ -41,7 +43,7 @@ class Dists(nn.Module):
         super().__init__()
         wanted = [f"features.{n}.{part}" for stage in STAGES for n in stage for part in ("weight", "bias")]
         if missing := [name for name in wanted if name not in trunk]:
-            raise ValueError(f"these are no ImageNet weights of VGG16: {missing[0]} is missing")
+            raise UserError(f"these are no ImageNet weights of VGG16: {missing[0]} is missing")
         for name in wanted:
             self.register_buffer(name.replace(".", "_"), trunk[name].float())
         total = heads["alpha"].sum() + heads["beta"].sum()

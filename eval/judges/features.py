@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.judges.files import digest_of, files_of, from_transformers, model_folder, processor_from
+from recon.user_error import UserError
 
 BATCH_SIZE = 32
 KINDS = {"dinov2": "the class token", "clip": "the projected picture"}
@@ -34,7 +35,7 @@ class FeatureModel:
         """Read a folder in float32.
 
         Raises:
-            ValueError: when files or parameters are missing, or it holds another kind of model.
+            UserError: when files or parameters are missing, or it holds another kind of model.
         """
         from recon.torchvision_shim import import_torchvision
 
@@ -44,7 +45,7 @@ class FeatureModel:
         folder = model_folder(path, "a DINOv2 or CLIP model")
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind not in KINDS:
-            raise ValueError(f"{folder} holds a {kind} model; features are taken of: {', '.join(KINDS)}")
+            raise UserError(f"{folder} holds a {kind} model; features are taken of: {', '.join(KINDS)}")
         auto = Dinov2Model if kind == "dinov2" else CLIPModel
         model = from_transformers(auto, folder, dtype=torch.float32).to(device)
         return cls(folder.name, kind, model, processor_from(AutoImageProcessor, folder), files_of(folder))

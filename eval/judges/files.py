@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from recon.user_error import UserError
+
 CHUNK = 16 << 20
 
 
@@ -30,11 +32,11 @@ def named_file(path: str | Path, what: str) -> Path:
     """The path of a file.
 
     Raises:
-        ValueError: when it is none, saying `what` it should hold.
+        UserError: when it is none, saying `what` it should hold.
     """
     found = Path(path).expanduser()
     if not found.is_file():
-        raise ValueError(f"{found} is no file; give {what}")
+        raise UserError(f"{found} is no file; give {what}")
     return found
 
 
@@ -42,15 +44,15 @@ def model_folder(path: str | Path, what: str) -> Path:
     """The path of a folder of transformers with config and safetensors.
 
     Raises:
-        ValueError: when it, or one of these, is missing.
+        UserError: when it, or one of these, is missing.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give {what} as transformers saves it")
+        raise UserError(f"{folder} is no folder; give {what} as transformers saves it")
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder / 'config.json'} is missing; give {what} as transformers saves it")
+        raise UserError(f"{folder / 'config.json'} is missing; give {what} as transformers saves it")
     if not any(folder.glob("*.safetensors")):
-        raise ValueError(f"{folder} holds no .safetensors file; give {what} as transformers saves it, not pickled")
+        raise UserError(f"{folder} holds no .safetensors file; give {what} as transformers saves it, not pickled")
     return folder
 
 
@@ -58,17 +60,17 @@ def from_transformers(auto: Any, folder: Path, **settings: Any) -> Any:
     """``auto.from_pretrained(folder)`` in evaluation mode, from this folder alone and without made-up weights.
 
     Raises:
-        ValueError: in one sentence, when files or parameters are missing.
+        UserError: in one sentence, when files or parameters are missing.
     """
     try:
         model, report = auto.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **settings
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{folder} cannot be loaded: {_line(error)}") from error
+        raise UserError(f"{folder} cannot be loaded: {_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
-        raise ValueError(f"{folder} lacks {len(missing)} parameters, {missing[0]} first; give the whole checkpoint")
+        raise UserError(f"{folder} lacks {len(missing)} parameters, {missing[0]} first; give the whole checkpoint")
     return model.requires_grad_(False).eval()
 
 
@@ -76,12 +78,12 @@ def processor_from(auto: Any, folder: Path) -> Any:
     """``auto.from_pretrained(folder)`` from this folder alone.
 
     Raises:
-        ValueError: in one sentence, when files are missing.
+        UserError: in one sentence, when files are missing.
     """
     try:
         return auto.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} has no complete processor: {_line(error)}") from error
+        raise UserError(f"{folder} has no complete processor: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from eval.config import JudgeConfig
 from eval.judges.judge import Judge
+from recon.user_error import UserError
 
 
 def load_judges(
@@ -20,13 +21,13 @@ def load_judges(
         device: where they judge; without, on a GPU where there is one.
 
     Raises:
-        ValueError: when files of one are missing, or two have one name.
+        UserError: when files of one are missing, or two have one name.
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     found = [_load(config, place, to_name) for config in configs]
     names = [judge.name for judge in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two judges are called {twice[0]}; name one, or rename a folder")
+        raise UserError(f"two judges are called {twice[0]}; name one, or rename a folder")
     return found
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from eval.judges.files import digest_of, files_of, from_transformers, model_folder, processor_from
 from eval.judges.judge import Subject, in_batches
+from recon.user_error import UserError
 
 TEMPLATE = 'Does this figure show "{}"? Please answer yes or no.'
 """VQAScore's question."""
@@ -47,7 +48,7 @@ class VqaJudge:
             weights: without, it can only be named: billions of numbers are not read for that.
 
         Raises:
-            ValueError: when files or parameters are missing, or it has no chat template.
+            UserError: when files or parameters are missing, or it has no chat template.
         """
         from recon.torchvision_shim import import_torchvision
 
@@ -57,7 +58,7 @@ class VqaJudge:
         folder = model_folder(path, "a vision-language model")
         processor = processor_from(AutoProcessor, folder)
         if not getattr(processor, "chat_template", None):
-            raise ValueError(f"{folder} has no chat template; put its chat_template.jinja beside config.json")
+            raise UserError(f"{folder} has no chat template; put its chat_template.jinja beside config.json")
         dtype = torch.float32 if torch.device(device).type == "cpu" else "auto"
         model = from_transformers(AutoModelForImageTextToText, folder, dtype=dtype).to(device) if weights else None
         return cls(f"vqa_{folder.name}", model, processor, files_of(folder))
@@ -115,10 +116,10 @@ def answers_of(tokenizer: Any, name: str) -> list[int]:
     """The tokens that begin the answer yes.
 
     Raises:
-        ValueError: when none of ANSWERS is one token.
+        UserError: when none of ANSWERS is one token.
     """
     tokens = [tokenizer(text, add_special_tokens=False).input_ids for text in ANSWERS]
     found = sorted({ids[0] for ids in tokens if len(ids) == 1 and ids[0] != tokenizer.unk_token_id})
     if not found:
-        raise ValueError(f"the tokenizer of {name} has no single token for yes; take another vision-language model")
+        raise UserError(f"the tokenizer of {name} has no single token for yes; take another vision-language model")
     return found

@@ -18,6 +18,7 @@ from factory.line.settings import LineConfig
 from factory.storage.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
 from recon.config import FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.ledger.run_identity import RunSettings
@@ -46,9 +47,9 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         if self.masks not in MASKERS and not self.masks.endswith(".onnx"):
-            raise ValueError(f"views.masks is {self.masks!r}; give {', '.join(MASKERS)} or an .onnx file")
+            raise UserError(f"views.masks is {self.masks!r}; give {', '.join(MASKERS)} or an .onnx file")
         if self.elevation is not None and not -1.57 < self.elevation < 1.57:
-            raise ValueError(f"views.elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
+            raise UserError(f"views.elevation is {self.elevation}; it must lie in (-1.57, 1.57) radians")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,7 +63,7 @@ class FilesConfig:
 
     def __post_init__(self) -> None:
         if self.turntable_frames < 1 or self.turntable_fps < 1:
-            raise ValueError("files.turntable_frames and files.turntable_fps must be at least 1")
+            raise UserError("files.turntable_frames and files.turntable_fps must be at least 1")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,7 +91,7 @@ class FactoryConfig:
     def __post_init__(self) -> None:
         late = self.late_rounds()
         if late and self.refine.rounds_at != RefineConfig().rounds_at:
-            raise ValueError(
+            raise UserError(
                 f"refine.rounds_at has {', '.join(map(str, late))}, but the fit ends after fit.iterations = "
                 f"{self.fit.iterations}; give rounds before that, more iterations, or no rounds"
             )
@@ -104,7 +105,7 @@ def preset(name: Preset) -> FactoryConfig:
     """The settings of a preset.
 
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name.
     """
     if name == "pocket":
         return FactoryConfig(
@@ -120,7 +121,7 @@ def preset(name: Preset) -> FactoryConfig:
             views=ViewsConfig(masks="isnet"),
             line=LineConfig(pools=Pools(all={"actors": 1, "gpus": 0.16, "cpus": 1.0})),  # six stages share a GPU
         )
-    raise ValueError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
+    raise UserError(f"preset {name!r} not found. Available: {', '.join(PRESETS)}")
 
 
 def fingerprint(config: FactoryConfig) -> str:

@@ -13,6 +13,7 @@ from factory.config.settings import FactoryConfig, plain
 from factory.line.placement import Pool
 from factory.line.pool_flags import Pools, merged
 from factory.line.settings import LineConfig
+from recon.user_error import UserError
 
 
 def to_yaml(config: FactoryConfig) -> str:
@@ -26,14 +27,14 @@ def from_yaml(text: str, base: FactoryConfig, origin: str) -> FactoryConfig:
     """`base` with the settings of a YAML document; `origin` names it in errors.
 
     Raises:
-        ValueError: for unknown keys (with the nearest known one), wrong types and values out of range.
+        UserError: for unknown keys (with the nearest known one), wrong types and values out of range.
     """
     import yaml
 
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{origin}: not YAML: {error}") from error
+        raise UserError(f"{origin}: not YAML: {error}") from error
     return _merged(base, values or {}, origin, "")
 
 
@@ -42,13 +43,13 @@ def read_yaml(path: str | Path, base: FactoryConfig) -> FactoryConfig:
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
+        raise UserError(f"{path}: cannot be read: {error}") from error
     return from_yaml(text, base, str(path))
 
 
 def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
     if not isinstance(values, dict):
-        raise ValueError(f"{origin}: {where.rstrip('.') or 'the document'} must be a mapping, not {values!r}")
+        raise UserError(f"{origin}: {where.rstrip('.') or 'the document'} must be a mapping, not {values!r}")
     types = typing.get_type_hints(type(base))
     changes = {}
     if isinstance(base, LineConfig):
@@ -57,7 +58,7 @@ def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
         if key not in types:
             near = difflib.get_close_matches(str(key), types, 1)
             hint = f"did you mean {where}{near[0]}?" if near else f"Available: {', '.join(types)}"
-            raise ValueError(f"{origin}: unknown setting {where}{key}; {hint}")
+            raise UserError(f"{origin}: unknown setting {where}{key}; {hint}")
         current = getattr(base, key)
         if isinstance(current, Pools):
             changes[key] = merged(current, _pools(value, origin, f"{where}{key}."))
@@ -68,7 +69,7 @@ def _merged(base: Any, values: Any, origin: str, where: str) -> Any:
     try:
         return dataclasses.replace(base, **changes)
     except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from error
+        raise UserError(f"{origin}: {error}") from error
 
 
 def _with_pools(values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _with_pools(values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
 def _pools(values: Any, origin: str, where: str) -> Pools:
     """Mappings of settings of a `Pool` by stage, each of its type."""
     if not isinstance(values, dict):
-        raise ValueError(f"{origin}: {where.rstrip('.')} must be a mapping of stages to pools, not {values!r}")
+        raise UserError(f"{origin}: {where.rstrip('.')} must be a mapping of stages to pools, not {values!r}")
     pools = Pools()
     for stage, settings in values.items():
         pool = _merged(Pool(), settings, origin, f"{where}{stage}.")
@@ -101,4 +102,4 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
             raise typeguard.TypeCheckError(f"{value} is no number")
         return typeguard.check_type(value, kind)
     except typeguard.TypeCheckError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error

@@ -17,7 +17,7 @@ from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.interface import StorageConfig
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

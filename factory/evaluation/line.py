@@ -29,7 +29,7 @@ from factory.ledger.schemas import ERROR, by_part, chosen
 from factory.line.stage import Row
 from factory.stages.columns import VIEW_PLAN
 from factory.storage.interface import ReadableStore
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from eval.judges.features import FeatureModel
@@ -104,13 +104,13 @@ def statement_of(
         judges: those beside CLIP, and the models of features.
 
     Raises:
-        ValueError: when two models have one name.
+        UserError: when two models have one name.
     """
     models = {
         scorer.name: {"revision": scorer.revision, "preprocessing": repr(scorer.preprocess)} for scorer in scorers
     }
     if len(models) < len(scorers):
-        raise ValueError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
+        raise UserError(f"two of the CLIP models are called {', '.join(models)}; rename a folder")
     models |= {judge.name: {"revision": judge.revision} | judge.statement() for judge in judges}
     statement = {"views": asdict(protocol), "models": models, "frames_background": "as in the video"}
     return statement | ({"measures": measures.statement()} if measures.statement() else {})

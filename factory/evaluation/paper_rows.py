@@ -15,7 +15,7 @@ from factory.evaluation.score_tables import same_protocol
 from factory.ledger.reader import LedgerReader
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 ABLATED = {2: "loss", 3: "frames"}
 """The paper's tables that an ablation has rows of, and what it calls them."""

@@ -18,7 +18,7 @@ from factory.ledger.keys import digest
 from factory.ledger.reader import DEAD, SCORES, LedgerReader
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 PRECISION_AT = (1, 5, 10)
 PARTS = ("views", "models", "measures", "reference")

@@ -17,7 +17,7 @@ from factory.ledger.keys import ID_PATTERN
 from factory.ledger.reader import ASSETS, LedgerReader
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from factory.ledger.stop_signal import handle_stops, restore
 from factory.storage.store import Store
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0

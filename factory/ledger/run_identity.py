@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.storage.interface import ReadableStore, Store
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 SETTINGS, WEIGHTS, INPUTS = "config.yaml", "weights.json", "inputs.json"
 Weights = dict[str, str]

@@ -137,6 +137,8 @@ class Reporter:
             return record(self.stage, event, actor=self.actor, **what)
 
     def _evaluations(self, rows: Sequence[dict[str, Any]]) -> tuple[int, int]:
+        if self.calls is None:
+            return 0, 0
         steps, forwards = (sum(row.get(f"{kind}_{self.calls}") or 0 for row in rows) for kind in ("steps", "forwards"))
         return steps, forwards
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recon.user_error import UserError
+
 if TYPE_CHECKING:
     from factory.line.board import StageCount
     from factory.line.placement import Pool
@@ -29,7 +31,7 @@ class CostConfig:
     def __post_init__(self) -> None:
         for name in ("gpu_hour_price", "cpu_hour_price", "storage_gb_month_price"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"cost.{name} is {getattr(self, name)}; it must be at least 0 and finite")
+                raise UserError(f"cost.{name} is {getattr(self, name)}; it must be at least 0 and finite")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from factory.line.placement import Pool
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 
 def device_for(wanted: str, pool: Pool, stage: str) -> str:

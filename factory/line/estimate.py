@@ -17,7 +17,7 @@ from eval.agreement import wilson_interval
 from factory.ledger.keys import digest
 from factory.line.cost import CostConfig, Usage, usage
 from factory.line.placement import Pool
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 CONFIDENCE = 0.95
 

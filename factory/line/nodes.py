@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from factory.line.placement import Node
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 WATCH_SECONDS = 5.0
 

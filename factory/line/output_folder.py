@@ -26,7 +26,7 @@ from factory.line.events import EventLog
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageConfig, Store
 from factory.storage.store import open_store
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.line.placement import Pool

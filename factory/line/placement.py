@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 CPUS_LEFT = 1.0
 """For reading and for splitting blocks; without it a line whose actors hold every CPU never starts."""
@@ -42,16 +42,16 @@ class Pool:
 
     def __post_init__(self) -> None:
         if min(self.actors, self.threads, self.batch, self.in_flight) < 1 or self.cpus < 0 or self.gpus < 0:
-            raise ValueError(
+            raise UserError(
                 "a pool needs actors, threads, batch and in_flight of at least 1, cpus and gpus of at least 0"
             )
         if self.max_actors is not None and self.max_actors < self.actors:
-            raise ValueError(f"max_actors is {self.max_actors}; it must be at least actors = {self.actors}")
+            raise UserError(f"max_actors is {self.max_actors}; it must be at least actors = {self.actors}")
         given = [value for value in (self.row_timeout, self.max_growth_gb, self.max_rows) if value is not None]
         if min(given) <= 0:
-            raise ValueError("row_timeout, max_rows and max_growth_gb must be above 0")
+            raise UserError("row_timeout, max_rows and max_growth_gb must be above 0")
         if bad := [label for label in self.labels if not all(label.partition("="))]:
-            raise ValueError(f"label {bad[0]!r} is none; write key=value, as ray.io/accelerator-type=H100")
+            raise UserError(f"label {bad[0]!r} is none; write key=value, as ray.io/accelerator-type=H100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from factory.line.placement import Pool
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 ALL = "all"
 """Instead of a stage's name: every stage, before what is set for it alone."""

@@ -13,7 +13,7 @@ from ray.data import DataContext
 from factory.ledger.stop_signal import preserved_handler
 from factory.line.cpus import available_cpus
 from factory.line.shared_memory import LOCAL_STORE_BYTES
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 START_ATTEMPTS = 3
 """Ray gives its own processes 30 seconds to come up, which a busy machine may not manage at once."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from factory.line.placement import Pool
 from factory.line.pool_flags import ALL, Pools
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 Runner = Literal["ray", "inprocess"]
 
@@ -31,9 +31,9 @@ class LineConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows_per_block <= 10_000:
-            raise ValueError(f"line.rows_per_block is {self.rows_per_block}; it must lie in [1, 10000]")
+            raise UserError(f"line.rows_per_block is {self.rows_per_block}; it must lie in [1, 10000]")
         if not 0 < self.max_failed_share <= 1:
-            raise ValueError(f"line.max_failed_share is {self.max_failed_share}; it must lie in (0, 1]")
+            raise UserError(f"line.max_failed_share is {self.max_failed_share}; it must lie in (0, 1]")
 
     def pool(self, stage: str, default: Pool) -> Pool:
         """The pool of a stage whose own default is given.

@@ -24,8 +24,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from factory.ledger.schemas import ATTEMPT, DEAD_LETTERS, ERROR, chosen
+from factory.ledger.schemas import DEAD_LETTERS, chosen
 from factory.line.actor_log import Reporter
+from factory.line.contract import LINE_COLUMNS, check_written, declared_rows
 from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
 from factory.line.health import (
@@ -39,11 +40,8 @@ from factory.line.health import (
 )
 from factory.line.network import Network
 from factory.line.placement import Pool
-from factory.line.rows import Row, rows_of, with_columns
+from factory.line.rows import Row, with_columns
 from factory.storage.interface import StorageError
-
-LINE_COLUMNS = (*(name for name, _ in ERROR), *(name for name, _ in ATTEMPT))
-"""What every stage may change of a row beside its own columns."""
 
 
 class Stage:
@@ -63,13 +61,13 @@ class Stage:
     sections: ClassVar[tuple[str, ...]] = ()
     """The sections of the settings that its actors get."""
     reads: ClassVar[tuple[pa.Field, ...]] = ()
-    """Columns that a stage before it must write. Rows hold every small column, and of type large_binary (as memory
-    views) those that are named here, in `uses` or in `writes`."""
+    """Columns that a stage before it must write. Rows hold those of the table of prompts, and what is named here, in
+    `uses` or in `writes`; columns of type large_binary as memory views."""
     uses: ClassVar[tuple[pa.Field, ...]] = ()
     """Columns that it takes where they are."""
     writes: ClassVar[tuple[pa.Field, ...]] = ()
-    """Columns that it sets, null where it does not; units stand in the metadata. Those of type large_binary travel to
-    the end of the line, all others become columns of the published table."""
+    """Columns that it sets of every row, to None where there is no value; units stand in the metadata. Those of type
+    large_binary travel to the end of the line, all others become columns of the published table."""
     calls: ClassVar[str | None] = None
     """It writes the network evaluations of a row as `steps_<calls>` (sampler steps) and `forwards_<calls>` too."""
     grows: ClassVar[bool] = False
@@ -145,7 +143,7 @@ class Stage:
         row.update(error_stage=self.name, error_type="dropped", error_message=reason)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = rows_of(table, [field.name for field in (*self.reads, *self.uses, *self.writes)])
+        rows = declared_rows(table, type(self))
         before = [dict(row) for row in rows]
         for group in self.groups([row for row in rows if row["error_stage"] is None]):
             self._attempt(group)
@@ -199,6 +197,7 @@ class Stage:
         before = [dict(row) for row in rows]
         try:
             self.process(rows)
+            check_written(rows, before)
         except self.passing:
             raise
         except (Exception, SystemExit) as error:  # an actor that leaves by SystemExit never comes back

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from factory.line.board import Snapshot
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 RATE_SECONDS = 300.0
 MIN_ROWS_TO_JUDGE = 20

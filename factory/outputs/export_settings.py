@@ -9,6 +9,7 @@ from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
 from model.views import PAPER_VIEWS
 from recon.config import MeshConfig
+from recon.user_error import UserError
 
 Format = Literal[
     "ply",
@@ -71,20 +72,18 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 2048:
-            raise ValueError(f"size is {self.size}; it must lie in [16, 2048] pixels")
+            raise UserError(f"size is {self.size}; it must lie in [16, 2048] pixels")
         if self.num_views < 1 or self.shard_assets < 1:
-            raise ValueError(
-                f"num_views is {self.num_views}, shard_assets {self.shard_assets}; both must be at least 1"
-            )
+            raise UserError(f"num_views is {self.num_views}, shard_assets {self.shard_assets}; both must be at least 1")
         if any(not 0 < share < 1 for share in self.lods) or list(self.lods) != sorted(set(self.lods), reverse=True):
-            raise ValueError(f"lods are {list(self.lods)}; give falling shares in (0, 1), such as 0.5 0.25")
+            raise UserError(f"lods are {list(self.lods)}; give falling shares in (0, 1), such as 0.5 0.25")
         if self.format == "splat-lod" and not self.lods:
-            raise ValueError("format splat-lod needs its levels: give --lods, such as --lods 0.5 0.25")
+            raise UserError("format splat-lod needs its levels: give --lods, such as --lods 0.5 0.25")
         if self.size_metres is not None and not 0 < self.size_metres < float("inf"):
-            raise ValueError(f"size_metres is {self.size_metres}; it must be a length > 0")
+            raise UserError(f"size_metres is {self.size_metres}; it must be a length > 0")
         wrong = [angle for angle in self.elevations_degrees if not -90 < angle < 90]
         if wrong:
-            raise ValueError(f"elevations_degrees holds {wrong}; each must lie in (-90, 90)")
+            raise UserError(f"elevations_degrees holds {wrong}; each must lie in (-90, 90)")
 
     def identity(self) -> dict[str, Any]:
         """The settings that the files of this format depend on."""

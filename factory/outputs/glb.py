@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 LOD = "MSFT_lod"
 _JSON, _BINARY = 0x4E4F534A, 0x004E4942

@@ -27,8 +27,8 @@ from factory.line.run_report import newest_report, report_section
 from factory.prompts.foreign_folder import asset_files, store_files
 from factory.storage.interface import ReadableStore, StorageConfig
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
 from model.views import PAPER_VIEWS
+from recon.user_error import UserError
 
 VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 SECONDS = 600
 PACKAGE, PINNED = "@playcanvas/splat-transform", "3.7.0"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.outputs.glb import Glb
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 ROOT = "/Asset"
 TEXTURE = "textures/colour.png"

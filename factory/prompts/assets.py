@@ -11,7 +11,7 @@ from factory.ledger.keys import ID_PATTERN, digest
 from factory.prompts.input_formats import Raw, read_rows
 from factory.storage.interface import StorageConfig, StorageError
 from factory.storage.store import pyarrow_filesystem
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from recon.meshes.mesh import Mesh

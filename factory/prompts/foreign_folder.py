@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from factory.line.stage import Row
 from factory.storage.interface import StorageConfig
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 MODELS = (".ply", ".glb", ".gltf", ".obj")
 VIDEOS = (".mp4", ".webm", ".mov")

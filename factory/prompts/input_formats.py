@@ -15,7 +15,7 @@ from typing import Any
 
 from factory.storage.credentials import scrub
 from factory.storage.store import StorageConfig, pyarrow_filesystem
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 FORMATS = ("txt", "csv", "jsonl", "parquet")
 MAX_LINE_BYTES = 4 << 20

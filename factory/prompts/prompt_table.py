@@ -14,7 +14,7 @@ from factory.prompts.input_formats import Raw, missing_column, read_rows
 from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
 from factory.prompts.spool import Spool
 from factory.storage.store import StorageConfig
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)

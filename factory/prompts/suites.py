@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.storage.store import Store
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 MAX_BYTES = 16 << 20
 

@@ -27,7 +27,7 @@ from factory.stages.image_to_video import ImageToVideo
 from factory.stages.reconstruct import Reconstruct
 from factory.stages.score import Score
 from factory.stages.text_to_image import TextToImage
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 BUILT_IN = {kind.name: kind for kind in (TextToImage, ImageToVideo, FindViews, Reconstruct, Score, Commit)}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

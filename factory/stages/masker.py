@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from recon.user_error import UserError
+
 ISNET_FILE = "isnet-general-use.onnx"
 
 
@@ -18,7 +20,7 @@ def onnx_file(name: str) -> Path:
         name: "u2netp", "isnet" or a path.
 
     Raises:
-        ValueError: if it is not there; the sentence says where it is looked for and how to get it.
+        UserError: if it is not there; the sentence says where it is looked for and how to get it.
     """
     from model.weights import fetched
     from recon.onnx_masker import U2NETP
@@ -28,7 +30,7 @@ def onnx_file(name: str) -> Path:
         return U2NETP / "model.onnx"
     file = Path(os.environ.get("U2NET_HOME") or Path.home() / ".u2net", ISNET_FILE) if name == "isnet" else Path(name)
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"views.masks is {name!r} and {file} is not there: im3d weights pull isnet --to DIR, and give --weights "
             "DIR; or name another .onnx file, or take --views.masks u2netp, which is embedded"
         )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from factory.line.network import Network
-from factory.storage.user_error import UserError
 from model.views import VIEWS_FILE
 from recon.config import OrbitConfig
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from eval.config import ClipConfig

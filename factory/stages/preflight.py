@@ -11,11 +11,9 @@ from factory.line.network import Network
 from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
 from factory.stages.survey import Need, refuse_missing, revisions_of, survey
-from factory.storage.user_error import as_user_error
 from factory.weights.folder import resolved
 
 
-@as_user_error()
 def preflight(config: FactoryConfig) -> None:
     """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
 
@@ -28,7 +26,6 @@ def preflight(config: FactoryConfig) -> None:
     _needs(config)
 
 
-@as_user_error()
 def find_weights(config: FactoryConfig) -> Weights:
     """Check as `preflight` does, and the revisions of the weights: on a cluster as every node has them.
 

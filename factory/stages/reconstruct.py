@@ -94,7 +94,7 @@ class Reconstruct(Stage):
         candidate = {name: row.get(name) for name in ("frames", "masks", "elevation", "view_plan")}
         for attempt in range(1, self.config.yields.retries + 2):
             score, reasons = self._judge(candidate)
-            if row.get("yield_score") is None or score < row["yield_score"]:
+            if row["yield_score"] is None or score < row["yield_score"]:
                 row.update(candidate, yield_score=score, yield_reasons=reasons)
             if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
                 return
@@ -134,6 +134,8 @@ class Reconstruct(Stage):
         for row in rows:
             if self.refiner:
                 self.refiner.reset()
+            unknown = dict.fromkeys(("view_plan", "steps_video", "forwards_video"))  # of frames of another's stage
+            row.update(unknown | row | {"yield_score": None, "yield_reasons": None})
             if self.config.yields.enabled:
                 self._choose_turntable(row)
             frames = unpack(row["frames"])

@@ -17,9 +17,9 @@ from factory.line.device import device_for
 from factory.line.network import Network
 from factory.line.placement import Pool, check_nodes
 from factory.line.stage import Stage
-from factory.storage.user_error import UserError
 from factory.weights.catalogue import CATALOGUE
 from factory.weights.folder import known
+from recon.user_error import UserError
 
 HERE = "this machine"
 

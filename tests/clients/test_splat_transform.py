@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from factory.outputs.splat_transform import convert, locate, streamed_levels
-from factory.storage.user_error import UserError
 from recon.gaussians import Gaussians
 from recon.ply import read_ply, write_ply
 from recon.splat import splat_bytes
+from recon.user_error import UserError
 
 SPZ = """
     import spz from '@adobe/spz'; import fs from 'fs';

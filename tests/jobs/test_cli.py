@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from factory.storage.user_error import UserError
 from jobs import generate, render
 from jobs.cli import JOBS, main
-from jobs.errors import DEBUG, guarded
+from jobs.errors import DEBUG, guarded, sentence
 from jobs.help import SHOWN, settings_of
 from jobs.settings import parse
 from recon.ply import read_ply
+from recon.user_error import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,12 +92,68 @@ def test_a_mistake_is_a_sentence_and_a_bug_has_its_place(
     (tmp_path / "x.ply").write_bytes(b"no model")
     assert guarded(fail_in(UserError("size is 0; it must be at least 1"))) == 2
     assert capsys.readouterr().err == "error: size is 0; it must be at least 1\n"
-    assert guarded(lambda: len(read_ply(tmp_path / "x.ply"))) == 2
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("error: ")
-    assert re.fullmatch(r"  ValueError at recon/ply\.py:\d+; --debug shows the traceback", second)
-    assert guarded(fail_in(KeyError("ply"))) == 3
-    assert capsys.readouterr().err.startswith("error: KeyError: 'ply'\n  KeyError at jobs/test_cli.py:")
+    assert guarded(lambda: len(read_ply(tmp_path / "x.ply"))) == 3
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert re.fullmatch(r"error: ValueError at recon/ply_header\.py:\d+: .*x\.ply is no PLY file.*", last)
+
+
+BROKEN = """
+import numpy as np
+import torch
+from factory.line.stage import Stage
+from factory.stages.columns import ELEVATION, GAUSSIANS, IMAGE
+from recon.user_error import UserError
+
+class Broken(Stage):
+    name, writes = "broken", (IMAGE, GAUSSIANS, ELEVATION)
+    def load(self):
+        {cause}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cause", "code", "kind"),
+    [
+        ("raise UserError('broken.model is none; give a folder')", 2, ""),
+        ("np.zeros(3).reshape(2)", 3, "ValueError"),
+        ("torch.zeros(2) @ torch.zeros(3)", 3, "RuntimeError"),
+        ("open('/none/there')", 3, "FileNotFoundError"),
+    ],
+)
+def test_only_a_user_error_is_told_without_its_traceback(
+    cause: str,
+    code: int,
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(DEBUG, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = f"broken_{abs(hash(cause))}"
+    (tmp_path / f"{module}.py").write_text(BROKEN.format(cause=cause))
+    (tmp_path / "prompts.txt").write_text("a cup\n")
+    flags = ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out"), "--runner", "inprocess"]
+    assert main(["generate", *flags, "--chain", f"{module}:Broken,commit"]) == code
+    lines = capsys.readouterr().err.splitlines()
+    if not kind:
+        assert lines == ["error: broken.model is none; give a folder"]
+    else:
+        assert lines[0] == "Traceback (most recent call last):"
+        assert any(f"{module}.py" in line for line in lines)
+        assert re.match(rf"error: {kind} at .*{module}\.py:11: ", lines[-1])
+
+
+@pytest.mark.parametrize("kind", [UserError, ValueError])
+def test_mistakes_of_a_worker_are_told_as_those_of_the_driver(kind: type[Exception]) -> None:
+    from ray.exceptions import ActorDiedError, RayTaskError
+
+    name = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
+    trace = f'ray::Broken()\n  File "x.py", line 1, in load\n{name}: no folder'
+    task = RayTaskError("Broken", trace, kind("no folder"))
+    told = "no folder" if kind is UserError else None
+    assert [sentence(error) for error in (task, task.as_instanceof_cause(), ActorDiedError(task))] == [told] * 3
 
 
 @pytest.mark.parametrize("asked", ["flag", "variable"])

@@ -28,6 +28,7 @@ from model.parallel import World
 from model.pocket.autoencoder import PocketAutoencoder
 from model.pocket.data import draw
 from model.pocket.unet import PocketUNet
+from recon.user_error import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             train_worker(run, World(), lambda start, share: plain_batches(run.reader(), share.micro, start))
         except FloatingPointError as error:
-            raise RuntimeError(str(error)) from error
+            raise UserError(str(error)) from error
 
     monkeypatch.setattr(driver, "fit", fit)
 

@@ -15,6 +15,7 @@ from eval.tables import Table, write
 from factory.evaluation.ablation.settings import FULL, TABLES, VARIANTS, AblationConfig
 from factory.line.stage import Row
 from factory.storage.store import Store
+from recon.user_error import UserError
 
 SHEET_ASSETS, SHEET_VIEWS = 6, 2
 LABEL_WIDTH = 250
@@ -112,13 +113,13 @@ def write_report(store: Store, rows: Sequence[Row], config: AblationConfig, orde
     """Write the four files; returns the tables as Markdown.
 
     Raises:
-        ValueError: if the full method has no fit to compare with.
+        UserError: if the full method has no fit to compare with.
     """
     from factory.stages.asset_files import png
 
     results = results_of(rows)
     if FULL not in results:
-        raise ValueError("no asset was fitted by the full method; see dead_letters/ for the reasons")
+        raise UserError("no asset was fitted by the full method; see dead_letters/ for the reasons")
     tables = tables_of(results, config)
     text = "\n".join(write(table, "markdown") for table in tables)
     store.put("ablation.md", text.encode())

@@ -14,6 +14,7 @@ from model.config import VideoConfig
 from model.views import PAPER_VIEWS
 from recon.config import FitConfig, PoseConfig
 from recon.nerf_config import NerfConfig
+from recon.user_error import UserError
 
 FULL = "full"
 NUM_FRAMES = PAPER_VIEWS
@@ -148,15 +149,15 @@ class AblationConfig:
     def __post_init__(self) -> None:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
-            raise ValueError(f"variant {unknown[0]!r} not found. Available: {', '.join(VARIANTS)}")
+            raise UserError(f"variant {unknown[0]!r} not found. Available: {', '.join(VARIANTS)}")
         if not 0 < self.mix <= 1:
-            raise ValueError(f"mix is {self.mix}; it must lie in (0, 1]")
+            raise UserError(f"mix is {self.mix}; it must lie in (0, 1]")
         if not -45 <= self.elevation_error_degrees <= 45:
-            raise ValueError(f"elevation_error_degrees is {self.elevation_error_degrees}; it must lie in [-45, 45]")
+            raise UserError(f"elevation_error_degrees is {self.elevation_error_degrees}; it must lie in [-45, 45]")
         if not 32 <= self.size <= 512:
-            raise ValueError(f"size is {self.size}; it must lie in [32, 512] pixels")
+            raise UserError(f"size is {self.size}; it must lie in [32, 512] pixels")
         if self.size % self.nerf.size and any(self.plan(name).nerf for name in self.chosen()):
-            raise ValueError(f"size is {self.size}, no multiple of nerf.size {self.nerf.size}; set that to a divisor")
+            raise UserError(f"size is {self.size}, no multiple of nerf.size {self.nerf.size}; set that to a divisor")
 
     def plan(self, variant: str) -> Plan:
         """How `variant`, or the full method, reconstructs."""

@@ -20,7 +20,7 @@ from factory.evaluation.study.media import PAGE, Media, Method
 from factory.prompts.foreign_folder import store_files
 from factory.storage.interface import ReadableStore, StorageConfig, Store
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 PAGE_FILES = ("look.css", "study.css", "study.js")
 RESERVED = (BROKEN, "tie", "all competitors")

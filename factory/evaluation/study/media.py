@@ -15,8 +15,8 @@ from factory.line.stage import Row
 from factory.prompts.foreign_folder import assets_of_folder
 from factory.storage.interface import ReadableStore, StorageConfig, Store
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
 from recon.pictures import suffix_of
+from recon.user_error import UserError
 
 PAGE = "page"
 """Folder of a study that annotators see."""

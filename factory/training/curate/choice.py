@@ -22,11 +22,11 @@ from factory.line.settings import LineConfig
 from factory.prompts.assets import split_of
 from factory.storage.interface import StorageConfig, Store
 from factory.storage.read_only import open_read_only
-from factory.storage.user_error import UserError
 from factory.training.curate.settings import CurateConfig
 from factory.training.curate.stages import CaptionGroup, JudgeGroup
 from factory.training.shards.index import CURATED, Chunk, Index
 from factory.training.shards.row_group_line import ROWS_PER_PART, GroupStage, named_groups, results, run_groups
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from eval.config import ClipConfig

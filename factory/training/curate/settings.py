@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from factory.line.placement import Pool
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,10 +26,10 @@ class CurateConfig:
 
     def __post_init__(self) -> None:
         if self.best is None and self.threshold is None:
-            raise ValueError("give --best N or --threshold SCORE, or both; without one nothing would be chosen")
+            raise UserError("give --best N or --threshold SCORE, or both; without one nothing would be chosen")
         if self.best is not None and self.best < 1:
-            raise ValueError(f"best is {self.best}; it must be at least 1")
+            raise UserError(f"best is {self.best}; it must be at least 1")
         if self.threshold is not None and not math.isfinite(self.threshold):
-            raise ValueError(f"threshold is {self.threshold}; it must be a finite score")
+            raise UserError(f"threshold is {self.threshold}; it must be a finite score")
         if self.views < 1:
-            raise ValueError(f"views is {self.views}; it must be at least 1")
+            raise UserError(f"views is {self.views}; it must be at least 1")

@@ -15,7 +15,6 @@ from factory.ledger.stop_signal import preserved_handler
 from factory.line.failure import Failure, place_of
 from factory.storage.interface import StorageError
 from factory.storage.store import pyarrow_filesystem
-from factory.storage.user_error import UserError
 from factory.training.finetune.run import (
     CAPTIONS,
     DAMAGED,
@@ -27,6 +26,7 @@ from factory.training.finetune.run import (
 )
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.worker import publish, work
+from recon.user_error import UserError
 
 PROGRESS_SECONDS = 10.0
 
@@ -80,7 +80,8 @@ def fit(run: Run) -> None:
     """Start Ray Train and wait for its end.
 
     Raises:
-        RuntimeError: when it stopped: the loss is not finite, or workers died too often.
+        UserError: when the loss is not finite, or a setting does not fit the data.
+        RuntimeError: when workers died too often, or of a bug; its traceback is in FAILURE.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -111,7 +112,7 @@ def fit(run: Run) -> None:
         if run.stopped is None:
             trace = Failure.of(error).trace
             run.store.put(FAILURE, trace.encode())
-            raise UserError(
+            raise RuntimeError(
                 f"training stopped at {place_of(trace)}: {_last_line(error)}; the traceback is in {run.out}/{FAILURE}; "
                 "fix the cause, then run the same command again to go on"
             ) from error

@@ -33,6 +33,7 @@ from recon.elevation import (
     prepare,
 )
 from recon.masks import MaskNetwork, PocketMasker, mask_loss
+from recon.user_error import UserError
 
 CLIP_VIEWS = 20480
 """Pictures that the judge is trained on, and pictures a step."""
@@ -50,7 +51,7 @@ def dino_elevation(setting: Setting) -> Recipe:
     if setting.config.from_weights:
         network = load_estimator(setting.weights / "elevation")
         if not isinstance(network, DinoElevation):
-            raise ValueError("the folder elevation holds a pocket estimator; leave out --train.from-weights")
+            raise UserError("the folder elevation holds a pocket estimator; leave out --train.from-weights")
         network.mlp.requires_grad_(True)
     else:
         network = DinoElevation(load_backbone(setting.weights / "dino"))

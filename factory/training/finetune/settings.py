@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from recon.user_error import UserError
+
 
 @dataclass(kw_only=True, slots=True)
 class WorkersConfig:
@@ -27,6 +29,6 @@ class WorkersConfig:
 
     def __post_init__(self) -> None:
         if min(self.workers, self.threads, self.readers) < 1:
-            raise ValueError("workers, threads and readers must be at least 1")
+            raise UserError("workers, threads and readers must be at least 1")
         if self.max_failures < -1:
-            raise ValueError(f"max_failures is {self.max_failures}; it must be at least -1")
+            raise UserError(f"max_failures is {self.max_failures}; it must be at least -1")

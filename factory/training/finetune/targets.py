@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from factory.storage.user_error import UserError
 from model.config import Drawing
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from model.training import Recipe, Setting

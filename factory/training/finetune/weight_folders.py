@@ -13,9 +13,9 @@ from typing import Any
 
 from factory.ledger.keys import digest
 from factory.storage.store import StorageConfig, Store, open_store, read_json
-from factory.storage.user_error import UserError
 from factory.training.finetune.targets import UNNAMED
 from model.weights import PATCH
+from recon.user_error import UserError
 
 SUFFIX = ".safetensors"
 SAMPLED_TENSORS, SAMPLED_BYTES = 8, 4096

@@ -21,6 +21,7 @@ from factory.storage.store import open_store
 from factory.training.finetune.run import DAMAGED, STOPPED, Run, setting_of
 from factory.training.finetune.targets import TARGETS
 from model.config import Share
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from model.checkpoints import Checkpoint
@@ -39,6 +40,7 @@ def work(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from model.parallel import World
+    from model.training import NotFinite
 
     run: Run = config["run"]
     if run.stopped is not None:
@@ -48,8 +50,8 @@ def work(config: dict[str, Any]) -> None:
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=get_device())  # pyright: ignore
     try:
         train_worker(run, world, feed=lambda start, share: _micro_batches(start, share))
-    except (ValueError, FloatingPointError) as error:
-        lower = "lower --train.learning-rate, or " if isinstance(error, FloatingPointError) else ""
+    except (UserError, NotFinite) as error:
+        lower = "lower --train.learning-rate, or " if isinstance(error, NotFinite) else ""
         reason = f"{error}; the checkpoints in {run.out} are whole: {lower}fix the cause, and run again"
         run.store.put(STOPPED, json.dumps({"reason": reason}).encode())
         raise

@@ -8,6 +8,7 @@ from typing import Any
 from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
 from model.views import PAPER_VIEWS
+from recon.user_error import UserError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,16 +45,16 @@ class RenderConfig:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 2048:
-            raise ValueError(f"size is {self.size}; it must lie in [16, 2048] pixels")
+            raise UserError(f"size is {self.size}; it must lie in [16, 2048] pixels")
         if self.turntables < 1 or self.num_views < 1:
-            raise ValueError(f"turntables is {self.turntables}, num_views {self.num_views}; both must be at least 1")
+            raise UserError(f"turntables is {self.turntables}, num_views {self.num_views}; both must be at least 1")
         if not 0 <= self.max_elevation_degrees <= 89:
-            raise ValueError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")
+            raise UserError(f"max_elevation_degrees is {self.max_elevation_degrees}; it must lie in [0, 89]")
         if not 1 <= self.stretch <= 4:
-            raise ValueError(f"stretch is {self.stretch}; it must lie in [1, 4]")
+            raise UserError(f"stretch is {self.stretch}; it must lie in [1, 4]")
         for name in ("bend", "companions", "assemblies"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
 
     def identity(self) -> dict[str, Any]:
         """The settings that every turntable depends on."""

@@ -22,6 +22,7 @@ from factory.storage.interface import StorageError
 from factory.storage.store import Store, open_store
 from factory.training.shards.index import SHAPE, Chunk, Index, reason_of, storage_errors_first
 from model.config import Drawing
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -115,7 +116,7 @@ class Reader:
                     yield position, sample
                     break
             else:
-                raise ValueError(f"no shard of {order.index.url} can be read any more; look at quarantine/")
+                raise UserError(f"no shard of {order.index.url} can be read any more; look at quarantine/")
 
     def _sample(self, shards: Shards, chunk: Chunk, row: int, generator: Generator) -> Batch | None:
         """What is drawn of a row; None, and noted, where it is not what the index says."""

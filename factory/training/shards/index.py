@@ -18,8 +18,8 @@ from factory.ledger.keys import digest
 from factory.prompts.assets import split_of
 from factory.storage.interface import ReadableStore, StorageError
 from factory.storage.store import StorageConfig, Store, open_store
-from factory.storage.user_error import UserError
 from factory.training.shards.schema import compressed_bytes, foreign_column, frame_counts
+from recon.user_error import UserError
 
 COLUMNS = ["asset_id", "caption", "split", "size", "elevation"]
 CURATED = "curated.parquet"

@@ -6,9 +6,9 @@ import pytest
 
 from factory.config.settings import ViewsConfig, preset
 from factory.stages.networks import check_views, turntable
-from factory.storage.user_error import UserError
 from model.views import latent_views, uniform_views
 from recon.config import OrbitConfig
+from recon.user_error import UserError
 
 SV3D = uniform_views(21, fov_degrees=33.8, distance=3.8317, size=576)
 

@@ -117,7 +117,7 @@ def test_rows_and_messages_are_scrubbed(capsys: pytest.CaptureFixture[str]) -> N
     def broken() -> int:
         raise ValueError(SIGNED)
 
-    assert guarded(broken) == 2
+    assert guarded(broken) == 3
     assert "0123456789abcdef" not in capsys.readouterr().err
 
 
