@@ -145,8 +145,8 @@ def main(options: Options) -> dict[str, Any]:
         job = evaluate.Evaluate(run=str(folder), pool=Pool(batch=options.batch))
         with mock.patch("factory.evaluation.stage.step", null_step):
             judged = measured(lambda: evaluate.run(job))
-        reported = measured(lambda: report.run(report.Report(run=str(folder))))
-        page = sum(file.stat().st_size for file in [folder / "report.html", *(folder / "report").iterdir()])
+        reported = measured(lambda: report.run(report.Report(run=str(folder), out=str(folder / "page"))))
+        page = sum(file.stat().st_size for file in [folder / "page/report.html", *(folder / "page/report").iterdir()])
     found = {
         "assets": options.limit,
         "evaluate_seconds": judged[0],

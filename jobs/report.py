@@ -1,16 +1,18 @@
-"""Write a page about a finished run: `im3d report --run DIR`, then open DIR/report.html.
+"""Write a page about a finished run: `im3d report --run DIR`, then open DIR-report/report.html.
 
 Exit code: 0 when the page is written, 2 when there is nothing to report.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.base import Job, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     from factory.storage.interface import Store
@@ -21,7 +23,7 @@ FOLDER = "report"
 
 @dataclass(kw_only=True, slots=True)
 class Report(Job):
-    """Write RUN/report.html, which opens from disk: scores, sheets, failures, cost, and every asset to search."""
+    """Write RUN-report/report.html, which opens from disk: scores, sheets, failures, cost, all assets to search."""
 
     run: str
     """Output folder of `im3d generate`, local or s3://; it may still be going."""
@@ -32,8 +34,8 @@ class Report(Job):
     against_label: str | None = None
     """What the other run is called."""
     out: str | None = None
-    """Folder of the page where it is not to lie in RUN, local or s3://; what `im3d evaluate --out` wrote there counts
-    too."""
+    """Folder of the page, local or s3://; RUN-report, beside the run, by default. What `im3d evaluate --out` wrote
+    there counts too."""
     by: str | None = None
     """Score that ranks assets, a column such as clip_text_renders_pocket; a text score of the re-renders by default."""
 
@@ -54,7 +56,7 @@ def run(job: Report) -> int:
     from factory.outputs.run_reader import read_run
     from factory.storage.store import open_store
 
-    out = (job.out or job.run).rstrip("/")
+    out = job.out.rstrip("/") if job.out else beside(job.run)
     own = read_run(job.run, job.storage, page=out, judged=job.out)
     other = read_run(job.against, job.storage, page=out) if job.against else None
     for one, label in ((own, job.label), (other, job.against_label)):
@@ -73,6 +75,16 @@ def run(job: Report) -> int:
         _sweep(store, written)
     print(f"{len(own)} assets, {len(own.dead)} dead letters: {out}/report.html")
     return 0
+
+
+def beside(run: str) -> str:
+    """The folder RUN-report; raises UserError for a bucket as a whole, which has nothing beside it."""
+    if "://" not in run:
+        return f"{os.path.abspath(run)}-report"
+    scheme, _, path = run.partition("://")
+    if "/" not in path.strip("/"):
+        raise UserError(f"{run} is a whole bucket, so that the page cannot lie beside it; give a folder as --out")
+    return f"{scheme}://{path.rstrip('/')}-report"
 
 
 def _sweep(store: Store, written: set[str]) -> None:

@@ -87,6 +87,11 @@ def open_page(browser: Any, path: Path, **context: Any) -> Any:
     return page
 
 
+def page_of(run: Path) -> Path:
+    """Where `im3d report` puts a run's page by default."""
+    return Path(f"{run}-report", "report.html")
+
+
 def cards(page: Any) -> list[str]:
     return page.evaluate("() => [...document.querySelectorAll('#cards .prompt')].map((e) => e.textContent)")
 
@@ -101,7 +106,7 @@ def tables(page: Any, caption: str) -> list[list[str]]:
 
 
 def test_figures_and_sheets(browser: Any, pair: tuple[Path, Path]) -> None:
-    page = open_page(browser, pair[0] / "report.html")
+    page = open_page(browser, page_of(pair[0]))
     tiles = page.evaluate("() => [...document.querySelectorAll('.tiles dd')].map((e) => e.textContent)")
     assert tiles == ["30", "3", "90.9%", "6", "10.0 s", "24.0", "$0.30", "$0.010"]
     scores = tables(page, "CLIP similarity, 100 × cosine")
@@ -124,7 +129,7 @@ def test_figures_and_sheets(browser: Any, pair: tuple[Path, Path]) -> None:
 
 
 def test_nothing_hostile_runs(browser: Any, pair: tuple[Path, Path]) -> None:
-    page = open_page(browser, pair[0] / "report.html")
+    page = open_page(browser, page_of(pair[0]))
     assert page.title() == "Report: mine & <b>"
     page.fill("#query", "onerror")
     page.wait_for_selector("#found:text-is('1 to 1 of 1')")
@@ -143,7 +148,7 @@ def test_nothing_hostile_runs(browser: Any, pair: tuple[Path, Path]) -> None:
 
 
 def test_comparison(browser: Any, pair: tuple[Path, Path]) -> None:
-    page = open_page(browser, pair[0] / "report.html")
+    page = open_page(browser, page_of(pair[0]))
     rows = tables(page, "mine & <b> minus other, prompt by prompt")
     assert [row[1] for row in rows] == ["30", "30"]
     assert rows[1][4] == f"{(29 * 2 - 20) / 30:+.2f}"
@@ -159,13 +164,13 @@ def test_runs_judged_otherwise_are_not_compared(browser: Any, pair: tuple[Path, 
     config.clip.model = "ViT-B-32-quickgelu"
     other = write_run(tmp_path / "other", [1.0, 2.0], config)
     assert report.main(["--run", str(other), "--against", str(pair[1]), "--label", "new"]) == 0
-    page = open_page(browser, other / "report.html")
+    page = open_page(browser, page_of(other))
     assert "clip.model: ViT-B-32-quickgelu and pocket" in page.text_content("#comparison .note")
     assert tables(page, "new minus other, prompt by prompt") == []
 
 
 def test_an_asset_by_keyboard_and_its_viewer(browser: Any, pair: tuple[Path, Path]) -> None:
-    page = open_page(browser, pair[0] / "report.html")
+    page = open_page(browser, page_of(pair[0]))
     page.keyboard.press("/")
     assert page.evaluate("() => document.activeElement.id") == "query"
     page.focus("#cards button")
@@ -188,7 +193,7 @@ def test_an_asset_by_keyboard_and_its_viewer(browser: Any, pair: tuple[Path, Pat
 
 def test_page_on_a_phone(browser: Any, pair: tuple[Path, Path]) -> None:
     shape = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
-    page = open_page(browser, pair[0] / "report.html", **shape)
+    page = open_page(browser, page_of(pair[0]), **shape)
     assert page.evaluate("() => document.documentElement.scrollWidth") == 360
     page.locator("#cards button").first.tap()
     page.wait_for_selector("#asset[open]")
@@ -227,7 +232,7 @@ def test_evaluations_have_tables_of_their_own_and_rank_by_what_is_better(browser
     older = {"clip_text_renders_big": [99.0]}
     write_evaluation(root, "0123456789abcdef-00000000", older, views=views)  # by fewer prompts: left out
     assert report.main(["--run", str(root), "--by", "chamfer@01234567"]) == 0
-    page = open_page(browser, root / "report.html")
+    page = open_page(browser, page_of(root))
     judged = ["01234567", "16 of 128 px, background 1", "big", "fidelity, consistency", "4", "1"]
     assert tables(page, "Evaluations by im3d evaluate") == [judged]
     failed = tables(page, "Assets that an evaluation could not score")
@@ -258,7 +263,7 @@ def test_runs_compare_by_evaluations_and_less_may_be_better(browser: Any, tmp_pa
     write_evaluation(runs[0], "0123456789abcdef-11112222", JUDGED)
     write_evaluation(runs[1], "0123456789abcdef-33334444", worse)
     assert report.main(["--run", str(runs[0]), "--against", str(runs[1]), "--by", "chamfer@01234567"]) == 0
-    page = open_page(browser, runs[0] / "report.html")
+    page = open_page(browser, page_of(runs[0]))
     rows = {row[0]: row[1:] for row in tables(page, "new minus old, prompt by prompt")}
     assert not any("own prompt" in title or title.startswith("re-renders, CLIP") for title in rows)  # other pools
     assert rows["Chamfer distance, radii @01234567, lower is better"][3] == "-0.0667"
@@ -277,7 +282,7 @@ def test_a_folder_of_another_method_that_was_evaluated(browser: Any, tmp_path: P
     (root / "a2.webm").write_bytes(b"")
     (root / "a3.ply").write_bytes(b"")
     assert report.main(["--run", str(root)]) == 0
-    page = open_page(browser, root / "report.html")
+    page = open_page(browser, page_of(root))
     assert cards(page) == [HOSTILE, "a cup", "a box"]
     assert tables(page, "Dead letters") == [["evaluate", "ValueError", "", HOSTILE, "1"]]
     page.click("#cards li:nth-child(2) button")
@@ -291,7 +296,7 @@ def test_a_folder_of_another_method_that_was_evaluated(browser: Any, tmp_path: P
 def test_a_run_of_dead_letters_alone(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page()
     assert report.main(["--run", str(write_run(tmp_path / "run", []))]) == 0
-    page.goto((tmp_path / "run" / "report.html").as_uri())
+    page.goto(page_of(tmp_path / "run").as_uri())
     page.wait_for_selector("#found:text-is('Nothing matches.')")
     page.select_option("#show", "failed")
     page.wait_for_selector("#found:text-is('1 to 3 of 3')")
@@ -312,8 +317,8 @@ def test_a_hundred_thousand_assets(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "assets").mkdir()
     pq.write_table(pa.table(columns, schema=SCHEMA), tmp_path / "assets" / "part-000000.parquet")
     assert report.main(["--run", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").stat().st_size < 200_000
-    page = open_page(browser, tmp_path / "report.html")
+    assert page_of(tmp_path).stat().st_size < 200_000
+    page = open_page(browser, page_of(tmp_path))
     assert page.text_content("#found") == "1 to 24 of 100,000"
     assert page.evaluate("() => document.querySelectorAll('*').length") < 1200
     assert page.evaluate("() => document.querySelectorAll('script').length") == 3  # one shard of fifty
@@ -329,6 +334,23 @@ def test_a_hundred_thousand_assets(browser: Any, tmp_path: Path) -> None:
     page.select_option("#order", "up")
     page.wait_for_selector("#cards li:first-child :text-is('0 Gaussians')")
     assert page.evaluate("() => document.querySelectorAll('*').length") < 1200
+
+
+def test_the_run_is_only_read_and_its_page_lies_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", [1.0, 2.0, 3.0])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    monkeypatch.chdir(run)
+    for place in (f"{run}/", "."):
+        assert report.main(["--run", place]) == 0
+        assert f"{run}-report/report.html" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert '"base":"../run/"' in (tmp_path / "run-report/report/contents.js").read_text()
+    assert report.main(["--run", "s3://bucket"]) == 2
+    assert "s3://bucket is a whole bucket" in capsys.readouterr().err
+    assert report.main(["--run", str(run), "--out", str(run)]) == 0
+    assert (run / "report.html").exists()
 
 
 def test_mistakes_are_one_sentence(capsys: pytest.CaptureFixture[str], pair: tuple[Path, Path], tmp_path: Path) -> None:

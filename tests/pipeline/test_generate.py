@@ -231,7 +231,7 @@ def test_the_run_leaves_its_events_its_report_and_its_cost(run) -> None:
     assert sorted(COSTS) == COSTS
     assert COSTS[-1] == pytest.approx(figures["total"]["dollars"])
     assert report.main(["--run", str(out)]) == 0
-    page = (out / "report.html").read_text()
+    page = Path(f"{out}-report", "report.html").read_text()
     assert "<h2>Last run</h2>" in page
     assert f"2 of 3 rows done, 1 failed, in {figures['seconds']:.0f} s" in page
 
