@@ -71,7 +71,10 @@ def _pass_through(table: pa.Table, stages: Sequence[Stage]) -> pa.Table:
 
 
 class _SharedBoard(Board):
-    """A board that stages write while the thread of the display reads."""
+    """A board that stages write while the thread of the display reads.
+
+    The stages share one process, so that each holds it for its own seconds only and never idles.
+    """
 
     def __init__(self, stages: Sequence[str]) -> None:
         super().__init__(stages)
@@ -86,6 +89,12 @@ class _SharedBoard(Board):
         """As `Board.read`, one thread at a time."""
         with self._lock:
             return super().read()
+
+    def _add_actor_seconds(self, known: Any, now: float) -> None:
+        """As of a board, but of the seconds in which the stage loads or has rows."""
+        if known.state == "idle":
+            known.since = now
+        super()._add_actor_seconds(known, now)
 
 
 @contextmanager

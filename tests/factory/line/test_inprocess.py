@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from bdb import BdbQuit
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,11 +13,13 @@ import pytest
 from factory.config.settings import FactoryConfig
 from factory.ledger.ledger import ASSETS, DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
+from factory.line.cost import stage_usage
 from factory.line.inprocess import run_inprocess
 from factory.line.one_stage_line import SingleStage
 from factory.line.placement import Pool
 from factory.line.rows import Row
 from factory.line.settings import LineConfig
+from factory.line.stage import Stage
 from factory.line.step import Step
 from factory.line.tally import TooManyFailures
 from factory.prompts.row import Prompt
@@ -45,10 +49,23 @@ class Sign(SingleStage):
         return {"length": len(row["prompt"])}
 
 
-def run(out: Path, *texts: str, pool: Pool | None = None):
+class Ponder(Stage):
+    """Takes a while to load, and for every row."""
+
+    name = "ponder"
+
+    def load(self) -> None:
+        time.sleep(0.2)
+
+    def process(self, rows: list[Row]) -> None:
+        time.sleep(0.2 * len(rows))
+
+
+def run(out: Path, *texts: str, pool: Pool | None = None, before: Sequence[type[Stage]] = ()):
     prompts = [Prompt(prompt_id=f"p{k}", prompt=text, seed=k) for k, text in enumerate(texts)]
     arguments = {"config": FactoryConfig(), "out": str(out), "run_id": "r"}
     chain = [Step(actor=Sign, pool=pool or Pool(), arguments=arguments)]
+    chain = [*(Step(actor=stage, pool=Pool(), arguments={"config": None}) for stage in before), *chain]
     ledger = Ledger(open_store(str(out)))
     return run_inprocess(PromptWork(prompts=prompts, config=FactoryConfig()), chain, LINE, ledger), ledger
 
@@ -66,6 +83,13 @@ def test_every_row_has_a_record_and_its_trace_is_printed(tmp_path: Path, capsys:
     assert (count.finished, count.failed, count.running) == (4, 2, 0)
     again, _ = run(tmp_path, "a cup", "bug", "exit", "a lamp", "a box")
     assert (again.total, again.done) == (1, 1)
+
+
+def test_a_stage_is_paid_for_its_own_seconds(tmp_path: Path) -> None:
+    tally, _ = run(tmp_path, "a cup", "a lamp", "a box", before=[Ponder])
+    used = stage_usage(tally.look().stages, {"ponder": Pool(), "sign": Pool()})
+    assert 0.8 <= used["ponder"].actor_seconds < tally.seconds
+    assert used["ponder"].actor_seconds + used["sign"].actor_seconds <= tally.seconds
 
 
 @pytest.mark.parametrize(("text", "error"), [("quit", BdbQuit), ("storage", StorageError), ("device", RuntimeError)])
