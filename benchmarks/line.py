@@ -6,18 +6,20 @@ and find no killers.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from benchmarks import null_stages as null
 
 MILLION = 1_000_000
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("videos", "small", "resume", "steady")
+PARTS = ("videos", "small", "resume", "shards", "steady")
+SHARDS = 1000
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,13 +41,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=60, help="rows that carry videos")
     parser.add_argument("--small", type=int, default=MILLION, help="small rows from end to end")
     parser.add_argument("--resume", type=int, default=MILLION, help="committed rows to resume over")
+    parser.add_argument("--shards", type=int, default=10 * MILLION, help="prompts in 1,000 files to start on")
     parser.add_argument("--steady", type=int, default=8, help="prompts for the embedded models")
     parser.add_argument("--limit", type=int, help="so many videos and prompts, and 1000 times as many other rows")
     parser.add_argument("--only", choices=PARTS, action="append", help="parts to run; all by default")
     options = parser.parse_args(argv)
     counts = {name: options.limit * 1000 if options.limit else getattr(options, name) for name in PARTS}
     counts |= {name: options.limit or getattr(options, name) for name in ("videos", "steady")}
-    parts = {"videos": videos, "small": small_rows, "resume": resume, "steady": steady}
+    parts = {"videos": videos, "small": small_rows, "resume": resume, "shards": shards, "steady": steady}
     figures: dict[str, Any] = {}
     for name in options.only or PARTS:
         with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +200,56 @@ def resume(count: int, folder: Path) -> dict[str, Any]:
         "resume_cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "resume_1m_rss_gb" if count == MILLION else "resume_rss_gb": round(rss, 2),
     }
+
+
+def shards(count: int, folder: Path) -> dict[str, Any]:
+    """Prompts in many files: from the first look at the folder until one of them is done, and memory till then."""
+    for number in range(SHARDS):
+        rows = range(number * count // SHARDS, (number + 1) * count // SHARDS)
+        columns = {"prompt_id": [f"p{n}" for n in rows], "prompt": [f"a small red cup number {n}" for n in rows]}
+        pq.write_table(pa.table(columns), folder / f"part-{number:05d}.parquet")
+    command = [sys.executable, "-c", "from benchmarks.line import start_on_shards; start_on_shards()"]
+    told = subprocess.run([*command, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    if told.returncode:
+        raise RuntimeError(f"the start failed: {told.stdout[-500:]}{told.stderr[-2000:]}")
+    return {"shards_rows": count, "shards_files": SHARDS} | json.loads(told.stdout.splitlines()[-1])
+
+
+def start_on_shards() -> None:
+    """In a process of its own: read the shards, start a line of stages that do nothing, stop at the first outcome."""
+    from factory.config.settings import FactoryConfig
+    from factory.ledger.ledger import Ledger
+    from factory.line.run import run_line
+    from factory.line.settings import LineConfig, Pool
+    from factory.line.step import Step
+    from factory.prompts.prompt_table import read_prompts
+    from factory.prompts.work import PromptWork
+    from factory.storage.store import open_store
+
+    folder, figures = Path(sys.argv[1]), dict[str, float]()
+    config, out = FactoryConfig(line=LineConfig(rows_per_block=200)), folder.with_name(f"{folder.name}-out")
+    arguments: dict[str, Any] = {"config": config}
+    chain = [
+        Step(actor=null.SmallImage, pool=Pool(batch=200), arguments=arguments),
+        Step(actor=null.SmallCommit, pool=Pool(batch=200), arguments=arguments | {"out": str(out), "run_id": "r"}),
+    ]
+    started = time.monotonic()
+
+    def look() -> None:
+        while not any(out.glob("commits/*")):
+            time.sleep(0.05)
+        figures["shards_first_outcome_seconds"] = round(time.monotonic() - started, 1)
+        _thread.interrupt_main()
+
+    threading.Thread(target=look, daemon=True).start()
+    with suppress(KeyboardInterrupt), _watched() as seen:
+        prompts = read_prompts(str(folder)).prompts
+        figures["shards_read_seconds"] = round(time.monotonic() - started, 1)
+        figures["shards_read_cpu_seconds"] = round(time.process_time(), 1)
+        run_line(PromptWork(prompts=prompts, config=config), chain, config.line, Ledger(open_store(str(out))))
+    shutil.rmtree(out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps(figures | {"shards_driver_rss_gb": round(max(peak, seen["rss"]), 2)}))
 
 
 def steady(count: int, folder: Path) -> dict[str, Any]:

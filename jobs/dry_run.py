@@ -39,14 +39,16 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     from factory.line.summary import make_console
     from factory.stages.preflight import find_weights
 
-    prompts = {prompt.prompt_id: prompt for prompt in table.prompts}
-    chosen = [prompts[name] for name in choose(list(prompts), count)]
+    names = choose([prompt.prompt_id for prompt in table.prompts], count)
+    wanted = set(names)
+    taken = {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in wanted}
+    chosen = [taken[name] for name in names]
     find_weights(settings)
     with _folder(settings, out) as place, open_output(place, settings.storage) as folder:
         if len(folder.ledger.done) + len(folder.ledger.dead):
             raise UserError(f"{place} holds outcomes already; give an empty folder as --dry-run-out")
         print(f"Dry run of {len(chosen)} of {len(table.prompts)} prompts; the output folder is not touched")
-        found = _estimate(settings, chosen, len(prompts), folder)
+        found = _estimate(settings, chosen, len(table.prompts), folder)
     make_console().print(estimate_table(found))
     return 0
 

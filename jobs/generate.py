@@ -32,8 +32,9 @@ class Generate:
     """Make a 3D asset of every prompt of a table. Run it again, after a crash too, and it makes what is missing."""
 
     prompts: str = ""
-    """Table of prompts, a local path or s3:// address: .txt (a prompt a line), or .csv, .jsonl, .parquet with a
-    column `prompt` and, if you like, `prompt_id`, `seed` and `image` (bytes or path: image to 3D)."""
+    """Table of prompts, a local path or s3:// address: .txt (a prompt a line), or .csv, .tsv, .jsonl, .parquet, .arrow
+    with a column `prompt` and, if you like, `prompt_id`, `seed` and `image` (bytes or path: image to 3D); text also as
+    .gz or .zst. Or a folder of such files, or a pattern as 'DIR/part-*.parquet'."""
     suite: str = ""
     """A published suite instead: dreamfusion, t3bench-single, t3bench-surr, t3bench-multi or gpteval3d."""
     suite_path: str = ""
@@ -83,7 +84,7 @@ def run(job: Generate) -> int:
     if table.prompts and is_new(open_read_only(job.out, job.settings.storage)):
         preflight(job.settings)  # before anything is written
     with open_output(job.out, job.settings.storage) as folder:
-        needed = bool(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
+        needed = bool(len(folder.ledger.missing(table.prompts.ids)))
         check_changes(job, folder, needed)
         add_input(folder.store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
         _dead_letter_rejected(job, table, folder.ledger)
@@ -142,7 +143,7 @@ def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     from factory.stages.preflight import describe_networks
     from jobs.prompt_line import run_prompts
 
-    missing = len(folder.ledger.missing([prompt.prompt_id for prompt in table.prompts]))
+    missing = len(folder.ledger.missing(table.prompts.ids))
     if missing:
         settled = len(table.prompts) - missing
         print(f"{settled} prompts settled before, {len(table.rejected)} rows unusable")
@@ -174,22 +175,23 @@ def _dead_letter_rejected(job: Generate, table: PromptTable, ledger: Ledger) -> 
 
 
 def _report(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
+    from factory.ledger.keys import KeySet
     from factory.ledger.ledger import ASSETS, DEAD
     from factory.line.summary import dead_table, is_summed, make_console, summary_table
     from factory.outputs.gallery import write_gallery
 
     ledger = folder.ledger
     write_gallery(folder.store, ledger, job.settings)
-    ids = [row.prompt_id for row in (*table.prompts, *table.rejected)]
-    known, made, dead = set(ids), int(ledger.done.holds(ids).sum()), int(ledger.dead.holds(ids).sum())
+    keys = table.keys
+    known, made, dead = KeySet(keys), int(ledger.done.find(keys).sum()), int(ledger.dead.find(keys).sum())
     console = make_console()
     if made:
         newest = ledger.rows(ASSETS, is_summed, newest=MAX_REPORTED)
         console.print(summary_table([row for row in newest if row["prompt_id"] in known]))
     if dead:
         console.print(dead_table([row for row in ledger.rows(DEAD, newest=MAX_REPORTED) if row["prompt_id"] in known]))
-    print(f"{made} of {len(ids)} prompts have an asset, {dead} are dead letters: {job.out}/index.html")
-    return 0 if made == len(ids) else 1
+    print(f"{made} of {len(table)} prompts have an asset, {dead} are dead letters: {job.out}/index.html")
+    return 0 if made == len(table) else 1
 
 
 if __name__ == "__main__":

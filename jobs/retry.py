@@ -94,6 +94,7 @@ def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
         UserError: when there is no such table, or it holds none of them as a usable row.
     """
     from factory.ledger.run_identity import inputs
+    from factory.prompts.prompt_rows import PromptRows
     from factory.prompts.prompt_table import PromptTable, read_prompts
 
     sources = inputs(store)
@@ -110,7 +111,7 @@ def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
         print(f"{left} of {len(chosen)} dead letters stay: no usable row of {', '.join(s['prompts'] for s in sources)}")
     if not found:
         raise UserError("none of the dead letters can run again: correct their rows in the table, or give --prompts")
-    return PromptTable(prompts=list(found.values()))
+    return PromptTable(prompts=PromptRows.of(list(found.values())))
 
 
 if __name__ == "__main__":

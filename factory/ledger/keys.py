@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,26 @@ def key_of(work_id: str) -> str:
     return digest(work_id)
 
 
-def packed(work_ids: Iterable[str]) -> Keys:
-    """The keys of many ids, in order."""
-    data = bytes.fromhex("".join(map(key_of, work_ids)))
-    return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
+class KeyedIds(Protocol):
+    """Ids whose keys are known already, so that millions of them need not be hashed, nor be in memory."""
+
+    keys: Keys
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> str: ...
+
+
+WorkIds = Sequence[str] | KeyedIds
+
+
+def packed(work_ids: Iterable[str] | KeyedIds) -> Keys:
+    """The keys of many ids, in order, [N,2]."""
+    if not isinstance(keys := getattr(work_ids, "keys", None), np.ndarray):
+        blake2b, ids = hashlib.blake2b, (work_id.encode("utf-8", "surrogatepass") for work_id in cast(Any, work_ids))
+        hashes = [blake2b(len(data).to_bytes(8, "little") + data, digest_size=16).digest() for data in ids]
+        keys = np.frombuffer(b"".join(hashes), ">u8").astype(np.uint64).reshape(-1, 2)
+    return keys
 
 
 class KeySet:
@@ -53,7 +70,7 @@ class KeySet:
     def __contains__(self, work_id: str) -> bool:
         return bool(self.holds([work_id])[0])
 
-    def holds(self, work_ids: Sequence[str]) -> NDArray[np.bool_]:
+    def holds(self, work_ids: WorkIds) -> NDArray[np.bool_]:
         """For each id whether its key is here, [N]."""
         return self.find(packed(work_ids))
 

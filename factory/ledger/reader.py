@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from factory.ledger.commit_protocol import COMMITS, is_dead, parquet_bytes, read_record
-from factory.ledger.keys import Keys, packed
+from factory.ledger.keys import Keys, WorkIds, packed
 from factory.ledger.snapshots import SnapshotReader, number_of, part_names, read_each
 from factory.storage.interface import ReadableStore
 
@@ -47,11 +48,11 @@ class LedgerReader:
         self._take(records)
 
     def __contains__(self, work_id: str) -> bool:
-        return not self.missing([work_id])
+        return not len(self.missing([work_id]))
 
-    def missing(self, work_ids: Sequence[str]) -> list[int]:
+    def missing(self, work_ids: WorkIds) -> NDArray[np.int64]:
         """The places in `work_ids` of those that have no outcome."""
-        return np.flatnonzero(~self._settled(packed(work_ids))).tolist()
+        return np.flatnonzero(~self._settled(packed(work_ids)))
 
     def is_dead(self, work_id: str) -> bool:
         """Whether the row ended as a dead letter."""

@@ -44,9 +44,9 @@ def run_inprocess(
     tally = Tally(total=len(rows), read=board.read)
     try:
         with display.watching(tally) if display else nullcontext(), _traces_shown():
-            stages = [_load(step, board) for step in chain] if rows else []
+            stages = [_load(step, board) for step in chain] if len(rows) else []
             for row in rows:
-                table = _pass_through(work.table([row], attempt=1), stages)
+                table = _pass_through(work.table([int(row)], attempt=1), stages)
                 tally.count(table["status"].to_pylist(), line.max_failed_share)
                 ledger.refresh()
     finally:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 from ray.data import ActorPoolStrategy, Dataset
 from ray.exceptions import RayError
 
@@ -30,6 +32,8 @@ from factory.line.step import Step
 from factory.line.tally import Tally
 from factory.line.work import Work, source
 
+ROWS_AT_ONCE = 1 << 18
+"""Rows that are put into Ray's object store together; models are loaded anew after so many."""
 REFRESH_SECONDS = 1.0
 """Between looks at the commit records: each look lists them."""
 
@@ -114,13 +118,14 @@ def run_line(
 
 
 def _make(
-    work: Work, rows: Sequence[int], chain: Sequence[Step], line: LineConfig, board: Any, tally: Tally, ledger: Ledger,
-    attempt: int = 1,
+    work: Work, rows: NDArray[np.int64], chain: Sequence[Step], line: LineConfig, board: Any, tally: Tally,
+    ledger: Ledger, attempt: int = 1,
 ) -> None:  # fmt: skip
     """One pass over rows: whole blocks, in the second attempt row by row."""
-    if rows:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
         board.renew.remote()
-        dataset = build(source(work, rows, attempt), chain, line, board, row_by_row=attempt == 2)
+        some = rows[start : start + ROWS_AT_ONCE].tolist()
+        dataset = build(source(work, some, attempt), chain, line, board, row_by_row=attempt == 2)
         with releasing_stranded_actors(board):
             _drain(dataset, tally, ledger, line.max_failed_share)
 
@@ -175,7 +180,7 @@ def _read(board: Any) -> Snapshot:
         raise ConnectionError("the actor that counts the stages does not answer") from error
 
 
-def _missing(work: Work, ledger: Ledger) -> list[int]:
+def _missing(work: Work, ledger: Ledger) -> NDArray[np.int64]:
     return ledger.missing(work.ids)
 
 

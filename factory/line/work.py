@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from factory.ledger.keys import WorkIds
+
 if TYPE_CHECKING:
     from ray.data import Dataset
 
@@ -17,7 +19,7 @@ class Work(Protocol):
     """Rows by their number."""
 
     @property
-    def ids(self) -> Sequence[str]:
+    def ids(self) -> WorkIds:
         """One id a row, in order, all different."""
         ...
 

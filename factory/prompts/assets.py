@@ -8,7 +8,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import ID_PATTERN, digest
-from factory.prompts.input_formats import Raw, read_rows
+from factory.prompts.input_formats import read_rows
+from factory.prompts.raw_rows import Raw
+from factory.prompts.row import given_id, id_text
 from factory.storage.interface import StorageConfig, StorageError
 from factory.storage.store import pyarrow_filesystem
 from recon.user_error import UserError
@@ -60,7 +62,7 @@ def read_assets(
 def _asset(raw: Raw) -> Row:
     values = {name: raw.values.get(name) for name in ("id", "path", *_TEXTS)}
     path = values["path"] if isinstance(values["path"], str) and values["path"] else None
-    given = str(values["id"]) if values["id"] not in (None, "") else None
+    given = _given(values["id"])
     error = raw.error or (f"row {raw.number}: no path" if path is None else None)
     if given is not None and not ID_PATTERN.fullmatch(given):
         error = error or f"id {given[:80]!r} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ -"
@@ -69,6 +71,15 @@ def _asset(raw: Raw) -> Row:
     name = given or (stem if ID_PATTERN.fullmatch(stem) else digest(str(path), str(raw.number)))
     texts = {column: None if values[column] is None else str(values[column]) for column in _TEXTS}
     return {"asset_id": name, "path": path, "error": error} | texts
+
+
+def _given(value: Any) -> str | None:
+    """What a row gives as its id, as text; None where it gives none."""
+    value = given_id({"id": value})
+    try:
+        return None if value is None else id_text(value) or str(value)
+    except ValueError:  # bytes that are no UTF-8, or a whole number of thousands of digits
+        return repr(value)[:80] if isinstance(value, bytes) else "a number of thousands of digits"
 
 
 def split_of(asset_id: str, given: str | None = None) -> str:

@@ -6,13 +6,18 @@ the table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
-from factory.ledger.keys import digest
-from factory.prompts.input_formats import Raw, missing_column, read_rows
-from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
-from factory.prompts.spool import Spool
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.ledger.keys import Keys, KeySet, digest, packed
+from factory.prompts.input_formats import read_pieces
+from factory.prompts.plain_batches import plain_rows
+from factory.prompts.prompt_rows import PromptRows
+from factory.prompts.raw_rows import Batch, Raw, missing_column
+from factory.prompts.row import COLUMNS, RowError, check_row, clean, given_id, text_of
 from factory.storage.store import StorageConfig
 from recon.user_error import UserError
 
@@ -25,26 +30,33 @@ class Rejected:
     prompt: str
     error_type: str
     error_message: str
+    number: int = 0
+    """Position in the table, from 1."""
 
 
 @dataclass(kw_only=True, slots=True)
 class PromptTable:
     """A checked table: what to make and what to write to the dead letters at once."""
 
-    prompts: list[Prompt] = field(default_factory=list)
+    prompts: PromptRows = field(default_factory=PromptRows)
     rejected: list[Rejected] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.prompts) + len(self.rejected)
 
+    @property
+    def keys(self) -> Keys:
+        """The ledger's keys of all rows [N,2]."""
+        return np.concatenate([self.prompts.keys, packed(row.prompt_id for row in self.rejected)])
+
 
 def read_prompts(
     uri: str, limit: int | None = None, image_root: str | None = None, storage: StorageConfig | None = None
 ) -> PromptTable:
-    """Read and check a table of prompts.
+    """Read and check a table of prompts; the rows wait on disk, see `PromptRows`.
 
     Args:
-        uri: local path or s3:// address of a txt, csv, jsonl or parquet file.
+        uri: local path or s3:// address of a file, a folder of shards or a pattern, see `table_files`.
         limit: only the first rows, > 0.
         image_root: folder that image paths are relative to and may not leave; the table's own by default.
         storage: how s3:// is reached.
@@ -54,17 +66,20 @@ def read_prompts(
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
-    root = image_root or uri.rpartition("/")[0] or "."
-    table, columns, seen, spool = PromptTable(), dict[str, None](), dict[str, int](), Spool()
-    for raw in _first(read_rows(uri, storage=storage, columns=COLUMNS), limit):
-        columns.update(dict.fromkeys(raw.values))
-        try:
-            prompt = check_row(raw, root, spool)
-            _refuse_repeat(prompt.prompt_id, raw.number, seen)
-            table.prompts.append(prompt)
-        except RowError as error:
-            table.rejected.append(_rejected(raw, error))
-    _make_ids_unique(table.rejected, seen)
+    table, columns = PromptTable(), dict[str, None]()
+    reading = _Reading(table=table, root=image_root or uri.rpartition("/")[0] or ".")
+    for piece in _first(read_pieces(uri, storage=storage, columns=COLUMNS), limit):
+        if isinstance(piece, Batch):
+            columns.update(dict.fromkeys(piece.columns.schema.names))
+            reading.batch(piece)
+        else:
+            columns.update(dict.fromkeys(piece.values))
+            reading.row(piece)
+    table.prompts.close()
+    _reject_repeats(table)
+    table.rejected.sort(key=lambda row: row.number)
+    if table.rejected:
+        _make_ids_unique(table.rejected, KeySet(table.prompts.keys))
     if not table.prompts and not table.rejected:
         raise UserError(f"{uri}: the table is empty; give at least one prompt")
     if columns and "prompt" not in columns:
@@ -72,18 +87,69 @@ def read_prompts(
     return table
 
 
-def _first(rows: Iterator[Raw], limit: int | None) -> Iterator[Raw]:
-    for count, raw in enumerate(rows):
-        if limit is not None and count >= limit:
+def _first(pieces: Iterator[Raw | Batch], limit: int | None) -> Iterator[Raw | Batch]:
+    left = limit
+    for piece in pieces:
+        if left is None:
+            yield piece
+            continue
+        if isinstance(piece, Batch):
+            piece.columns = piece.columns.slice(0, left)
+        yield piece
+        left -= piece.columns.num_rows if isinstance(piece, Batch) else 1
+        if left <= 0:
             return
-        yield raw
 
 
-def _refuse_repeat(prompt_id: str, number: int, seen: dict[str, int]) -> None:
-    if prompt_id in seen:
-        message = f"prompt_id {prompt_id!r} repeats row {seen[prompt_id]}; give it its own id or seed"
-        raise RowError("DuplicateId", message, prompt_id)
-    seen[prompt_id] = number
+@dataclass(kw_only=True, slots=True)
+class _Reading:
+    """Puts rows into a table, each as a prompt or as a rejected row. `root`: folder of image paths."""
+
+    table: PromptTable
+    root: str
+
+    def row(self, raw: Raw) -> None:
+        """One row."""
+        try:
+            self.table.prompts.add(check_row(raw, self.root, self.table.prompts.spool), raw.number)
+        except RowError as error:
+            self.table.rejected.append(_rejected(raw, error))
+
+    def batch(self, batch: Batch) -> None:
+        """Many rows: the plain ones at once, others one by one."""
+        plain = plain_rows(batch)
+        if plain is not None:
+            self.table.prompts.extend(plain.ids, plain.prompts, plain.seeds, batch.first + plain.places)
+        known = set() if plain is None else set(plain.places.tolist())
+        if len(known) < batch.columns.num_rows:
+            for place, raw in enumerate(batch.rows()):
+                if place not in known:
+                    self.row(raw)
+
+
+def _reject_repeats(table: PromptTable) -> None:
+    """Of rows with one id the first one stays."""
+    keys, numbers = table.prompts.keys, table.prompts.numbers
+    order = np.lexsort((numbers, keys[:, 1], keys[:, 0]))
+    same = np.zeros(len(keys), np.bool_)
+    same[1:] = (keys[order[1:]] == keys[order[:-1]]).all(1)
+    if not same.any():
+        return
+    leaders = np.maximum.accumulate(np.where(same, 0, np.arange(len(keys))))
+    repeats: NDArray[np.int64] = order[same]
+    for place, leader in zip(repeats, order[leaders[same]], strict=True):
+        prompt = table.prompts[int(place)]
+        message = f"prompt_id {prompt.prompt_id!r} repeats row {numbers[leader]}; give it its own id or seed"
+        table.rejected.append(
+            Rejected(
+                prompt_id=prompt.prompt_id,
+                prompt=clean(prompt.prompt),
+                error_type="DuplicateId",
+                error_message=message,
+                number=int(numbers[place]),
+            )
+        )
+    table.prompts.drop(repeats)
 
 
 def _rejected(raw: Raw, error: RowError) -> Rejected:
@@ -92,20 +158,20 @@ def _rejected(raw: Raw, error: RowError) -> Rejected:
     prompt = clean(prompt) if isinstance(prompt, str) else ""
     given = given_id(raw.values)
     name = error.prompt_id or (digest(prompt, error.kind) if given is None else clean(text_of(given)))
-    return Rejected(prompt_id=name, prompt=prompt, error_type=error.kind, error_message=str(error))
+    return Rejected(prompt_id=name, prompt=prompt, error_type=error.kind, error_message=str(error), number=raw.number)
 
 
-def _make_ids_unique(rejected: list[Rejected], seen: dict[str, int]) -> None:
+def _make_ids_unique(rejected: list[Rejected], taken: Container[str]) -> None:
     """Give each dead letter an id of its own. A name that is taken gets "~2", "~3", ...
 
     No given id may hold a tilde; a rejected one may, so that every name is looked up.
     """
-    copies: dict[str, int] = {}
+    copies, used = dict[str, int](), set[str]()
     for row in rejected:
         unique, count = row.prompt_id, copies.get(row.prompt_id, 1)
-        while unique in seen:
+        while unique in used or unique in taken:
             count += 1
             unique = f"{row.prompt_id}~{count}"
         copies[row.prompt_id] = count
-        seen[unique] = 0
+        used.add(unique)
         row.prompt_id = unique

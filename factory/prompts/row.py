@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from factory.ledger.keys import ID_PATTERN, digest
-from factory.prompts.input_formats import Raw
+from factory.prompts.raw_rows import Raw
 from factory.prompts.spool import Spool, Spooled
 from factory.storage.credentials import scrub
 from recon.pictures import MAX_BYTES
@@ -17,11 +20,12 @@ from recon.pictures import MAX_BYTES
 MAX_PROMPT_BYTES = 4096
 MAX_SEED = 2**63 - 1
 MAX_METRES = 1e6
-_ID_COLUMNS = ("prompt_id", "id")
-COLUMNS = ("prompt", *_ID_COLUMNS, "seed", "image", "size_metres")
+ID_COLUMNS = ("prompt_id", "id")
+COLUMNS = ("prompt", *ID_COLUMNS, "seed", "image", "size_metres")
 """What is read of a table; nothing else is looked at."""
 _WHOLE = re.compile(r"\s*\+?[0-9]+\s*", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""Characters that no prompt may hold."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,11 +67,15 @@ def check_row(raw: Raw, root: str, spool: Spool) -> Prompt:
     name, seed = _checked_id(raw.values), _seed(raw.values.get("seed"))
     size = _size(raw.values.get("size_metres"))
     if seed is None:
-        source = name or digest(prompt, hashlib.blake2b(image or b"").hexdigest())
-        seed = int(digest("seed", source)[:8], 16) & 0x7FFFFFFF
+        seed = seed_of(name or digest(prompt, hashlib.blake2b(image or b"").hexdigest()))
     identity = [prompt, str(seed)] + ([hashlib.blake2b(image, digest_size=16).hexdigest()] if image else [])
     picture = spool.add(image) if image else None
     return Prompt(prompt_id=name or digest(*identity), prompt=prompt, seed=seed, picture=picture, size_metres=size)
+
+
+def seed_of(name: str) -> int:
+    """The seed of a row that gives none, by its id or what stands for one; in [0, 2^31)."""
+    return int(digest("seed", name)[:8], 16) & 0x7FFFFFFF
 
 
 def _prompt(value: Any, required: bool) -> str:
@@ -87,22 +95,45 @@ def _prompt(value: Any, required: bool) -> str:
         raise RowError("EmptyPrompt", "prompt is empty; write what to make, or give an image")
     if num_bytes > MAX_PROMPT_BYTES:
         raise RowError("PromptTooLong", f"prompt has {num_bytes} bytes; the limit is {MAX_PROMPT_BYTES}: shorten it")
-    if _CONTROL.search(prompt):
+    if re.search(CONTROL, prompt):
         raise RowError("InvalidPrompt", "prompt holds control characters; remove them")
     return prompt
 
 
 def given_id(values: dict[str, Any]) -> Any:
-    """What a row gives as its id, unchecked; None where it gives none."""
-    return next((values[name] for name in _ID_COLUMNS if values.get(name) not in (None, "")), None)
+    """What a row gives as its id, unchecked; None where it gives none, as pandas' NaN."""
+    return next((values[name] for name in ID_COLUMNS if not _is_empty(values.get(name))), None)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ("", b"") or (isinstance(value, float) and math.isnan(value))
+
+
+def id_text(value: Any) -> str | None:
+    """An id as text: whole numbers without a decimal point, UUIDs, text and UTF-8 bytes; None for any other value.
+
+    Raises:
+        UnicodeDecodeError: for other bytes.
+    """
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if whole or isinstance(value, UUID) else value if isinstance(value, str) else None
 
 
 def _checked_id(values: dict[str, Any]) -> str | None:
     value = given_id(values)
     if value is None:
         return None
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not ID_PATTERN.fullmatch(text):
+    try:
+        text = id_text(value)
+    except UnicodeDecodeError as error:
+        raise RowError("InvalidUtf8", f"prompt_id {_short(value)} is not UTF-8: {error.reason}") from error
+    except ValueError:  # a whole number of thousands of digits
+        text = None
+    if text is None or not ID_PATTERN.fullmatch(text):
         raise RowError(
             "InvalidId",
             f"prompt_id {_short(value)} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ - after a letter or digit",

@@ -100,7 +100,7 @@ def test_what_is_no_matter_of_the_row_ends_the_run_and_what_is_done_stays(
         run(tmp_path, "a cup", text, "a lamp")
     ledger = Ledger(open_store(str(tmp_path)))
     assert [row["prompt_id"] for row in ledger.rows(ASSETS)] == ["p0"]
-    assert ledger.missing(["p0", "p1", "p2"]) == [1, 2]
+    assert ledger.missing(["p0", "p1", "p2"]).tolist() == [1, 2]
 
 
 def test_broken_line_gives_up(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.ledger.keys import ID_PATTERN
-from factory.prompts import input_formats
+from factory.prompts import input_formats, text_formats
 from factory.prompts.prompt_table import _make_ids_unique, read_prompts
 from factory.prompts.row import MAX_PROMPT_BYTES
 
@@ -194,7 +194,7 @@ def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
         ("p.jsonl", b'[{"prompt": "a cup"}, {"prompt": "a lamp"}]', "a JSON array; write one object a line"),
         ("p.jsonl", b'[\n  {"prompt": "a cup"},\n  {"prompt": "a lamp"}\n]\n', "a JSON array; write one object a line"),
         ("p.parquet", b"PAR1 not really", "not a readable parquet file"),
-        ("p.xml", b"<prompt/>", "format 'xml' is not supported. Available: txt, csv, jsonl, parquet"),
+        ("p.xml", b"<prompt/>", "format 'xml' is not supported. Available: txt, csv, tsv, jsonl, parquet"),
         ("p.csv", b'prompt\n"unclosed', "never closed"),
     ],
 )
@@ -231,12 +231,14 @@ def test_unusable_row_leaves_its_id_to_a_good_one(tmp_path: Path) -> None:
 
 
 def test_utf16_csv_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not UTF-8"):
+    with pytest.raises(ValueError, match="is UTF-16: save it as UTF-8"):
         read_prompts(saved(tmp_path / "p.csv", "prompt\na car\n".encode("utf-16")))
+    with pytest.raises(ValueError, match="not UTF-8 text"):
+        read_prompts(saved(tmp_path / "p.csv", "prompt\na car\n".encode("utf-16-le")))
 
 
 def test_line_beyond_the_limit_costs_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_formats, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(text_formats, "MAX_LINE_BYTES", 1000)
     long = "y" * 5000
     table = saved(tmp_path / "p.jsonl", f'{{"prompt":"a"}}\n{{"prompt":"{long}"}}\n{{"prompt":"b"}}\n'.encode())
     assert [prompt.prompt for prompt in read_prompts(table).prompts] == ["a", "b"]

@@ -138,7 +138,7 @@ def test_latents_of_every_row_group_and_again_where_one_is_gone(shards: Path, tm
             requeue_missing_shards(output, groups)
             work, ledger = GroupWork(groups=groups), output.ledger
             missing = ledger.missing(work.ids)
-            if missing:
+            if len(missing):
                 stage(work.table(missing, 1))
                 ledger.publish()
             drop_unlisted(ledger, groups)
