@@ -104,7 +104,7 @@ def tables(cases: Path, folder: Path) -> Iterator[tuple[str, Outcome]]:
         kept.unlink(missing_ok=True)
         output = command("prompts", "--prompts", str(cases / name), "--out", str(kept))
         ids = [json.loads(line)["prompt_id"] for line in kept.read_text().splitlines()] if kept.exists() else []
-        ids = sorted({*ids, *re.findall(r"^(\S+): \w[\w ]* \(", told.out, re.MULTILINE)})  # those with remarks too
+        ids = sorted({*ids, *re.findall(r"^(\S+): \w[\w ]* \(", output.out, re.MULTILINE)})  # those with remarks too
         # remarks on good prompts are none of this: unusable rows alone make code 1
         code = output.code if output.code == 2 else int("0 rows unusable" not in output.out)
         given, said = f"{code}: {' '.join(ids)}", output.out

@@ -23,8 +23,8 @@ class Render(LineJob):
     Run it again and it renders what is missing, dead letters too."""
 
     assets: str
-    """Table of assets, a local path or s3:// address: .csv, .jsonl or .parquet, or a folder of them, with `path` (GLB, glTF or OBJ),
-    `caption` and, if you like, `id`, `license`, `source`, `split`."""
+    """Table of assets, a local path or s3:// address: .csv, .jsonl or .parquet, or a folder of them, with `path` (GLB,
+    glTF, OBJ or PLY), `caption` and, if you like, `id`, `license`, `source`, `split`."""
     out: str
     """Output folder, a local path or s3:// address; made if missing."""
     asset_root: str | None = None

@@ -104,9 +104,7 @@ class PromptRows(Sequence[Prompt]):
         table = self._rows_at(np.asarray(places, np.int64))
         where = zip(table["start"].to_pylist(), table["size"].to_pylist(), strict=True)
         pictures = [None if start is None else self.spool.read(start, size) for start, size in where]
-        return table.drop_columns(["start", "size"]).append_column(
-            "picture", pa.array(pictures, pa.large_binary())
-        )
+        return table.drop_columns(["start", "size"]).append_column("picture", pa.array(pictures, pa.large_binary()))
 
     def __len__(self) -> int:
         return len(self.keys)
