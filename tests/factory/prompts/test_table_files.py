@@ -15,8 +15,8 @@ from factory.prompts.assets import read_assets
 from factory.prompts.plain_batches import plain_rows
 from factory.prompts.prompt_table import PromptTable, read_prompts
 from factory.prompts.raw_rows import Batch
-from recon.user_error import UserError
 from jobs import prompts
+from recon.user_error import UserError
 
 TEXTS = {
     "csv": b"prompt_id,prompt\n1,a chair\n2,\"a, table\"\n",
