@@ -16,6 +16,12 @@ class ClipConfig:
     """'pocket' (embedded), a folder, or the name of an open_clip architecture such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
     """Which weights of a named architecture."""
+    beside: tuple[str, ...] = ()
+    """Further models, by the same weights' name, whose scores stand beside in a run's own columns."""
+
+    def each(self) -> tuple[ClipConfig, ...]:
+        """Every model by itself, the first one first."""
+        return tuple(ClipConfig(model=model, pretrained=self.pretrained) for model in (self.model, *self.beside))
 
 
 Up = Literal["y", "z", "y-down", "z-down"]

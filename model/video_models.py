@@ -14,8 +14,8 @@ from model.views import PAPER_VIEWS, VIEWS_FILE, ViewPlan, declared_views, dista
 from model.weights import Reader
 from recon.user_error import UserError
 
-LONGEST = 121
-"""Frames of the longest video of any family, where none is set."""
+WAN_FRAMES, DROPLET3D_FRAMES = (81, 121), 85
+"""Native frames: of Wan's 14B networks, and of TI2V-5B."""
 SV3D_VIEWS, SV3D_FOV, SV3D_SIZE = 21, 33.8, 576
 SV3D_CIRCLE = 0.89
 """Radius of the object's circle in the picture, as `factory` frames it."""
@@ -35,6 +35,8 @@ class Family:
     """Those of `SETTINGS` that it honours."""
     plan: Callable[[VideoConfig, Reader], ViewPlan]
     """Its views, given the settings and the folder's json files."""
+    frames: int
+    """Of its longest videos where none are set."""
     guidance: float
     """Guidance scale where none is set."""
     strength: float | None
@@ -86,7 +88,7 @@ def _check_latent_frames(config: VideoConfig) -> None:
 
 def _wan(config: VideoConfig, read: Reader) -> ViewPlan:
     _check_latent_frames(config)
-    native = LONGEST if read("model_index.json").get("expand_timesteps") else 81
+    native = WAN_FRAMES[bool(read("model_index.json").get("expand_timesteps"))]
     return latent_views(
         config.frames or native, closes=config.closes, clockwise=config.direction == "cw", size=config.size,
         background=config.background or "white", exact=False,
@@ -96,25 +98,31 @@ def _wan(config: VideoConfig, read: Reader) -> ViewPlan:
 def _droplet3d(config: VideoConfig, read: Reader) -> ViewPlan:
     _check_latent_frames(config)
     return latent_views(
-        config.frames or 85, closes=config.closes, clockwise=config.direction == "cw", size=config.size or 512,
-        background=config.background or "black", exact=config.direction != "auto",
+        config.frames or DROPLET3D_FRAMES, closes=config.closes, clockwise=config.direction == "cw",
+        size=config.size or 512, background=config.background or "black", exact=config.direction != "auto",
     )  # fmt: skip
 
 
 _ON_GPU = {"size", "offload", "storage"}
 _TURNED = {"frames", "direction", "background", "closes", "lora", "lora_scale", "template", "negative_prompt"}
 _ALL = (
-    Family(name="pocket", adapter="model.pocket.video:PocketVideoModel", uses=frozenset(), plan=_pocket,
+    Family(name="pocket", frames=PAPER_VIEWS,
+           adapter="model.pocket.video:PocketVideoModel", uses=frozenset(), plan=_pocket,
            guidance=3.0, strength=0.5),
-    Family(name="i2vgen-xl", adapter="model.i2vgen_xl:I2VGenXLVideoModel", plan=_uniform, guidance=3.0, strength=0.5,
+    Family(name="i2vgen-xl", frames=PAPER_VIEWS,
+           adapter="model.i2vgen_xl:I2VGenXLVideoModel", plan=_uniform, guidance=3.0, strength=0.5,
            uses=frozenset(_ON_GPU | {"frames", "decode_chunk", "template", "negative_prompt"})),
-    Family(name="svd", adapter="model.stable_video:StableVideoModel", plan=_uniform, guidance=3.0, strength=0.29,
+    Family(name="svd", frames=PAPER_VIEWS,
+           adapter="model.stable_video:StableVideoModel", plan=_uniform, guidance=3.0, strength=0.29,
            uses=frozenset(_ON_GPU | {"frames", "decode_chunk"})),
-    Family(name="sv3d", adapter="model.sv3d:SV3DModel", plan=_sv3d, guidance=2.5, strength=0.29,
+    Family(name="sv3d", frames=SV3D_VIEWS,
+           adapter="model.sv3d:SV3DModel", plan=_sv3d, guidance=2.5, strength=0.29,
            uses=frozenset(_ON_GPU | {"elevation", "decode_chunk"})),
-    Family(name="wan", adapter="model.wan:WanVideoModel", plan=_wan, guidance=5.0, strength=None, half="bfloat16",
+    Family(name="wan", frames=WAN_FRAMES[1],
+           adapter="model.wan:WanVideoModel", plan=_wan, guidance=5.0, strength=None, half="bfloat16",
            uses=frozenset(_ON_GPU | _TURNED | {"flow_shift"})),
-    Family(name="droplet3d", adapter="model.droplet3d:Droplet3DModel", plan=_droplet3d, guidance=6.0, strength=0.5,
+    Family(name="droplet3d", frames=DROPLET3D_FRAMES,
+           adapter="model.droplet3d:Droplet3DModel", plan=_droplet3d, guidance=6.0, strength=0.5,
            uses=frozenset(_ON_GPU | _TURNED), half="bfloat16",
            negative_prompt="The video is low quality, blurry, distortion.",
            template="{prompt} The video is of high quality, and the view is very clear. The camera completes a full "
@@ -160,3 +168,12 @@ def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
 def view_plan(config: VideoConfig) -> ViewPlan:
     """The views of the configured model; see `describe`."""
     return describe(config)[1]
+
+
+def most_frames(config: VideoConfig) -> int:
+    """How many frames a video has at most, for a model whose files cannot be read here.
+
+    Of the families that its address names, or of all where it names none.
+    """
+    named = [family for family in FAMILIES.values() if family.name in config.model.lower()]
+    return config.frames or max(family.frames for family in named or FAMILIES.values())

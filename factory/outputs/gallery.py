@@ -81,7 +81,7 @@ def _page(assets: list[dict], dead: list[dict], num_assets: int, num_dead: int, 
     counted = f"{num_assets} asset{'s' * (num_assets != 1)}, {num_dead} dead letter{'s' * (num_dead != 1)}"
     shown = f", the newest {len(assets)} shown" if len(assets) < num_assets else ""
     models = f"{config.image.model} → {config.video.model} → {config.fit.iterations} iterations of fitting"
-    models += f" · scores by CLIP {config.clip.model}, 100 × cosine"
+    models += f" · scores by CLIP {', '.join((config.clip.model, *config.clip.beside))}, 100 × cosine"
     return f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

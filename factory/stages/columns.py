@@ -48,15 +48,15 @@ def side_of(config: Any) -> int:
 
 
 def pixels_of_frames(config: Any) -> int:
-    """Pixels of all frames of a video, by the plan of the video model; of the longest where it cannot be read here.
+    """Pixels of all frames of a video, by the plan of the video model, or as many as there may be at most.
 
     On a cluster the model may lie where only the nodes see it; what is wrong with it, its preflight says.
     """
-    from model.video_models import LONGEST, view_plan
+    from model.video_models import most_frames, view_plan
 
     try:
         plan = view_plan(config.video)
         count, side = len(plan), plan.size or side_of(config)
     except (ValueError, RuntimeError, OSError):
-        count, side = config.video.frames or LONGEST, config.video.size or side_of(config)
+        count, side = most_frames(config.video), config.video.size or side_of(config)
     return count * side**2

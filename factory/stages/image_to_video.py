@@ -36,7 +36,7 @@ class ImageToVideo(Stage):
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
-        return [networks.turntable(config)]
+        return [networks.turntable(config), *networks.loras(config.video)]
 
     @classmethod
     def devices(cls, config: FactoryConfig) -> list[str]:

@@ -62,6 +62,18 @@ def seconds_a_step(settings: VideoConfig) -> float:
     return 0.3 if settings.model == "pocket" else 0.6
 
 
+def loras(settings: VideoConfig) -> list[Network]:
+    """The LoRA that is merged into the video model's network, or one for each of its two networks."""
+    from model.weights import locate_file
+
+    parts = [part.strip() for part in settings.lora.split(",")] if settings.lora else []
+    names = ["LoRA"] if len(parts) == 1 else [f"LoRA {number}" for number in range(1, len(parts) + 1)]
+    return [
+        Network(name=name, address=part, locate=partial(locate_file, part))
+        for name, part in zip(names, parts, strict=True)
+    ]
+
+
 def check_views(config: FactoryConfig, plan: ViewPlan) -> None:
     """Raise UserError where other settings contradict the views that the video model promises."""
     model, masker, orbit = config.video.model, config.views.masks, config.orbit
@@ -98,7 +110,7 @@ def elevation(settings: ViewsConfig) -> list[Network]:
         return []
     if settings.estimator == "pocket":
         return [_embedded("recon")]
-    return [Network(name="estimator", address=settings.estimator, locate=partial(_folder, settings.estimator))]
+    return [Network(name="estimator", address=settings.estimator, locate=partial(_estimator, settings.estimator))]
 
 
 def perceptual(settings: LossConfig) -> list[Network]:
@@ -115,12 +127,13 @@ def yield_gate() -> Network:
     return _embedded("recon")
 
 
-def judge(settings: ClipConfig) -> Network:
-    """The image-text model that scores."""
+def judge(settings: ClipConfig, number: int = 0) -> Network:
+    """The image-text model that scores, or the `number`-th of those beside it."""
+    name = f"judge {number + 1}" if number else "judge"
     if settings.model == "pocket":
-        return _embedded("eval", "judge")
+        return _embedded("eval", name)
     found = partial(_folder, settings.model) if "/" in settings.model else _kept_by_a_library
-    return Network(name="judge", address=settings.model, revision=settings.pretrained, locate=found)
+    return Network(name=name, address=settings.model, revision=settings.pretrained, locate=found)
 
 
 def _embedded(package: str, name: str | None = None) -> Network:
@@ -133,6 +146,18 @@ def _weights(package: str) -> Path:
     assert spec is not None, f"{package} is a package of ours"
     assert spec.origin is not None, f"{package} has an __init__.py"
     return Path(spec.origin).parent / "weights"
+
+
+def _estimator(address: str) -> Path:
+    from model.weights import fetched
+
+    place = Path(fetched(address)).expanduser()
+    if not place.is_dir():
+        raise UserError(
+            f"views.estimator is {address!r}, which is no folder: make one by im3d finetune --target elevation-dino "
+            "and put it there, set --views.estimator pocket, which is embedded, or give --views.elevation"
+        )
+    return place
 
 
 def _folder(address: str) -> Path:

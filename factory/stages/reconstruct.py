@@ -63,7 +63,7 @@ class Reconstruct(Stage):
         """The perceptual network, and where they are used video model, masks, yield gate and elevation."""
         found = networks.perceptual(config.fit.loss)
         if wants_video_model(config):
-            found += [networks.turntable(config), networks.masks(config.views.masks)]
+            found += [networks.turntable(config), *networks.loras(config.video), networks.masks(config.views.masks)]
         if config.yields.enabled:
             found += [networks.yield_gate(), networks.masks(config.views.masks), *networks.elevation(config.views)]
         return found

@@ -23,13 +23,13 @@ class Score(Stage):
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
-        return [networks.judge(config.clip)]
+        return [networks.judge(one, number) for number, one in enumerate(config.clip.each())]
 
     def load(self) -> None:
         from eval.clip import Scorer
         from factory.weights.folder import local_judge
 
-        self.scorer = Scorer.load(local_judge(self.config.clip), self.device())
+        self.scorers = [Scorer.load(local_judge(one), self.device()) for one in self.config.clip.each()]
 
     def process(self, rows: list[Row]) -> None:
         """Score frames and renders of each row, rendered from the row's own cameras."""
@@ -42,5 +42,8 @@ class Score(Stage):
                 frames = unpack(row["frames"])
                 sets["frames"] = frames[list(plan_of(row, len(frames), self.config.orbit).chosen), ..., :3]
             sets["renders"] = render_views(row, self.config, self.device())[..., :3]
-            scores = mean_scores(self.scorer, sets, row["prompt"], image[..., :3])
-            row["scores"] = list(scores.items())
+            row["scores"] = [
+                score
+                for scorer in self.scorers
+                for score in mean_scores(scorer, sets, row["prompt"], image[..., :3]).items()
+            ]

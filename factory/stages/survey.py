@@ -129,6 +129,7 @@ def check_whole(network: Network, place: Path) -> None:
 def revisions_of(networks: Iterable[Network]) -> Weights:
     """The revision of each network, and of what lies beside one of our own generators."""
     from model.digests import file_digest, revision_of
+    from model.views import VIEWS_FILE
     from model.weights import SIBLINGS, class_name
 
     found: Weights = {}
@@ -140,6 +141,8 @@ def revisions_of(networks: Iterable[Network]) -> Weights:
             found[network.name] = f"sha256:{file_digest(place)}"
         else:
             found[network.name] = revision_of(place)
+            if (place / VIEWS_FILE).is_file():
+                found[f"{network.name} views"] = f"sha256:{file_digest(place / VIEWS_FILE)}"
             if class_name(place).startswith("Pocket"):
                 mark = "" if network.address == "pocket" else f"{network.name} "
                 found |= {f"{mark}{part}": revision_of(place.parent / part) for part in SIBLINGS}

@@ -12,6 +12,7 @@ from factory.weights.catalogue import CATALOGUE
 from model.config import VideoConfig
 
 Settings = TypeVar("Settings")
+_BESIDE = "clip.beside."
 HOW = "im3d weights pull {name} --to {folder}"
 
 
@@ -25,6 +26,9 @@ def assigned(config: FactoryConfig) -> dict[str, str]:
         "fit.loss.perceptual_weights": _perceptual(config),
         "clip.model": judge(config.clip.model, config.clip.pretrained),
     }
+    found |= {
+        f"{_BESIDE}{place}": judge(model, config.clip.pretrained) for place, model in enumerate(config.clip.beside)
+    }
     return {setting: name for setting, name in found.items() if name}
 
 
@@ -36,8 +40,11 @@ def resolved(config: FactoryConfig) -> FactoryConfig:
     if not config.weights:
         return config
     root = config.weights.rstrip("/")
+    beside = tuple(resolved_judge(root, one).model for one in config.clip.each()[1:])
     for setting, name in assigned(config).items():
-        config = _replaced(config, setting.split("."), _place(root, name))
+        if not setting.startswith(_BESIDE):
+            config = _replaced(config, setting.split("."), _place(root, name))
+    config = _replaced(config, ["clip", "beside"], beside)
     if "/" not in config.views.estimator and config.views.estimator != "pocket":
         config = _replaced(config, ["views", "estimator"], f"{root}/{config.views.estimator}")
     return config

@@ -14,7 +14,7 @@ from jobs.generate import Generate
 from jobs.settings import parse
 
 
-@pytest.mark.parametrize("name", ["pocket", "paper"])
+@pytest.mark.parametrize("name", ["pocket", "paper", "sv3d"])
 def test_yaml_round_trip_is_exact(name) -> None:
     config = preset(name)
     assert from_yaml(to_yaml(config), FactoryConfig(), "x") == config

@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from factory.config.settings import ViewsConfig, preset
-from factory.stages.networks import check_views, turntable
+from factory.config.settings import ViewsConfig, preset, run_settings
+from factory.ledger import run_identity
+from factory.stages.networks import check_views, generator, loras, turntable
+from factory.stages.survey import revisions_of
+from factory.storage.local import LocalStore
 from model.views import latent_views, uniform_views
 from recon.config import OrbitConfig
 from recon.user_error import UserError
@@ -52,3 +57,38 @@ def test_two_elevations_are_refused() -> None:
     config = replace(preset("pocket"), views=ViewsConfig(elevation=0.3))
     with pytest.raises(UserError, match=r"leave views\.elevation unset"):
         check_views(config, replace(SV3D, elevation=0.1))
+
+
+def test_a_changed_lora_or_changed_views_refuse_a_resume(tmp_path) -> None:
+    config = preset("pocket")
+    folder, lora = tmp_path / "model", tmp_path / "turn.safetensors"
+    folder.mkdir()
+    save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    (folder / "views.json").write_text('{"views": 16}')
+    save_file({"a.lora_A.weight": torch.zeros(2, 2)}, lora)
+    video = replace(config.video, model=str(folder), lora=str(lora))
+    networks = [generator("video", video), *loras(video)]
+    before = revisions_of(networks)
+    assert set(before) == {"video", "video views", "LoRA"}
+    store = LocalStore(str(tmp_path / "out"))
+    run_identity.write(store, run_settings(config), before)
+    save_file({"a.lora_A.weight": torch.ones(2, 2)}, lora)
+    with pytest.raises(ValueError, match=r"LoRA weights: sha256:.* -> sha256:.*--new-run"):
+        run_identity.check_unchanged(store, run_settings(config), revisions_of(networks), 3)
+    run_identity.write(store, run_settings(config), revisions_of(networks))
+    (folder / "views.json").write_text('{"views": 8}')
+    with pytest.raises(ValueError, match="video views weights: sha256"):
+        run_identity.check_unchanged(store, run_settings(config), revisions_of(networks), 3)
+
+
+def test_each_of_two_loras_is_named_and_what_is_none_refused(tmp_path) -> None:
+    config = preset("pocket").video
+    both = loras(replace(config, lora="a.safetensors, b.safetensors"))
+    assert [(network.name, network.address) for network in both] == [
+        ("LoRA 1", "a.safetensors"),
+        ("LoRA 2", "b.safetensors"),
+    ]
+    (tmp_path / "turn.ckpt").write_bytes(b"pickle")
+    with pytest.raises(ValueError, match=r"turn\.ckpt is no safetensors file; pickled weights are not read"):
+        loras(replace(config, lora=str(tmp_path / "turn.ckpt")))[0].locate()

@@ -143,5 +143,6 @@ def test_sizes_follow_the_plan(tmp_path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "WanImageToVideoPipeline"}')
     wan = FactoryConfig(image=ImageConfig(size=512), video=VideoConfig(model=str(tmp_path), frames=49, size=480))
     assert pixels_of_frames(wan) == 49 * 480**2
-    elsewhere = FactoryConfig(image=ImageConfig(size=512), video=VideoConfig(model="/only/on/the/nodes"))
-    assert pixels_of_frames(elsewhere) == 121 * 512**2
+    for address, frames in (("/only/on/the/nodes", 121), ("/mnt/sv3d-u", 21), ("/mnt/i2vgen-xl-turntable", 16)):
+        elsewhere = FactoryConfig(image=ImageConfig(size=512), video=VideoConfig(model=address))
+        assert pixels_of_frames(elsewhere) == frames * 512**2
