@@ -97,19 +97,20 @@ def reconstruct(
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
     """
-    return reconstruct_batch([given], config, refiner, masker, [seed])[0]
+    return reconstruct_batch([given], config, None if refiner is None else [refiner], masker, [seed])[0]
 
 
 def reconstruct_batch(
     given: Sequence[Turntable],
     config: LoopConfig | None = None,
-    refiner: Refiner | None = None,
+    refiners: Sequence[Refiner] | None = None,
     masker: Masker | None = None,
     seeds: Sequence[int] = (),
 ) -> list[tuple[Gaussians, list[dict[str, Any]]]]:
     """`reconstruct` of several turntables of one size, whose fits run together (`recon.fit_batch`).
 
     Args:
+        refiners: one a turntable, or None.
         seeds: one a turntable; as many zeros if there are none.
 
     Returns:
@@ -119,10 +120,10 @@ def reconstruct_batch(
     assets = [_Asset(one, config, masker, seed) for one, seed in zip(given, seeds or [0] * len(given), strict=True)]
     batch = FitBatch([asset.fitter for asset in assets])
     for number, at in enumerate(config.refine.within(config.fit.iterations), start=1):
-        if refiner is None:
+        if refiners is None:
             break
         _fit_until(batch, assets, at)
-        for asset in assets:
+        for asset, refiner in zip(assets, refiners, strict=True):
             asset.refine(refiner, number)
     _fit_until(batch, assets, config.fit.iterations)
     return [(asset.fitter.gaussians, asset.history) for asset in assets]

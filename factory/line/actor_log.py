@@ -104,6 +104,11 @@ class Reporter:
         """Tell that memory was too short for a batch, and how many rows are tried from now on."""
         self.log.warning("batch_shrunk", extra={"fields": self.note("batch_shrunk", rows=batch)})
 
+    def sized(self, batch: int, taken: int) -> None:
+        """Tell how many rows are tried together, since the first one took so many bytes of the GPU's memory."""
+        known = {"rows": batch, "gb_a_row": round(taken / 2**30, 2)}
+        self.log.info("batch_sized", extra={"fields": self.note("batch_sized", **known)})
+
     def exit_if_draining(self) -> None:
         """End this process where its node is about to go: Ray starts another elsewhere, with the rows at hand."""
         if not self.node:

@@ -50,7 +50,7 @@ def lay_out(
         placed[name] = dataclasses.replace(pool, max_actors=most)
         size = f"{pool.actors} actors" if most == pool.actors else f"{pool.actors} to {most} actors"
         lines.append(
-            f"{name}: {size} of {pool.cpus:g} CPU, {pool.gpus:g} GPU, {pool.threads} threads, batch {pool.batch}, "
+            f"{name}: {size} of {pool.cpus:g} CPU, {pool.gpus:g} GPU, {pool.threads} threads, batch {pool.rows}, "
             f"{pool.in_flight} blocks in flight" + (f", on {' '.join(pool.labels)}" if pool.labels else "")
         )
     needed, cpus, gpus = reserved(pools), sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)

@@ -21,7 +21,7 @@ from factory.storage.store import StorageConfig, open_store
 
 def line_config(pool: Pool, address: str, runner: Runner = "ray") -> LineConfig:
     """How such a line runs: one block a batch, and every row is tried however many fail."""
-    return LineConfig(runner=runner, address=address, rows_per_block=pool.batch, max_failed_share=1.0)
+    return LineConfig(runner=runner, address=address, rows_per_block=pool.rows, max_failed_share=1.0)
 
 
 class SingleStage(Stage):

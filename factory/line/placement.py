@@ -26,8 +26,9 @@ class Pool:
     """GPUs that each reserves; a fraction lets stages share one."""
     threads: int = 1
     """Threads that its mathematics may use, >= 1."""
-    batch: int = 1
-    """Rows at a time, >= 1."""
+    batch: int | None = None
+    """Rows at a time at most, >= 1; None: on a GPU as many as the stage makes together, else 1. How many of them a GPU
+    holds, its actor finds out from what the first row takes."""
     in_flight: int = 2
     """Blocks that are on their way to an actor or in it, >= 1; two keep it busy."""
     labels: tuple[str, ...] = ()
@@ -41,7 +42,7 @@ class Pool:
     together, > 0; pages of Ray's object store do not count."""
 
     def __post_init__(self) -> None:
-        if min(self.actors, self.threads, self.batch, self.in_flight) < 1 or self.cpus < 0 or self.gpus < 0:
+        if min(self.actors, self.threads, self.rows, self.in_flight) < 1 or self.cpus < 0 or self.gpus < 0:
             raise UserError(
                 "a pool needs actors, threads, batch and in_flight of at least 1, cpus and gpus of at least 0"
             )
@@ -52,6 +53,11 @@ class Pool:
             raise UserError("row_timeout, max_rows and max_growth_gb must be above 0")
         if bad := [label for label in self.labels if not all(label.partition("="))]:
             raise UserError(f"label {bad[0]!r} is none; write key=value, as ray.io/accelerator-type=H100")
+
+    @property
+    def rows(self) -> int:
+        """Rows at a time, once it is known whether there is a GPU."""
+        return 1 if self.batch is None else self.batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

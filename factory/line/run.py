@@ -65,13 +65,13 @@ def ray_arguments(pool: Pool, row_by_row: bool) -> dict[str, Any]:
             max_size=pool.max_actors or pool.actors,
             max_tasks_in_flight_per_actor=1 if row_by_row else pool.in_flight,
         ),
-        "batch_size": 1 if row_by_row else pool.batch,
+        "batch_size": 1 if row_by_row else pool.rows,
         "batch_format": "pyarrow",
         "num_cpus": pool.cpus,
         "num_gpus": pool.gpus or None,
         "label_selector": dict(label.split("=", 1) for label in pool.labels) or None,
         "max_restarts": -1,
-        "max_task_retries": pool.batch.bit_length() + MAX_DEATHS + 2,
+        "max_task_retries": pool.rows.bit_length() + MAX_DEATHS + 2,
     }
 
 

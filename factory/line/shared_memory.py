@@ -19,7 +19,7 @@ def bytes_in_flight(pools: Mapping[str, Pool], rows_per_block: int, sizes: Mappi
     """Bytes of the blocks that busy actors hold: those waiting or in work, and one made by each."""
     total, taken = 0, 0
     for name, pool in pools.items():
-        rows, actors = max(rows_per_block, pool.batch), pool.max_actors or pool.actors
+        rows, actors = max(rows_per_block, pool.rows), pool.max_actors or pool.actors
         total += rows * actors * (taken * pool.in_flight + sizes[name])
         taken = sizes[name]
     return total

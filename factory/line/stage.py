@@ -29,6 +29,7 @@ from factory.line.actor_log import Reporter
 from factory.line.contract import LINE_COLUMNS, check_written, declared_rows
 from factory.line.device import device_for, hide_gpus
 from factory.line.failure import Failure
+from factory.line.gpu_memory import GpuMemory
 from factory.line.health import (
     EXIT_BROKEN,
     EXIT_DRAINED,
@@ -74,6 +75,8 @@ class Stage:
     """Its pool takes its part of a cluster, and of this machine's GPUs, where `max_actors` is not set."""
     pool: ClassVar[Pool] = Pool()
     """The default; an actor has that of its line."""
+    gpu_batch: ClassVar[int] = 1
+    """Rows that it makes together on a GPU, where its pool's `batch` is not set and the GPU's memory holds them."""
     together: ClassVar[int] = sys.maxsize
     """Rows of a batch that are tried together at most."""
     passing: ClassVar[type[Exception]] = StorageError
@@ -110,7 +113,8 @@ class Stage:
 
     def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
         self.config, self.reporter = config, Reporter(self.name, board, self.calls)
-        self.fits = self.together
+        self.sized = self.pool.gpus == 0 or self.pool.rows == 1
+        self.fits = self.together if self.sized else 1
         self.given_up: list[Row] = []
         use_threads(threads)
         if self.own_process:
@@ -182,7 +186,7 @@ class Stage:
         while waiting:
             group, again = waiting.pop(0)
             started = time.perf_counter()
-            failure = self._try(group)
+            failure = self._try(group) if self.sized else self._try_first(group)
             if failure and (retries := self._retries(group, failure, again)):
                 waiting = retries + waiting
                 continue
@@ -191,6 +195,17 @@ class Stage:
             for row in group:
                 row[f"seconds_{self.name}"] = (time.perf_counter() - started) / len(group)
                 row["host"] = socket.gethostname()
+
+    def _try_first(self, rows: list[Row]) -> Failure | None:
+        """`_try` a single row, and find out from the memory that it took how many rows the GPU holds together."""
+        free_memory()
+        with GpuMemory(self.pool.gpus) as memory:
+            failure = self._try(rows)
+        if failure is None:
+            free_memory()
+            self.fits, self.sized = min(self.together, self.pool.rows, memory.rows()), True
+            self.reporter.sized(self.fits, memory.taken)
+        return failure
 
     def _try(self, rows: list[Row]) -> Failure | None:
         """Process rows together; where that fails they are as before, and nothing of the try is alive any more."""

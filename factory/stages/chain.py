@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -73,7 +74,14 @@ def pools_of(config: FactoryConfig) -> dict[str, Pool]:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"Available: {', '.join(sorted(known))}"
             raise UserError(f"line.pools names {name!r}, which is no stage; {hint}")
-    return {stage.name: config.line.pool(stage.name, stage.pool) for stage in stages}
+    return {stage.name: _sized(config.line.pool(stage.name, stage.pool), stage) for stage in stages}
+
+
+def _sized(pool: Pool, stage: type[Stage]) -> Pool:
+    """The pool with its batch, where the settings leave it open."""
+    if pool.batch is not None:
+        return pool
+    return replace(pool, batch=stage.gpu_batch if pool.gpus > 0 else 1)
 
 
 def _stage(entry: str) -> type[Stage]:

@@ -23,6 +23,7 @@ class ImageToVideo(Stage):
     """Reference image and prompt to the frames of a turntable."""
 
     name, sections, calls, grows = "video", ("video",), "video", True
+    gpu_batch = 4
     reads = (IMAGE,)
     writes = (FRAMES, VIEW_PLAN, pa.field("video_revision", pa.string()), pa.field("video_license", pa.string()))
 

@@ -20,6 +20,8 @@ from factory.stages.view_plans import orbit_of, plan_of
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig
+    from recon.gaussians import Gaussians
+    from recon.refine import LoopConfig, Turntable
 
 FACE_BYTES = 32
 _LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.float64())])
@@ -28,7 +30,7 @@ _LOSS = pa.struct([("step", pa.int32()), ("name", pa.string()), ("value", pa.flo
 class Reconstruct(Stage):
     """Frames to Gaussians, with every round of re-denoising inside this one actor."""
 
-    name, calls, grows = "reconstruct", "refine", True
+    name, calls, grows, gpu_batch = "reconstruct", "refine", True, 8
     sections = ("video", "views", "orbit", "fit", "refine", "yields", "mesh")
     reads, uses = (IMAGE, FRAMES, MASKS, ELEVATION), (VIEW_PLAN,)
     writes = (
@@ -76,10 +78,10 @@ class Reconstruct(Stage):
         """Load the video model where rounds refine or turntables are tried again, and the yield gate where enabled."""
         from model.video import load_video_model
 
-        self.refiner = None
+        self.model = None
         if wants_video_model(self.config):
             video = replace(self.config.video, device=self.device(self.config.video.device))
-            self.refiner = CountingRefiner(load_video_model(video))
+            self.model = load_video_model(video)
         self.masker = Masker(self.config.views.masks, self.device(), self.pool.threads)
         if self.config.yields.enabled:
             from factory.stages.find_views import ViewFinder
@@ -98,7 +100,7 @@ class Reconstruct(Stage):
                 row.update(candidate, yield_score=score, yield_reasons=reasons)
             if score <= self.config.yields.threshold or attempt > self.config.yields.retries:
                 return
-            model = self.refiner.model if self.refiner else None
+            model = self.model
             assert model is not None, "load() brings the model along wherever there are retries"
             seed = row["seed"] + 7919 * attempt
             frames = model.generate(unpack(row["image"])[None], [row["prompt"]], [seed])[0]
@@ -121,46 +123,67 @@ class Reconstruct(Stage):
         return self.judge.probability(features), self.judge.reasons(features)
 
     def process(self, rows: list[Row]) -> None:
-        """Fit each row by itself, its turntable chosen by the yield gate where that is enabled."""
-        from factory.stages.asset_files import ply_bytes
+        """Fit rows of one size together, each to its own turntable, which the yield gate may have chosen."""
+        unknown = dict.fromkeys(("view_plan", "steps_video", "forwards_video"))  # of frames of another's stage
+        for row in rows:
+            row.update(unknown | row | {"yield_score": None, "yield_reasons": None})
+            if self.config.yields.enabled:
+                self._choose_turntable(row)
+        given = [self._turntable(row) for row in rows]
+        for shape in dict.fromkeys(one.frames.shape[1:] for one in given):
+            alike = [number for number, one in enumerate(given) if one.frames.shape[1:] == shape]
+            self._fit([rows[number] for number in alike], [given[number] for number in alike])
+
+    def _turntable(self, row: Row) -> Turntable:
+        from recon.refine import Turntable
+
+        frames = unpack(row["frames"])
+        plan = plan_of(row, len(frames), self.config.orbit)
+        return Turntable(
+            frames=frames,
+            masks=unpack(row["masks"]),
+            elevation=row["elevation"],
+            image=unpack(row["image"]),
+            prompt=row["prompt"],
+            azimuths=plan.azimuths,
+            chosen=plan.chosen,
+            orbit=orbit_of(row, self.config.orbit),
+        )
+
+    def _fit(self, rows: list[Row], given: list[Turntable]) -> None:
+        """Reconstruct turntables of one size in one optimisation, and set the columns of their rows."""
+        from recon.refine import reconstruct_batch
+
+        refiners = [CountingRefiner(self.model) for _ in rows]
+        seeds = [row["seed"] for row in rows]
+        fitted = reconstruct_batch(given, self._loop(), refiners if self.model else None, self.masker, seeds)
+        for row, refiner, (gaussians, history) in zip(rows, refiners, fitted, strict=True):
+            self._write(row, gaussians, history)
+            row.update(refiner.counts)
+
+    def _loop(self) -> LoopConfig:
+        """The settings of fit and rounds, with device and files of this machine."""
         from model.weights import fetched
-        from recon.mesh import glb_bytes, mesh_of
-        from recon.refine import LoopConfig, Turntable, reconstruct
+        from recon.refine import LoopConfig
 
         loss = self.config.fit.loss
         loss = replace(loss, perceptual_weights=fetched(loss.perceptual_weights))
         fit = replace(self.config.fit, device=self.device(self.config.fit.device), loss=loss)
-        loop = LoopConfig(fit=fit, refine=self.config.refine)
-        for row in rows:
-            if self.refiner:
-                self.refiner.reset()
-            unknown = dict.fromkeys(("view_plan", "steps_video", "forwards_video"))  # of frames of another's stage
-            row.update(unknown | row | {"yield_score": None, "yield_reasons": None})
-            if self.config.yields.enabled:
-                self._choose_turntable(row)
-            frames = unpack(row["frames"])
-            plan = plan_of(row, len(frames), self.config.orbit)
-            given = Turntable(
-                frames=frames,
-                masks=unpack(row["masks"]),
-                elevation=row["elevation"],
-                image=unpack(row["image"]),
-                prompt=row["prompt"],
-                azimuths=plan.azimuths,
-                chosen=plan.chosen,
-                orbit=orbit_of(row, self.config.orbit),
-            )
-            gaussians, history = reconstruct(given, loop, self.refiner, self.masker, row["seed"])
-            row["gaussians"] = ply_bytes(gaussians)
-            row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
-            row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
-            row["losses"] = [
-                {"step": part["iteration"], "name": name, "value": float(value)}
-                for part in history
-                for name, value in part["losses"].items()
-            ]
-            row["device"] = str(gaussians.means.device)
-            row.update(self.refiner.counts if self.refiner else {"steps_refine": 0, "forwards_refine": 0})
+        return LoopConfig(fit=fit, refine=self.config.refine)
+
+    def _write(self, row: Row, gaussians: Gaussians, history: list[dict[str, Any]]) -> None:
+        from factory.stages.asset_files import ply_bytes
+        from recon.mesh import glb_bytes, mesh_of
+
+        row["gaussians"] = ply_bytes(gaussians)
+        row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
+        row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
+        row["losses"] = [
+            {"step": part["iteration"], "name": name, "value": float(value)}
+            for part in history
+            for name, value in part["losses"].items()
+        ]
+        row["device"] = str(gaussians.means.device)
 
 
 def wants_video_model(config: Any) -> bool:
@@ -169,14 +192,10 @@ def wants_video_model(config: Any) -> bool:
 
 
 class CountingRefiner:
-    """The video model as `recon.refine.Refiner`, one video at a time, adding up its network evaluations."""
+    """The video model as `recon.refine.Refiner` of one asset, one video at a time, adding up network evaluations."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.reset()
-
-    def reset(self) -> None:
-        """Start counting a new asset."""
         self.counts = {"steps_refine": 0, "forwards_refine": 0}
 
     def refine(self, frames: np.ndarray, image: np.ndarray, prompt: str, seed: int) -> np.ndarray:

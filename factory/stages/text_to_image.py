@@ -24,6 +24,7 @@ class TextToImage(Stage):
     """Prompt to reference image; a row that brings its own image has it read and cut out instead."""
 
     name, sections, calls, grows = "image", ("image", "views"), "image", True
+    gpu_batch = 8
     uses = (SOURCE_IMAGE,)
     writes = (
         IMAGE,

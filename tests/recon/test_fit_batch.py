@@ -130,7 +130,7 @@ def test_reconstruction_in_turns_with_a_refiner_equals_each_by_itself():
 
     config = LoopConfig(fit=replace(CONFIG, iterations=30), refine=RefineConfig(rounds_at=(10, 20)))
     given = [Turntable(frames=frames, elevation=0.3) for frames in OBJECTS]
-    together = reconstruct_batch(given, config, Darker(), seeds=[4, 5, 6])
+    together = reconstruct_batch(given, config, [Darker()] * 3, seeds=[4, 5, 6])
     for one, seed, (gaussians, history) in zip(given, (4, 5, 6), together, strict=True):
         alone, record = reconstruct(one, config, Darker(), seed=seed)
         assert torch.equal(alone.means, gaussians.means)

@@ -72,7 +72,6 @@ class Fit(SingleStage):
         from eval.clip import Scorer
         from factory.config.settings import ViewsConfig
         from factory.stages.find_views import ViewFinder
-        from factory.stages.reconstruct import CountingRefiner
         from factory.weights.folder import local_judge
         from model.video import load_video_model
         from recon.config import OrbitConfig
@@ -80,11 +79,11 @@ class Fit(SingleStage):
 
         config = self.config
         self.scorer, self.perceptual = Scorer.load(local_judge(config.clip), self.device()), load_perceptual("pocket")
-        self.schema, self.refiner = fits_schema(self.scorer.name), None
+        self.schema, self.model = fits_schema(self.scorer.name), None
         self.finder = ViewFinder(ViewsConfig(), OrbitConfig())
         if config.targets == "generated" or any(config.plan(name).rounds for name in config.chosen()):
             video = replace(config.video, device=self.device(config.video.device))
-            self.refiner = CountingRefiner(load_video_model(video))
+            self.model = load_video_model(video)
         warm_up()
 
     def make(self, row: Row) -> Row:
@@ -128,8 +127,8 @@ class Fit(SingleStage):
         frames, assumed = true_turntable(mesh, elevation, size, NUM_FRAMES), elevation
         check_drawn(frames)
         unseen, image = true_turntable(mesh, elevation, size, UNSEEN_VIEWS, math.pi / NUM_FRAMES), frames[0]
-        if self.refiner and self.config.targets == "generated":
-            model = self.refiner.model
+        if self.model and self.config.targets == "generated":
+            model = self.model
             model.views.check(NUM_FRAMES)
             frames = model.generate(image[None], [row["caption"] or ""], [self.config.seed])[0]
             assumed = self.finder.find(frames, model.views).elevation
@@ -147,6 +146,7 @@ class Fit(SingleStage):
         self, targets: Targets, plan: Plan, caption: str | None, cameras: Cameras
     ) -> tuple[tuple[Tensor, Tensor], Row]:
         """Renders (rgb [V,S,S,3], alpha [V,S,S,1]) of the fit by `cameras`, and what it cost."""
+        from factory.stages.reconstruct import CountingRefiner
         from recon.cameras import OrbitConfig, turntable
         from recon.config import RefineConfig
         from recon.device import device_of
@@ -163,8 +163,7 @@ class Fit(SingleStage):
             result = fit_nerf(frames, masks, orbit, replace(config.nerf, loss=plan.fit.loss), config.seed)
             costs = {"seconds": result.seconds, "peak_bytes": result.peak_bytes, "forwards": 0}
             return result.field.render(cameras, config.nerf.rays), costs
-        if self.refiner:
-            self.refiner.reset()
+        refiner = CountingRefiner(self.model) if self.model else None
         given = Turntable(
             frames=frames, masks=masks, elevation=targets.assumed, image=targets.image, prompt=caption or ""
         )
@@ -172,9 +171,9 @@ class Fit(SingleStage):
         loop = LoopConfig(fit=fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()
         with PeakMemory(device_of(fit.device)) as memory:
-            gaussians, _ = reconstruct(given, loop, self.refiner, self.finder.masker, config.seed)
+            gaussians, _ = reconstruct(given, loop, refiner, self.finder.masker, config.seed)
         costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
-        costs["forwards"] = self.refiner.counts["forwards_refine"] if self.refiner else 0
+        costs["forwards"] = refiner.counts["forwards_refine"] if refiner else 0
         return render(gaussians, cameras), costs
 
 

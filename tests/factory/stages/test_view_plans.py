@@ -95,10 +95,7 @@ def test_a_fit_takes_the_chosen_frames_and_a_refiner_all_of_them() -> None:
     stage = object.__new__(Reconstruct)
     stage.config = FactoryConfig(fit=fit, refine=RefineConfig(rounds_at=(40,)))
     stage.masker = None
-    from factory.stages.reconstruct import CountingRefiner
-
-    native = Native()
-    stage.refiner = CountingRefiner(native)
+    stage.model = native = Native()
     row = {"frames": pack(frames), "masks": pack(frames[..., 3]), "elevation": 0.2, "image": pack(frames[0])}
     row |= {"prompt": "a ball", "seed": 3, "view_plan": as_column(plan)}
     stage.process([row])
