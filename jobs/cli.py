@@ -11,6 +11,7 @@ JOBS = {
     "prompts": "prompts in, remarks on them out: motion verbs, several objects, length, repeats",
     "weights": "public networks, listed, pulled into a folder or bucket, checked",
     "retry": "dead letters of a run in, 3D assets out",
+    "check": "a run in, damaged tables and files out; --repair makes them again",
     "sweep": "files that no row of a run names are removed",
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",

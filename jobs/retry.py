@@ -15,7 +15,7 @@ import tyro
 from factory.config.settings import FactoryConfig
 from jobs.base import start
 from jobs.generate import Generate, check_changes, make
-from jobs.settings import parse_over
+from jobs.settings import parse_over, settings_of_run
 from recon.user_error import UserError
 
 if TYPE_CHECKING:
@@ -49,17 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: list[str]) -> Retry:
     """The flags over the folder's own settings; the first look at them tells the folder and how to reach it."""
-    from factory.config.yaml import from_yaml
-    from factory.ledger.run_identity import SETTINGS
-    from factory.storage.read_only import open_read_only
-
     missing: Any = tyro.MISSING
     first = parse_over(Retry(out=missing), arguments)
-    try:
-        text = open_read_only(first.out, first.settings.storage).get(SETTINGS).decode()
-    except KeyError:
-        raise UserError(f"{first.out} holds no {SETTINGS}; give an output folder of im3d generate") from None
-    base: Any = from_yaml(text, FactoryConfig(), f"{first.out}/{SETTINGS}")
+    base = settings_of_run(first.out, first.settings.storage)
     base.line.max_failed_share = 1.0  # rows that failed before may all fail again
     return parse_over(Retry(out=missing, settings=base), arguments)
 

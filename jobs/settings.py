@@ -12,7 +12,9 @@ import tyro
 from factory.config.settings import PRESETS, FactoryConfig, preset
 from factory.config.yaml import read_yaml
 from factory.line.pool_flags import Pools, compact, merged, parse_pools
+from factory.storage.interface import StorageConfig
 from jobs.help import parse_flags
+from recon.user_error import UserError
 
 Job = TypeVar("Job")
 
@@ -34,6 +36,19 @@ def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
     missing: Any = tyro.MISSING
     default = kind(settings=base, out=missing)  # type: ignore[call-arg]
     return parse_over(default, arguments)
+
+
+def settings_of_run(out: str, storage: StorageConfig) -> FactoryConfig:
+    """The settings that an output folder was made with; UserError where it does not say."""
+    from factory.config.yaml import from_yaml
+    from factory.ledger.run_identity import SETTINGS
+    from factory.storage.read_only import open_read_only
+
+    try:
+        text = open_read_only(out, storage).get(SETTINGS).decode()
+    except KeyError:
+        raise UserError(f"{out} holds no {SETTINGS}; give an output folder of im3d generate") from None
+    return from_yaml(text, FactoryConfig(), f"{out}/{SETTINGS}")
 
 
 _REGISTRY = tyro.constructors.ConstructorRegistry()

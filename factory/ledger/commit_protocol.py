@@ -11,17 +11,21 @@ other sizes, and whichever record the driver reads first counts.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from factory.ledger.damage import read_parquet
 from factory.ledger.keys import digest, key_of
 from factory.storage.interface import ReadableStore, Store
 
 COMMITS = "commits"
 """The folder of records that are in no part yet."""
+RECORD = re.compile(r"/[0-9a-f]{32}\.parquet$")
+"""How the key of a record ends."""
 
 
 def commit(store: Store, row: dict[str, Any], schema: pa.Schema) -> bool:
@@ -43,8 +47,8 @@ def commit_block(store: Store, rows: Sequence[dict[str, Any]], schema: pa.Schema
 
 
 def read_record(store: ReadableStore, name: str) -> pa.Table:
-    """The rows of a commit record; raises KeyError when it has been published meanwhile."""
-    return pq.read_table(io.BytesIO(store.get(name)))
+    """The rows of a commit record; raises KeyError when it has been published meanwhile, DamagedFile as it says."""
+    return read_parquet(store, name)
 
 
 def is_dead(table: pa.Table) -> bool:
@@ -53,7 +57,7 @@ def is_dead(table: pa.Table) -> bool:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as the bytes of a Parquet file."""
+    """A table as the bytes of a Parquet file, its pages with checksums."""
     stream = io.BytesIO()
-    pq.write_table(table, stream, compression="zstd")
+    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
     return stream.getvalue()

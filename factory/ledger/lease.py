@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from factory.storage.store import Store
 from recon.user_error import UserError
 
 HEARTBEAT_SECONDS = 10.0
+_LEASE = re.compile(r"/\d{8}\.json$")
 STALE_SECONDS = 60.0
 
 
@@ -54,7 +56,7 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        held = sorted(self.store.keys("lease/"))
+        held = sorted(filter(_LEASE.search, self.store.keys("lease/")))
         number = 0
         if held:
             number = int(held[-1].rsplit("/", 1)[1].split(".")[0]) + 1
@@ -80,7 +82,7 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLost unless the folder is still ours; asks the storage."""
-        newer = [key for key in self.store.keys("lease/") if key > self.key]
+        newer = [key for key in self.store.keys("lease/") if key > self.key and _LEASE.search(key)]
         if newer:
             self.lost = f"{self.store.root}: another run took this folder over ({newer[-1]}); this one stops"
         if self.lost:
@@ -89,11 +91,19 @@ class Lease:
     def _check_holder_is_gone(self, key: str) -> None:
         try:
             record = json.loads(self.store.get(key))
+            age = time.time() - record["time"]
+            if record["released"] or age > self.stale_seconds or _is_gone(record):
+                return
         except KeyError:
             return
-        age = time.time() - record["time"]
-        if record["released"] or age > self.stale_seconds or _is_gone(record):
-            return
+        except (ValueError, TypeError) as error:  # damaged: whoever holds the folder writes the file anew
+            written = max((item.modified for item in self.store.objects("lease/") if item.key == key), default=0.0)
+            if time.time() - written > self.stale_seconds:
+                return
+            raise UserError(
+                f"{self.store.root}/{key} is damaged, so that nobody knows whether another run writes here; try again "
+                f"in {self.stale_seconds:.0f} s"
+            ) from error
         raise UserError(
             f"{self.store.root}: a run on {record['host']} (process {record['pid']}) writes here, "
             f"last seen {age:.0f} s ago; wait for it, stop it, or choose another folder"

@@ -7,14 +7,14 @@ How an outcome is committed exactly once is `commit_protocol`.
 from __future__ import annotations
 
 import hashlib
-import io
+import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from factory.ledger.commit_protocol import commit_block, is_dead, parquet_bytes
+from factory.ledger.damage import DAMAGED, DamagedFile, read_parquet
 from factory.ledger.keys import packed
 from factory.ledger.lease import Lease, LeaseLost
 from factory.ledger.reader import ASSETS, DEAD, RENDERS, SCORES, LedgerReader
@@ -24,6 +24,7 @@ from factory.storage.interface import Store
 
 __all__ = ["ASSETS", "DEAD", "RENDERS", "SCORES", "Ledger", "file_entry"]
 ROWS_PER_PART = 256
+log = logging.getLogger("factory")
 
 
 class Ledger(LedgerReader):
@@ -82,13 +83,30 @@ class Ledger(LedgerReader):
         A crash half-way leaves a row neither done nor dead: the next run takes it up.
         """
         self.publish()
-        names = list(part_names(self.store, DEAD))
+        count = self._forget(DEAD, work_ids)
+        self.dead, self._parts[DEAD] = self._snapshots[DEAD].load()
+        return count
+
+    def forget(self, work_ids: Collection[str]) -> int:
+        """Forget these results, so that their rows are made again; returns how many there were. Their files stay."""
+        self.publish()
+        count = self._forget(self.results, work_ids)
+        self.done, self._parts[self.results] = self._snapshots[self.results].load()
+        return count
+
+    def _forget(self, folder: str, work_ids: Collection[str] | None) -> int:
+        """Take rows, or all, out of the parts of a folder."""
+        names = list(part_names(self.store, folder))
         if not names or (work_ids is not None and not work_ids):
             return 0
         count = 0
-        self._snapshots[DEAD].forget()
+        self._snapshots[folder].forget()
         for name in names:
-            table = pq.read_table(io.BytesIO(self.store.get(name)))
+            try:
+                table = read_parquet(self.store, name)
+            except DamagedFile as error:
+                self._damaged(error)
+                continue
             wanted = [work_ids is not None and value not in work_ids for value in table.column(0).to_pylist()]
             kept = table.filter(pa.array(wanted, pa.bool_()))
             count += table.num_rows - kept.num_rows
@@ -96,11 +114,16 @@ class Ledger(LedgerReader):
                 self.store.delete(name)
             elif kept.num_rows < table.num_rows:
                 self.store.put(name, parquet_bytes(kept))
-        self.dead, self._parts[DEAD] = self._snapshots[DEAD].load()
         return count
 
+    def _damaged(self, error: DamagedFile) -> None:
+        """Move a part or record aside, so that its rows run again and their records can be written."""
+        self.store.put(f"{DAMAGED}/{error.name}", self.store.get(error.name))
+        self.store.delete(error.name)
+        log.warning("%s/%s; moved to %s/, its rows run again", self.store.root, error, DAMAGED)
+
     def _open_snapshots(self) -> Any:
-        return {folder: Snapshots(self.store, folder) for folder in (self.results, DEAD)}
+        return {folder: Snapshots(self.store, folder, self._damaged) for folder in (self.results, DEAD)}
 
     def _gather(self) -> None:
         self._take(self._new_records())

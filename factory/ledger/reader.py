@@ -7,6 +7,7 @@ the run adds later is not.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from factory.ledger.commit_protocol import COMMITS, is_dead, parquet_bytes, read_record
+from factory.ledger.commit_protocol import COMMITS, RECORD, is_dead, parquet_bytes, read_record
+from factory.ledger.damage import DamagedFile, read_parquet
+from factory.ledger.folder_format import check_format
 from factory.ledger.keys import Keys, WorkIds, packed
 from factory.ledger.snapshots import SnapshotReader, number_of, part_names, read_each
 from factory.storage.interface import ReadableStore
 
 ASSETS, RENDERS, SCORES, DEAD = "assets", "renders", "scores", "dead_letters"
+log = logging.getLogger("factory")
 Columns = Sequence[str] | Callable[[str], bool] | None
 
 
@@ -37,6 +41,7 @@ class LedgerReader:
     """
 
     def __init__(self, store: ReadableStore, results: str = ASSETS) -> None:
+        check_format(store)
         self.store, self.results = store, results
         self._pending: dict[str, pa.Table] = {}
         self._parts: dict[str, int] = {}
@@ -81,7 +86,7 @@ class LedgerReader:
         yield from committed
 
     def _open_snapshots(self) -> Any:
-        return {folder: SnapshotReader(self.store, folder) for folder in (self.results, DEAD)}
+        return {folder: SnapshotReader(self.store, folder, self._damaged) for folder in (self.results, DEAD)}
 
     def _part_names(self, folder: str) -> list[str]:
         """The parts that were there when the ledger was read."""
@@ -95,6 +100,16 @@ class LedgerReader:
             if name.startswith(f"{DEAD}/"):
                 return []  # all its rows run again
             raise
+        except (pa.ArrowException, OSError):  # damaged, or the connection broke: the whole file tells
+            try:
+                return _rows(io.BytesIO(parquet_bytes(read_parquet(self.store, name))), columns)
+            except DamagedFile as error:
+                self._damaged(error)
+                return []
+
+    def _damaged(self, error: DamagedFile) -> None:
+        """Say that a part or record is left out."""
+        log.warning("%s/%s; its rows are left out here, `im3d check --repair` makes them again", self.store.root, error)
 
     def _committed(self, folder: str, columns: Columns) -> Iterator[dict[str, Any]]:
         """Rows of commit records, as a part would give them."""
@@ -107,8 +122,11 @@ class LedgerReader:
         count, first = 0, len(names)
         while first and count < rows:
             first -= 1
-            with self.store.open(names[first]) as stream:
-                count += pq.ParquetFile(stream).metadata.num_rows
+            try:
+                with self.store.open(names[first]) as stream:
+                    count += pq.ParquetFile(stream).metadata.num_rows
+            except (pa.ArrowException, OSError):
+                count += len(self._part_rows(names[first], []))
         return names[first:], max(0, count - rows)
 
     def _settled(self, keys: Keys) -> Any:
@@ -116,8 +134,8 @@ class LedgerReader:
 
     def _new_records(self) -> Iterator[tuple[str, pa.Table]]:
         """Commit records that are not pending yet, by name."""
-        names = [name for name in self.store.keys(f"{COMMITS}/") if name not in self._pending]
-        return read_each(self.store, names, read_record)
+        names = [name for name in self.store.keys(f"{COMMITS}/") if RECORD.search(name) and name not in self._pending]
+        return read_each(self.store, names, read_record, self._damaged)
 
     def _take(self, records: Iterable[tuple[str, pa.Table]]) -> None:
         """Keep what records settle that is not settled yet."""
@@ -129,7 +147,7 @@ class LedgerReader:
 
 
 def _rows(stream: Any, columns: Columns) -> list[dict[str, Any]]:
-    file = pq.ParquetFile(stream)
+    file = pq.ParquetFile(stream, page_checksum_verification=True)
     return file.read(columns=_chosen(file.schema_arrow, columns) if callable(columns) else columns).to_pylist()
 
 

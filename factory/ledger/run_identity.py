@@ -42,7 +42,7 @@ def changes(store: ReadableStore, settings: RunSettings, weights: Weights | None
         names = [name for name in before | after if name.split(".")[0] not in settings.without_effect]
         found += [f"{n}: {before.get(n)} -> {after.get(n)}" for n in names if before.get(n) != after.get(n)]
     if weights is not None and (known := _text(store, WEIGHTS)):
-        old = json.loads(known)
+        old = _parsed(store, WEIGHTS, known)
         found += [f"{n} weights: {old[n]} -> {weights[n]}" for n in weights if n in old and old[n] != weights[n]]
     return found
 
@@ -75,7 +75,7 @@ def write(store: Store, settings: RunSettings, weights: Weights | None) -> None:
 
 def inputs(store: ReadableStore) -> list[dict[str, Any]]:
     """The tables that were run into a folder: {"prompts", "limit", "image_root"} each."""
-    return json.loads(_text(store, INPUTS) or "[]")
+    return _parsed(store, INPUTS, _text(store, INPUTS) or "[]")
 
 
 def add_input(store: Store, source: dict[str, Any]) -> None:
@@ -93,9 +93,18 @@ def folder_of_new_run(out: str, fingerprint: str, weights: Weights) -> str:
     return f"{out.rstrip('/')}/runs/{digest(fingerprint, json.dumps(weights, sort_keys=True))[:12]}"
 
 
+def _parsed(store: ReadableStore, key: str, text: str) -> Any:
+    """The JSON of a file; UserError where it is damaged."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{store.root}/{key} is damaged ({error}); restore it, or remove it: the next run writes it "
+                        "again") from error  # fmt: skip
+
+
 def _text(store: ReadableStore, key: str) -> str | None:
     try:
-        return store.get(key).decode()
+        return store.get(key).decode("utf-8", "replace")
     except KeyError:
         return None
 

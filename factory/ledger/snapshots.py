@@ -7,17 +7,22 @@ a cache: parts alone are the truth, and a part that no snapshot names is read it
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from factory.ledger.damage import DamagedFile, read_parquet
 from factory.ledger.keys import Keys, KeySet, packed
 from factory.storage.interface import ReadableStore, Store
 
 PARTS_PER_SNAPSHOT = 16
+_PART, _SNAPSHOT = re.compile(r"/part-\d+\.parquet$"), re.compile(r"/\d+\.npz$")
+log = logging.getLogger("factory")
 MAX_SNAPSHOTS = 8
 READERS = 8
 
@@ -28,38 +33,38 @@ class SnapshotReader:
     Args:
         store: the output folder.
         folder: of the parts, as "assets".
+        damaged: is told of parts that cannot be read; their rows are in no key.
     """
 
-    def __init__(self, store: ReadableStore, folder: str) -> None:
-        self.store, self.folder = store, folder
+    def __init__(self, store: ReadableStore, folder: str, damaged: Callable[[DamagedFile], None]) -> None:
+        self.store, self.folder, self._damaged = store, folder, damaged
         self._names: list[str] = []
         self._covered: list[str] = []
         self._fresh: dict[str, Keys] = {}
 
     def load(self) -> tuple[KeySet, int]:
         """The keys of every part, and the number of the next part. Snapshots before parts: none vanishes between."""
-        saved = dict(read_each(self.store, list(self.store.keys(f"snapshots/{self.folder}/")), _snapshot))
+        names = filter(_SNAPSHOT.search, self.store.keys(f"snapshots/{self.folder}/"))
+        saved = dict(read_each(self.store, list(names), _snapshot, self._tell_damaged_snapshot))
         parts = set(part_names(self.store, self.folder))
         usable = {name: found for name, found in saved.items() if parts.issuperset(found[1])}
         self._names = sorted(saved)
         self._covered = sorted({part for _, covered in usable.values() for part in covered})
-        self._fresh = dict(read_each(self.store, sorted(parts.difference(self._covered)), _part))
+        self._fresh = dict(read_each(self.store, sorted(parts.difference(self._covered)), _part, self._damaged))
         keys = [found[0] for found in usable.values()] + list(self._fresh.values())
         return KeySet(np.concatenate(keys) if keys else None), 1 + max(map(number_of, parts), default=-1)
 
+    def _tell_damaged_snapshot(self, error: DamagedFile) -> None:
+        log.warning("%s/%s; its parts are read instead", self.store.root, error)
+
 
 class Snapshots(SnapshotReader):
-    """The snapshots of one folder of parts, read and kept up.
-
-    Args:
-        store: the output folder.
-        folder: of the parts, as "assets".
-    """
+    """The snapshots of one folder of parts, read and kept up; arguments as those of `SnapshotReader`."""
 
     store: Store
 
-    def __init__(self, store: Store, folder: str) -> None:
-        super().__init__(store, folder)
+    def __init__(self, store: Store, folder: str, damaged: Callable[[DamagedFile], None]) -> None:
+        super().__init__(store, folder, damaged)
 
     def add(self, part: str, keys: Keys) -> None:
         """Note a part just published; every PARTS_PER_SNAPSHOT of them make a snapshot."""
@@ -94,8 +99,13 @@ class Snapshots(SnapshotReader):
 
 
 def part_names(store: ReadableStore, folder: str) -> Iterator[str]:
-    """The published parts of a folder, in order."""
-    return (name for name in store.keys(f"{folder}/") if name.endswith(".parquet"))
+    """The published parts of a folder, in order; other files there are passed over."""
+    return (name for name in store.keys(f"{folder}/") if _PART.search(name))
+
+
+def stray_files(store: ReadableStore, folder: str) -> list[str]:
+    """Files in a folder of parts that are none."""
+    return [name for name in store.keys(f"{folder}/") if not _PART.search(name)]
 
 
 def number_of(name: str) -> int:
@@ -103,13 +113,21 @@ def number_of(name: str) -> int:
     return int(name.rsplit("/", 1)[1].split(".")[0].removeprefix("part-"))
 
 
-def read_each(store: ReadableStore, names: list[str], read: Any) -> Iterator[tuple[str, Any]]:
-    """Name and `read(store, name)` of objects, several at a time; one that has gone meanwhile is left out."""
+def read_each(
+    store: ReadableStore, names: list[str], read: Any, damaged: Callable[[DamagedFile], None]
+) -> Iterator[tuple[str, Any]]:
+    """Name and `read(store, name)` of objects, several at a time.
+
+    One that has gone meanwhile is left out, and so is one that is damaged, of which `damaged` is told.
+    """
 
     def attempt(name: str) -> Any:
         try:
             return read(store, name)
         except KeyError:
+            return None
+        except DamagedFile as error:
+            damaged(error)
             return None
 
     if not names:
@@ -119,11 +137,20 @@ def read_each(store: ReadableStore, names: list[str], read: Any) -> Iterator[tup
 
 
 def _snapshot(store: ReadableStore, name: str) -> tuple[Keys, list[str]]:
-    with np.load(io.BytesIO(store.get(name)), allow_pickle=False) as saved:
-        return saved["keys"], saved["parts"].tolist()
+    data = store.get(name)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
+            return saved["keys"], saved["parts"].tolist()
+    except Exception as error:  # numpy meets damaged archives with whatever comes
+        raise DamagedFile(name, str(error)) from error
 
 
 def _part(store: ReadableStore, name: str) -> Keys:
-    with store.open(name) as stream:
-        file = pq.ParquetFile(stream)
-        return packed(file.read(columns=[file.schema_arrow.names[0]]).column(0).to_pylist())
+    try:
+        with store.open(name) as stream:
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            return packed(file.read(columns=[file.schema_arrow.names[0]]).column(0).to_pylist())
+    except KeyError:
+        raise
+    except Exception:  # damaged, or the connection broke: the whole file tells
+        return packed(read_parquet(store, name).column(0).to_pylist())

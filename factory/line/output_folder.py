@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from factory.ledger.folder_format import check_format, write_format
 from factory.ledger.lease import Lease
 from factory.ledger.ledger import ASSETS, ROWS_PER_PART, Ledger
 from factory.line.cost import CostConfig
 from factory.line.events import EventLog
 from factory.storage.credentials import scrub
 from factory.storage.interface import StorageConfig, Store
-from factory.storage.store import open_store
+from factory.storage.store import open_store, read_json
 from recon.user_error import UserError
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ def open_output(
         LeaseLost: on leaving, when another job took it over.
     """
     store = open_store(url, storage)
+    check_format(store)
     with Lease(store) as lease:
         store.sweep()
+        write_format(store)
         if settings is not None:
             settle(store, settings)
         ledger = Ledger(store, results, rows_per_part, lease)
@@ -144,7 +147,7 @@ def settle(store: Store, settings: Mapping[str, Any]) -> None:
     """Write down what a folder's files depend on; UserError, naming the differences, where that was something else."""
     wanted = json.dumps(settings, indent=2).encode()
     if not store.create(IDENTITY, wanted):
-        found: Any = json.loads(store.get(IDENTITY))
+        found: Any = read_json(store, IDENTITY) or {}
         changed = [f"{k} {found.get(k)}, now {v}" for k, v in json.loads(wanted).items() if found.get(k) != v]
         if changed:
             raise UserError(f"{store.root} was made with {'; '.join(changed)}: choose another --out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from factory.storage.interface import Stored, checked
+from factory.storage.interface import StorageError, Stored, checked
 
 _TEMPORARY = ".tmp"
 
@@ -23,22 +24,24 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         """As `Store.put`: a temporary file, fsync, then rename."""
-        target = self._target(key)
-        os.replace(self._written(data), target)
-        _sync_folder(target.parent)
+        with _named(self.root):
+            target = self._target(key)
+            os.replace(self._written(data), target)
+            _sync_folder(target.parent)
 
     def create(self, key: str, data: bytes) -> bool:
         """As `Store.create`: a temporary file, fsync, then a hard link, which fails where the name is taken."""
-        target = self._target(key)
-        source = self._written(data)
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(source)
-        _sync_folder(target.parent)
-        return True
+        with _named(self.root):
+            target = self._target(key)
+            source = self._written(data)
+            try:
+                os.link(source, target)
+            except FileExistsError:
+                return False
+            finally:
+                os.unlink(source)
+            _sync_folder(target.parent)
+            return True
 
     def get(self, key: str) -> bytes:
         try:
@@ -81,12 +84,37 @@ class LocalStore:
         folder = Path(self.root, _TEMPORARY)
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fchmod(stream.fileno(), 0o644)
+                os.fsync(stream.fileno())
+        except OSError:
+            os.unlink(name)  # what a full disk took of it is given back
+            raise
         return name
+
+
+_WAYS_OUT = {
+    errno.ENOSPC: "the disk is full: free space, then run the same command again",
+    errno.EDQUOT: "the quota is used up: free space, then run the same command again",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.EACCES: "there is no permission to write: choose another folder, or change its owner",
+    errno.EPERM: "there is no permission to write: choose another folder, or change its owner",
+    errno.ENOTDIR: "a file is in the way: choose another folder",
+}
+
+
+@contextlib.contextmanager
+def _named(root: str) -> Iterator[None]:
+    """Errors of a full or closed disk name the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WAYS_OUT:
+            raise
+        raise StorageError(f"{root} cannot be written: {_WAYS_OUT[error.errno]}") from error
 
 
 def _sync_folder(folder: Path) -> None:

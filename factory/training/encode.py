@@ -99,7 +99,7 @@ class EncodeGroup(GroupStage):
         about = {ENCODER: self.encoder, SHAPE: json.dumps(copies[0]["shape"]), MADE_OF: row["group_id"]}
         table = pa.Table.from_pylist(copies).drop_columns("shape").replace_schema_metadata(about)
         stream = io.BytesIO()
-        pq.write_table(table, stream, compression="zstd")
+        pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
         self.store.put(path, stream.getvalue())
         return {"path": path, "turntables": len(copies) // self.config.variants, "problems": self.problems}
 

@@ -157,5 +157,5 @@ def write(store: Store, verdicts: Sequence[Verdict], model: str) -> None:
         for v in sorted(verdicts, key=lambda v: v.asset_id)
     ]
     stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), stream)
+    pq.write_table(pa.Table.from_pylist(rows), stream, write_page_checksum=True)
     store.put(CURATED, stream.getvalue())
