@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from factory.storage.local import LocalStore
 from factory.storage.store import open_store
 from factory.training.encode import generator_of_copy
-from factory.training.finetune import driver
+from factory.training.finetune import driver, prepare
 from factory.training.finetune.recorder import Recorder, read_log
 from factory.training.finetune.worker import train_worker
 from factory.training.shards.draw_order import Shards, plain_batches
@@ -243,7 +243,7 @@ def test_what_cannot_be_trained_on_is_said_before_training(
     tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys, monkeypatch
 ):
     out = tmp_path / "run"
-    monkeypatch.setattr(driver, "find_spec", lambda _: None)
+    monkeypatch.setattr(prepare, "find_spec", lambda _: None)
     wanted = "train.wandb needs the package wandb, which is not installed"
     assert wanted in refused(capsys, "temporal", tiny_shards, tiny_pocket, out, "--train.wandb", "turntables")
     assert "did you mean temporal?" in refused(capsys, "temporl", tiny_shards, tiny_pocket, out)
