@@ -9,6 +9,7 @@ from collections.abc import Sequence
 JOBS = {
     "generate": "prompts in, 3D assets out",
     "prompts": "prompts in, remarks on them out: motion verbs, several objects, length, repeats",
+    "doctor": "what this machine can run, and what to do about each miss",
     "weights": "public networks, listed, pulled into a folder or bucket, checked",
     "retry": "dead letters of a run in, 3D assets out",
     "check": "a run in, damaged tables and files out; --repair makes them again",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ Job = TypeVar("Job")
 
 
 def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
-    """Parse a job with fields `preset`, `config`, `out` and `settings` (a FactoryConfig whose flags have no prefix).
+    """Parse a job with fields `preset`, `config`, `settings` (a FactoryConfig whose flags have no prefix) and `out`.
 
     Raises:
         UserError: for a bad YAML file, or values that the settings refuse.
@@ -33,9 +34,9 @@ def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
     base = preset(chosen.preset) if chosen.preset in PRESETS else FactoryConfig()
     if chosen.config:
         base = read_yaml(chosen.config, base)
-    missing: Any = tyro.MISSING
-    default = kind(settings=base, out=missing)  # type: ignore[call-arg]
-    return parse_over(default, arguments)
+    fields: Any = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    required = {} if fields["out"].default is None else {"out": tyro.MISSING}
+    return parse_over(kind(settings=base, **required), arguments)
 
 
 def settings_of_run(out: str, storage: StorageConfig) -> FactoryConfig:

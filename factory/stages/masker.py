@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -63,4 +64,11 @@ class Masker:
             return PocketMasker.load()
         from recon.onnx_masker import OnnxMasker, offered_device
 
-        return OnnxMasker(onnx_file(self.name), offered_device(self.device), self.threads)
+        device = offered_device(self.device)
+        if device != self.device:
+            logging.getLogger("factory").warning(
+                "masks_on_cpu: onnxruntime offers no CUDA here, so masks by %s take the CPU of an actor that holds a "
+                "GPU: pip install 'im3d-factory[paper-gpu]' in the place of onnxruntime",
+                self.name,
+            )
+        return OnnxMasker(onnx_file(self.name), device, self.threads)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from recon.rasterize.kernels import load_kernels
+
 
 def rasterize_gsplat(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor,
@@ -14,12 +16,11 @@ def rasterize_gsplat(
     """gsplat.rasterization of checked inputs; see `recon.rasterize.rasterize` for arguments and results.
 
     Raises:
-        ImportError: if gsplat is not installed.
+        UserError: if gsplat is not installed, or its kernels can be neither loaded nor built.
     """
-    try:
-        from gsplat import rasterization
-    except ImportError as error:
-        raise ImportError("engine 'gsplat' needs the package gsplat==1.5.3: pip install gsplat==1.5.3") from error
+    load_kernels()
+    from gsplat import rasterization
+
     renders, alphas, meta = rasterization(
         means, quats, scales, opacities, colors, viewmats, Ks, width, height, packed=packed, **options
     )

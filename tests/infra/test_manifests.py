@@ -296,9 +296,9 @@ def test_documented_commands_of_ray_exist_with_their_flags(arguments: list[str])
 def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]) -> None:
     name, *flags = arguments
     assert name in JOBS
-    kind = {"export": "ExportJob", "study": "AnyStudy"}.get(name, name.capitalize())
+    kind = {"export": "ExportJob", "study": "AnyStudy", "weights": "AnyWeights"}.get(name, name.capitalize())
     job = getattr(importlib.import_module(f"jobs.{name}"), kind)
-    if name == "generate":
+    if name in ("generate", "doctor"):
         parse(job, flags)
     elif name == "retry":  # its own parsing reads the folder
         parse_over(job(out=tyro.MISSING), flags)
