@@ -15,7 +15,7 @@ from factory.line.stage import Row, Stage
 from factory.stages import networks
 from factory.stages.columns import ELEVATION, FRAMES, MASKS, VIEW_PLAN, pixels_of_frames
 from factory.stages.masker import Masker
-from factory.stages.view_plans import as_column, plan_of
+from factory.stages.view_plans import as_column, measured, plan_of
 
 if TYPE_CHECKING:
     from factory.config.settings import FactoryConfig, ViewsConfig
@@ -67,6 +67,7 @@ class ViewFinder:
 
         masks = masks_of(frames, self.masker)
         frames = over_white(frames, masks)
+        plan = plan if plan.exact else measured(plan, frames, masks)
         elevation = self.config.elevation if plan.elevation is None else plan.elevation
         if elevation is None:
             chosen = list(plan.chosen)

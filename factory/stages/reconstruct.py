@@ -130,9 +130,10 @@ class Reconstruct(Stage):
             if self.config.yields.enabled:
                 self._choose_turntable(row)
         given = [self._turntable(row) for row in rows]
-        for shape in dict.fromkeys(one.frames.shape[1:] for one in given):
-            alike = [number for number, one in enumerate(given) if one.frames.shape[1:] == shape]
-            self._fit([rows[number] for number in alike], [given[number] for number in alike])
+        kinds = [(one.frames.shape[1:], _exact(row)) for row, one in zip(rows, given, strict=True)]
+        for kind in dict.fromkeys(kinds):
+            alike = [number for number, other in enumerate(kinds) if other == kind]
+            self._fit([rows[number] for number in alike], [given[number] for number in alike], kind[1])
 
     def _turntable(self, row: Row) -> Turntable:
         from recon.refine import Turntable
@@ -150,18 +151,22 @@ class Reconstruct(Stage):
             orbit=orbit_of(row, self.config.orbit),
         )
 
-    def _fit(self, rows: list[Row], given: list[Turntable]) -> None:
-        """Reconstruct turntables of one size in one optimisation, and set the columns of their rows."""
+    def _fit(self, rows: list[Row], given: list[Turntable], exact: bool) -> None:
+        """Reconstruct turntables of one size in one optimisation, and set the columns of their rows.
+
+        Args:
+            exact: whether their azimuths are certain; estimated ones are corrected along.
+        """
         from recon.refine import reconstruct_batch
 
         refiners = [CountingRefiner(self.model) for _ in rows]
         seeds = [row["seed"] for row in rows]
-        fitted = reconstruct_batch(given, self._loop(), refiners if self.model else None, self.masker, seeds)
+        fitted = reconstruct_batch(given, self._loop(exact), refiners if self.model else None, self.masker, seeds)
         for row, refiner, (gaussians, history) in zip(rows, refiners, fitted, strict=True):
             self._write(row, gaussians, history)
             row.update(refiner.counts)
 
-    def _loop(self) -> LoopConfig:
+    def _loop(self, exact: bool) -> LoopConfig:
         """The settings of fit and rounds, with device and files of this machine."""
         from model.weights import fetched
         from recon.refine import LoopConfig
@@ -169,6 +174,8 @@ class Reconstruct(Stage):
         loss = self.config.fit.loss
         loss = replace(loss, perceptual_weights=fetched(loss.perceptual_weights))
         fit = replace(self.config.fit, device=self.device(self.config.fit.device), loss=loss)
+        if not exact:
+            fit = replace(fit, pose=replace(fit.pose, views=True))  # estimated azimuths miss by some degrees
         return LoopConfig(fit=fit, refine=self.config.refine)
 
     def _write(self, row: Row, gaussians: Gaussians, history: list[dict[str, Any]]) -> None:
@@ -184,6 +191,11 @@ class Reconstruct(Stage):
             for name, value in part["losses"].items()
         ]
         row["device"] = str(gaussians.means.device)
+
+
+def _exact(row: Row) -> bool:
+    """Whether the azimuths of a row's frames are those that its model promises."""
+    return row.get("view_plan") is None or row["view_plan"]["exact"]
 
 
 def wants_video_model(config: Any) -> bool:

@@ -21,10 +21,12 @@ from factory.stages.renders import render_views
 from factory.stages.view_plans import as_column, orbit_of, plan_of
 from model.config import ImageConfig, VideoConfig
 from model.views import ViewPlan, latent_views, uniform_views
+from recon import uneven_turn
 from recon.cameras import around
 from recon.config import DensifyConfig, FitConfig, LossConfig, OrbitConfig, RefineConfig
 from recon.gaussians import init_ball, render
 from recon.ply import parse_ply
+from recon.user_error import UserError
 
 SV3D = uniform_views(21, fov_degrees=33.8, distance=3.831, size=48, elevation=0.2)
 
@@ -64,6 +66,34 @@ def test_an_elevation_that_the_model_was_given_is_not_estimated(monkeypatch: pyt
     row = {"frames": pack(frames), "view_plan": as_column(SV3D)}
     stage.process([row])
     assert row["elevation"] == 0.2
+
+
+def test_a_guess_is_replaced_by_what_the_frames_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clockwise turn of 300 degrees, slow at its start; the fit's frames stay at the ends of latents."""
+    guess = latent_views(33, exact=False)
+    shown = tuple((-math.radians(300) * (np.linspace(0, 1, 33) ** 1.5)).tolist())
+    found = SimpleNamespace(azimuths=shown)
+    monkeypatch.setattr(uneven_turn, "estimate_turn", lambda frames, masks, orbit: found)
+    stage = FindViews(SimpleNamespace(views=ViewsConfig(elevation=0.3), orbit=OrbitConfig()))
+    row = {"frames": pack(np.full((33, 48, 48, 4), 255, np.uint8)), "view_plan": as_column(guess)}
+    stage.process([row])
+    plan = plan_of(row, 33, OrbitConfig())
+    assert (plan.azimuths, plan.exact) == (shown, False)
+    assert plan.chosen[0] == 0
+    assert all(frame % 4 == 0 for frame in plan.chosen)
+    gaps = np.degrees(-np.diff([plan.azimuths[frame] for frame in plan.chosen]))
+    assert gaps.min() > 15
+    assert gaps.max() < 75
+
+
+def test_a_video_that_is_no_turn_does_not_reach_the_fit() -> None:
+    row = {
+        "frames": pack(np.full((33, 48, 48, 4), 255, np.uint8)),
+        "view_plan": as_column(latent_views(33, exact=False)),
+    }
+    stage = FindViews(SimpleNamespace(views=ViewsConfig(elevation=0.3), orbit=OrbitConfig()))
+    with pytest.raises(UserError, match="the video is no turn"):
+        stage.process([row])
 
 
 def turn_of(plan: ViewPlan, elevation: float, gaussians) -> np.ndarray:

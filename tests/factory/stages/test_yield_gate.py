@@ -37,7 +37,7 @@ def chosen(monkeypatch, scores, retries):
     stage.config = FactoryConfig(yields=YieldConfig(enabled=True, retries=retries))
     stage.config.views.elevation = 0.4
     video = Video()
-    stage.refiner = type("Refiner", (), {"model": video})()
+    stage.model = video
     stage.judge, stage.finder = Judge(), ViewFinder(stage.config.views, stage.config.orbit)
 
     def measure(frames, *rest):
