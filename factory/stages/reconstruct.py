@@ -133,7 +133,7 @@ class Reconstruct(Stage):
         kinds = [(one.frames.shape[1:], _exact(row)) for row, one in zip(rows, given, strict=True)]
         for kind in dict.fromkeys(kinds):
             alike = [number for number, other in enumerate(kinds) if other == kind]
-            self._fit([rows[number] for number in alike], [given[number] for number in alike], kind[1])
+            self._fit([rows[number] for number in alike], [given[number] for number in alike])
 
     def _turntable(self, row: Row) -> Turntable:
         from recon.refine import Turntable
@@ -151,17 +151,15 @@ class Reconstruct(Stage):
             orbit=orbit_of(row, self.config.orbit),
         )
 
-    def _fit(self, rows: list[Row], given: list[Turntable], exact: bool) -> None:
-        """Reconstruct turntables of one size in one optimisation, and set the columns of their rows.
-
-        Args:
-            exact: whether their azimuths are certain; estimated ones are corrected along.
-        """
+    def _fit(self, rows: list[Row], given: list[Turntable]) -> None:
+        """Reconstruct turntables of one size and certainty in one optimisation, and set the columns of their rows."""
         from recon.refine import reconstruct_batch
 
         refiners = [CountingRefiner(self.model) for _ in rows]
         seeds = [row["seed"] for row in rows]
-        fitted = reconstruct_batch(given, self._loop(exact), refiners if self.model else None, self.masker, seeds)
+        fitted = reconstruct_batch(
+            given, self._loop(_exact(rows[0])), refiners if self.model else None, self.masker, seeds
+        )
         for row, refiner, (gaussians, history) in zip(rows, refiners, fitted, strict=True):
             self._write(row, gaussians, history)
             row.update(refiner.counts)
