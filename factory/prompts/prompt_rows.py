@@ -48,7 +48,8 @@ class PromptRows(Sequence[Prompt]):
         self._batches: list[pa.RecordBatch] = []
         self._keys: list[Keys] = []
         self._numbers: list[NDArray[np.int64]] = []
-        self._table = _SCHEMA.empty_table()
+        self._chunks: list[pa.RecordBatch] = []  # in the file, mapped
+        self._starts: NDArray[np.int64] = np.empty(0, np.int64)
         self._places: NDArray[np.int64] | None = None  # of the table's rows that were not dropped; None: all
 
     @classmethod
@@ -85,7 +86,9 @@ class PromptRows(Sequence[Prompt]):
         self.keys = np.concatenate([self.keys, *self._keys])
         self.numbers = np.concatenate([self.numbers, *self._numbers])
         self._keys, self._numbers = [], []
-        self._table = pa.ipc.open_file(pa.memory_map(self._file.name)).read_all()
+        reader = pa.ipc.open_file(pa.memory_map(self._file.name))
+        self._chunks = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+        self._starts = np.cumsum([0, *(chunk.num_rows for chunk in self._chunks)])[:-1]
         return self
 
     @property
@@ -127,7 +130,14 @@ class PromptRows(Sequence[Prompt]):
     def _rows_at(self, places: NDArray[np.int64]) -> pa.Table:
         if self._places is not None:
             places = self._places[places]
-        return self._table.take(pa.array(places)).combine_chunks()
+        which = np.searchsorted(self._starts, places, "right") - 1
+        order = np.argsort(which, kind="stable")
+        parts = [  # not `take` of a whole table, which would copy all of it
+            self._chunks[chunk].take(pa.array(places[which == chunk] - self._starts[chunk]))
+            for chunk in np.unique(which)
+        ]
+        table = pa.Table.from_batches(parts, _SCHEMA).combine_chunks()
+        return table if (order[1:] > order[:-1]).all() else table.take(pa.array(np.argsort(order)))
 
     def _prompt(self, row: dict[str, Any]) -> Prompt:
         start, size = row.pop("start"), row.pop("size")

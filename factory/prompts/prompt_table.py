@@ -10,14 +10,13 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from factory.ledger.keys import Keys, KeySet, digest, packed
 from factory.prompts.input_formats import read_pieces
 from factory.prompts.plain_batches import plain_rows
 from factory.prompts.prompt_rows import PromptRows
 from factory.prompts.raw_rows import Batch, Raw, missing_column
-from factory.prompts.row import COLUMNS, RowError, check_row, clean, given_id, text_of
+from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
 from factory.storage.store import StorageConfig
 from recon.user_error import UserError
 
@@ -130,26 +129,27 @@ class _Reading:
 def _reject_repeats(table: PromptTable) -> None:
     """Of rows with one id the first one stays."""
     keys, numbers = table.prompts.keys, table.prompts.numbers
-    order = np.lexsort((numbers, keys[:, 1], keys[:, 0]))
-    same = np.zeros(len(keys), np.bool_)
-    same[1:] = (keys[order[1:]] == keys[order[:-1]]).all(1)
+    order = np.argsort(keys[:, 0], kind="stable")
+    same = np.diff(keys[order, 0]) == 0
     if not same.any():
         return
-    leaders = np.maximum.accumulate(np.where(same, 0, np.arange(len(keys))))
-    repeats: NDArray[np.int64] = order[same]
-    for place, leader in zip(repeats, order[leaders[same]], strict=True):
-        prompt = table.prompts[int(place)]
-        message = f"prompt_id {prompt.prompt_id!r} repeats row {numbers[leader]}; give it its own id or seed"
-        table.rejected.append(
-            Rejected(
-                prompt_id=prompt.prompt_id,
-                prompt=clean(prompt.prompt),
-                error_type="DuplicateId",
-                error_message=message,
-                number=int(numbers[place]),
-            )
-        )
-    table.prompts.drop(repeats)
+    alike, leaders, repeats = np.union1d(order[1:][same], order[:-1][same]), dict[tuple[int, ...], int](), list[int]()
+    for place in alike[np.argsort(numbers[alike])].tolist():
+        leader = leaders.setdefault(tuple(keys[place].tolist()), place)
+        if leader != place:
+            repeats.append(place)
+            table.rejected.append(_repeated(table.prompts[place], int(numbers[place]), int(numbers[leader])))
+    table.prompts.drop(np.array(repeats, np.int64))
+
+
+def _repeated(prompt: Prompt, number: int, first: int) -> Rejected:
+    return Rejected(
+        prompt_id=prompt.prompt_id,
+        prompt=clean(prompt.prompt),
+        error_type="DuplicateId",
+        error_message=f"prompt_id {prompt.prompt_id!r} repeats row {first}; give it its own id or seed",
+        number=number,
+    )
 
 
 def _rejected(raw: Raw, error: RowError) -> Rejected:
