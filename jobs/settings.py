@@ -36,7 +36,7 @@ def parse(kind: type[Job], arguments: Sequence[str]) -> Job:
         base = read_yaml(chosen.config, base)
     fields: Any = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     required = {} if fields["out"].default is None else {"out": tyro.MISSING}
-    return parse_over(kind(settings=base, **required), arguments)
+    return parse_over(kind(settings=base, **required), arguments)  # type: ignore[call-arg]
 
 
 def settings_of_run(out: str, storage: StorageConfig) -> FactoryConfig:

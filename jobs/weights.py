@@ -87,6 +87,7 @@ def _names(preset: Preset | None) -> list[str]:
 def _list(job: List) -> int:
     from rich.table import Table
 
+    from factory.config import settings
     from factory.line.summary import make_console
 
     names = _names(job.preset)
@@ -101,6 +102,10 @@ def _list(job: List) -> int:
         row, asks = _row(name, job.hub, asks)
         table.add_row(*row)
     make_console().print(table)
+    if job.preset and (estimator := settings.preset(job.preset).views.estimator) != "pocket":
+        print(
+            f"beside them the elevation estimator {estimator}, which is not public: im3d finetune --target {estimator}"
+        )
     if not asks and not job.offline:
         print("the hub does not answer here: sizes and licences are those that the catalogue knows")
     return 0

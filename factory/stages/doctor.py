@@ -115,9 +115,7 @@ def masks_device(masker: str, on_gpu: bool) -> Finding:
     device = offered_device("cuda" if on_gpu else "cpu")
     amiss = on_gpu and device == "cpu"
     cure = "pip uninstall onnxruntime, then pip install 'im3d-factory[paper-gpu]'" if amiss else ""
-    return Finding(
-        what="masks", found=f"{masker} by onnxruntime on the {device.upper().replace('CUDA', 'GPU')}", cure=cure
-    )
+    return Finding(what="masks", found=f"{masker} by onnxruntime on {device}", cure=cure)
 
 
 def networks(config: FactoryConfig) -> Iterator[Finding]:

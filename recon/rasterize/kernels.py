@@ -2,9 +2,9 @@
 
     python -m recon.rasterize.kernels        # in an image, without a GPU, for the architectures of TORCH_CUDA_ARCH_LIST
 
-torch's own lock of a build stays behind when its process dies, and whoever comes later waits for it for ever; and gsplat
-deletes what it finds half built, also under another process that is building it. So all of it happens under a lock that
-the system takes back when its holder dies.
+torch's own lock of a build stays behind when its process dies, and whoever comes later waits for it for ever; and
+gsplat deletes what it finds half built, also under another process that is building it. So all of it happens under a
+lock that the system takes back when its holder dies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import sys
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from recon.user_error import UserError
 
@@ -32,16 +34,16 @@ def load_kernels() -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.building"):
         try:
-            from gsplat.cuda._backend import _C
+            backend: Any = import_module("gsplat.cuda._backend")
         except ImportError as error:
             raise UserError(
                 f"engine 'gsplat' cannot load its kernels ({error}): pip install gsplat==1.5.3, and delete {place} "
                 "where they were built for another torch"
             ) from error
-    if _C is None:
+    if backend._C is None:
         raise UserError(
-            "gsplat's kernels are not built and there is no nvcc to build them: take the image of infra/Dockerfile.gpu, "
-            "which has them, or install the CUDA toolkit of torch's version"
+            "gsplat's kernels are not built and there is no nvcc to build them: take the image of "
+            "infra/Dockerfile.gpu, which has them, or install the CUDA toolkit of torch's version"
         )
 
 

@@ -18,7 +18,8 @@ def test_the_embedded_preset_runs_here(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "nothing amiss" in shown
-    assert {line.split()[1] for line in shown.splitlines()[:-1]} >= {
+    names = {line.split()[1] for line in shown.splitlines()[:-1]}
+    assert names >= {
         "torch",
         "GPU",
         "gsplat",
