@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from model.batch import check_batch
 from model.config import ImageConfig
 from recon.user_error import UserError
 
@@ -55,15 +56,6 @@ def load_image_model(spec: str | ImageConfig) -> ImageModel:
 
         return PocketImageModel.load(folder, config)
     return DiffusersImageModel.load(folder, config)
-
-
-def check_batch(prompts: Sequence[str], **columns: Sequence[Any] | np.ndarray) -> None:
-    """Raise ValueError unless every column is as long as `prompts`, which must not be empty."""
-    if not len(prompts):
-        raise ValueError("the batch is empty; give at least one prompt")
-    for name, column in columns.items():
-        if len(column) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts but {len(column)} {name}; give one each")
 
 
 class DiffusersImageModel:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model import sampling, weights
+from model.batch import check_batch
 from model.config import VideoConfig
 from model.evaluations import counted
-from model.image import check_batch
 from model.lora import merge_files
 from model.parts import Parts, load_parts
 from model.video_models import Family, describe

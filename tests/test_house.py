@@ -1,11 +1,13 @@
 """The house itself: where packages come from, and which way they may import."""
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,13 @@ def test_import_contracts_are_kept() -> None:
     result = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
     assert result.returncode == 0, result.stdout + result.stderr
     assert " 0 broken" in result.stdout
+
+
+def test_no_imports_go_in_a_circle_and_those_inside_functions_count() -> None:
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    assert graph.direct_import_exists(importer="model.image", imported="model.pocket.image")  # in a function
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()
 
 
 def test_configs_import_without_torch() -> None:

@@ -50,7 +50,7 @@ class VisualHull(Stage):
     def process(self, rows: list[Row]) -> None:
         import torch
 
-        from factory.stages.asset_files import ply_bytes
+        from factory.stages.asset_ply import ply_bytes
         from recon.cameras import turntable
         from recon.hull import init_hull
         from recon.masks import masks_of

@@ -208,7 +208,7 @@ def read_shape(
         mesh = mesh_in(load_mesh(data, suffix, opener=opener), extent)
         mesh = replace(mesh, lit=np.zeros_like(mesh.lit)) if flat else mesh
         return Solid(turned(mesh, _TO_Y_UP[up]) if suffix in ("ply", "obj") else mesh, fine)
-    from factory.stages.asset_files import gaussians_of
+    from factory.stages.asset_ply import gaussians_of
 
     gaussians = gaussians_of(data, path)
     return Splats(gaussians_in(gaussians, extent) if normalise else gaussians, up)

@@ -137,6 +137,6 @@ def image_of(row: Row, storage: StorageConfig) -> bytes | None:
 
 def parsed(ply: bytes, row: Row) -> Gaussians:
     """The Gaussians of an asset's PLY; ValueError where it is none."""
-    from factory.stages.asset_files import gaussians_of
+    from factory.stages.asset_ply import gaussians_of
 
     return gaussians_of(ply, row["ply"])

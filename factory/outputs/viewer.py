@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.ledger.finished_assets import read
-from factory.stages.asset_files import gaussians_of
+from factory.stages.asset_ply import gaussians_of
 from factory.storage.interface import StorageConfig
 
 if TYPE_CHECKING:

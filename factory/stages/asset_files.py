@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,26 +19,6 @@ from factory.storage.store import Store
 from recon.config import OrbitConfig
 
 Row = dict[str, Any]
-
-
-def ply_bytes(gaussians: Any) -> bytes:
-    """Gaussians as the bytes of a 3DGS PLY; raises ValueError where a value is not finite."""
-    from recon.ply import write_ply
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "asset.ply")
-        write_ply(path, gaussians)
-        return path.read_bytes()
-
-
-def gaussians_of(ply: bytes | memoryview, name: str = "asset.ply") -> Any:
-    """The Gaussians of a 3DGS PLY; `name` is what errors call it. ValueError where it cannot be read, or holds none."""
-    from recon.ply import parse_ply
-
-    gaussians = parse_ply(bytes(ply), name)
-    if not len(gaussians):
-        raise ValueError(f"{name} holds no Gaussians; there is nothing to show")
-    return gaussians
 
 
 def asset_files(row: Row, config: Any, device: str = "cpu") -> dict[str, bytes]:

@@ -177,7 +177,7 @@ class Reconstruct(Stage):
         return LoopConfig(fit=fit, refine=self.config.refine)
 
     def _write(self, row: Row, gaussians: Gaussians, history: list[dict[str, Any]]) -> None:
-        from factory.stages.asset_files import ply_bytes
+        from factory.stages.asset_ply import ply_bytes
         from recon.mesh import glb_bytes, mesh_of
 
         row["gaussians"] = ply_bytes(gaussians)

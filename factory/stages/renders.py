@@ -45,7 +45,7 @@ def render_views(row: Row, config: Any, device: str = "cpu") -> NDArray[np.uint8
 def _rendered(row: Row, config: Any, device: str, step: int) -> NDArray[np.uint8]:
     import torch
 
-    from factory.stages.asset_files import gaussians_of
+    from factory.stages.asset_ply import gaussians_of
     from recon.cameras import turntable
     from recon.gaussians import render
 

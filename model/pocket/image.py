@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from model import sampling
+from model.batch import check_batch
 from model.config import ImageConfig
 from model.evaluations import counted
-from model.image import check_batch
 from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder

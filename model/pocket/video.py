@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from model import sampling
+from model.batch import check_batch
 from model.config import VideoConfig
 from model.evaluations import counted
-from model.image import check_batch
 from model.pocket.load import Autoencoder, load_networks
 from model.pocket.losses import SCHEDULE
 from model.pocket.text import PocketTextEncoder

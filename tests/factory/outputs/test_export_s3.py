@@ -14,7 +14,7 @@ from factory.ledger.finished_assets import assets_of_run
 from factory.ledger.ledger import DEAD, Ledger, file_entry
 from factory.outputs.export import Export, ExportWork, gather_shards, results_of
 from factory.outputs.export_settings import ExportConfig
-from factory.stages.asset_files import gaussians_of, ply_bytes
+from factory.stages.asset_ply import gaussians_of, ply_bytes
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.read_only import open_read_only

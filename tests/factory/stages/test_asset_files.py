@@ -8,7 +8,8 @@ import trimesh
 
 from factory.config.settings import FactoryConfig, FilesConfig
 from factory.ledger.schemas import empty_row, pack
-from factory.stages.asset_files import ply_bytes, write_asset
+from factory.stages.asset_files import write_asset
+from factory.stages.asset_ply import ply_bytes
 from factory.stages.asset_table import MadeWith
 from factory.storage.store import open_store
 from recon.config import MeshConfig

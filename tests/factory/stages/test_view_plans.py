@@ -11,7 +11,8 @@ import torch
 
 from factory.config.settings import FactoryConfig, FilesConfig, ViewsConfig
 from factory.ledger.schemas import empty_row, pack
-from factory.stages.asset_files import asset_files, ply_bytes
+from factory.stages.asset_files import asset_files
+from factory.stages.asset_ply import ply_bytes
 from factory.stages.asset_table import MadeWith, asset_row
 from factory.stages.columns import VIEW_PLAN, pixels_of_frames
 from factory.stages.find_views import FindViews
