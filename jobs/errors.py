@@ -1,6 +1,6 @@
 """Say what went wrong: a sentence for a user's mistake, a traceback for everything else: `guarded`.
 
-Exit code 2: a `UserError` or a `StorageError`, told in one sentence. 3: any other error, with its traceback and place.
+Exit code 2: a `UserError` or a `StorageError`, in one sentence. 3: any other error, with its traceback and place.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from recon.user_error import UserError
 
 DEBUG = "IM3D_DEBUG"
 """Environment variable that does what --debug does."""
-_OF_WORKER = re.compile(rf"[\w.]*{UserError.__name__}: (?P<sentence>.+)")
-"""The last line of the text that Ray makes of a UserError in a worker."""
+_IN_ONE_SENTENCE = (UserError, StorageError)
+_OF_WORKER = re.compile(rf"[\w.]*\b(?:{'|'.join(kind.__name__ for kind in _IN_ONE_SENTENCE)}): (?P<sentence>.+)")
+"""The last line of the text that Ray makes of such an error in a worker."""
 
 
 def guarded(run: Callable[[], int], debug: bool = False) -> int:
@@ -49,11 +50,11 @@ def guarded(run: Callable[[], int], debug: bool = False) -> int:
 
 
 def sentence(error: BaseException) -> str | None:
-    """What a user's mistake says, in the driver or in a worker of Ray's; None for any other error."""
+    """What a user's mistake or a failing storage says, in the driver or a worker of Ray's; None for other errors."""
     if type(error).__module__.startswith("ray."):
         found = _OF_WORKER.fullmatch(_last_line(error))
         return found["sentence"] if found else None
-    return str(error) if isinstance(error, UserError | StorageError) else None
+    return str(error) if isinstance(error, _IN_ONE_SENTENCE) else None
 
 
 def _last_line(error: BaseException) -> str:

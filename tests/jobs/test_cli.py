@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from factory.storage.interface import StorageError
 from jobs import generate, render
 from jobs.cli import JOBS, main
 from jobs.errors import DEBUG, guarded, sentence
@@ -145,15 +146,15 @@ def test_only_a_user_error_is_told_without_its_traceback(
         assert re.match(rf"error: {kind} at .*{module}\.py:11: ", lines[-1])
 
 
-@pytest.mark.parametrize("kind", [UserError, ValueError])
-def test_mistakes_of_a_worker_are_told_as_those_of_the_driver(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("kind", [UserError, StorageError, ValueError])
+def test_mistakes_of_a_worker_are_reported_as_those_of_the_driver(kind: type[Exception]) -> None:
     from ray.exceptions import ActorDiedError, RayTaskError
 
     name = f"{kind.__module__}.{kind.__name__}".removeprefix("builtins.")
     trace = f'ray::Broken()\n  File "x.py", line 1, in load\n{name}: no folder'
     task = RayTaskError("Broken", trace, kind("no folder"))
-    told = "no folder" if kind is UserError else None
-    assert [sentence(error) for error in (task, task.as_instanceof_cause(), ActorDiedError(task))] == [told] * 3
+    expected = None if kind is ValueError else "no folder"
+    assert [sentence(error) for error in (task, task.as_instanceof_cause(), ActorDiedError(task))] == [expected] * 3
 
 
 @pytest.mark.parametrize("asked", ["flag", "variable"])
