@@ -173,7 +173,7 @@ class Evaluate(SingleStage):
         if not path:
             return None
         config = self.config
-        opener = beside(path, self.read)
+        opener = beside(path, self.assets.root, self.read)
         look = {"extent": config.extent, "flat": config.light == "flat", "opener": opener}
         return read_shape(self.read(path), path, up=config.up, normalise=config.normalise, **look)
 
@@ -187,7 +187,7 @@ class Evaluate(SingleStage):
         from factory.evaluation.fidelity import compare, unseen
 
         path, read = row["truth_path"], lambda name: read_asset(name, self.truth_root, self.storage)
-        truth = read_shape(read(path), path, fine=True, opener=beside(path, read))
+        truth = read_shape(read(path), path, fine=True, opener=beside(path, self.truth_root, read))
         views = shape.pictures(unseen(turn)), truth.pictures(unseen(turn))
         return dict(compare(shape, truth, turn, self.network, views)), *views
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from factory.ledger.keys import ID_PATTERN, digest
@@ -119,14 +119,29 @@ def read_asset(path: str, root: str, storage: StorageConfig | None = None) -> by
         raise StorageError(f"cannot read {path!r} in the assets' folder: {error}") from error
 
 
-def beside(path: str, read: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """Reads files by their names relative to the folder of the file at `path`, as `load_mesh` wants its `opener`."""
-    return lambda name: read(str(PurePosixPath(path).parent / name))
+def beside(path: str, root: str, read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Reads files by their names relative to the folder of the file at `path`, as `load_mesh` wants its `opener`.
+
+    Args:
+        path: of the model, relative to `root`, a local folder or an s3:// address. Links that lead out of the model's
+            folder are not followed.
+        read: the bytes of a file by its path relative to `root`.
+    """
+    folder = PurePosixPath(path).parent
+
+    def read_beside(name: str) -> bytes:
+        if "://" not in root:
+            own = Path(root, folder).resolve()
+            if not (own / name).resolve().is_relative_to(own):
+                raise ValueError(f"{name[:120]!r} is a link out of the model's folder; put the file itself beside it")
+        return read(str(folder / name))
+
+    return read_beside
 
 
 def read_mesh(path: str, root: str, storage: StorageConfig | None = None) -> Mesh:
     """An asset's mesh with the files beside it, see `read_asset`; ValueError for one that cannot be used."""
     from recon.meshes.load import load_mesh
 
-    opener = beside(path, lambda name: read_asset(name, root, storage))
+    opener = beside(path, root, lambda name: read_asset(name, root, storage))
     return load_mesh(read_asset(path, root, storage), PurePosixPath(path).suffix.lstrip("."), opener=opener)

@@ -23,10 +23,16 @@ Row = dict[str, Any]
 
 def asset_files(row: Row, config: Any, device: str = "cpu") -> dict[str, bytes]:
     """Every file of the asset by name: PLY, turntable, image, the views with their `transforms.json`, and the generated
-    frames and the mesh where the row has them; `config`: the settings `orbit` and `files`."""
+    frames and the mesh where the row has them; ValueError where no frame of the turntable shows anything.
+
+    Args:
+        config: the settings `orbit` and `files`.
+    """
+    from recon.meshes.load import check_drawn
     from recon.video_io import encode_mp4
 
     renders = render_turn(row, config, device)
+    check_drawn(renders)
     views = renders[:: view_step(config)]
     orbit = replace(orbit_of(row, config.orbit), num_views=len(views))
     files = {

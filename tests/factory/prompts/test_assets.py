@@ -56,6 +56,22 @@ def test_they_are_found_for_what_is_judged_too(root: str) -> None:
     def read(name: str) -> bytes:
         return read_asset(name, root)
 
-    shape = read_shape(read("chairs/two.obj"), "chairs/two.obj", opener=beside("chairs/two.obj", read))
+    shape = read_shape(read("chairs/two.obj"), "chairs/two.obj", opener=beside("chairs/two.obj", root, read))
     assert isinstance(shape, Solid)
     assert shape.mesh.colors[0, 0].tolist() == [1, 0, 0]
+
+
+def test_links_out_of_the_folder_of_a_mesh_are_not_followed(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "assets"))
+    for name, data in files().items():
+        store.put(name, data)
+    (tmp_path / "secret.png").write_bytes(png(RGBY))
+    paint = tmp_path / "assets/chairs/textures/paint.png"
+    paint.unlink()
+    paint.symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match=r"'textures/paint\.png' is a link out of the model's folder"):
+        read_mesh("chairs/one.gltf", store.root)
+    paint.unlink()
+    (tmp_path / "assets/chairs/other.png").write_bytes(png(RGBY))
+    paint.symlink_to("../other.png")  # within the folder
+    assert read_mesh("chairs/one.gltf", store.root).texels.shape[0] == 4
