@@ -10,7 +10,7 @@ LICENSES ?=
 STEPS ?=
 DEMO ?= runs/demo
 FAULTS = $(shell grep -rl --include='*.py' 'pytest.mark.faults' tests)
-PACKAGES := factory jobs model recon eval benchmarks
+PACKAGES := factory jobs model recon eval benchmarks examples
 BENCHMARKS = $(notdir $(basename $(shell grep -lE '^    limit: |"--limit"' benchmarks/*.py)))
 
 .DEFAULT_GOAL := help

@@ -209,10 +209,10 @@ def shards(count: int, folder: Path) -> dict[str, Any]:
         columns = {"prompt_id": [f"p{n}" for n in rows], "prompt": [f"a small red cup number {n}" for n in rows]}
         pq.write_table(pa.table(columns), folder / f"part-{number:05d}.parquet")
     command = [sys.executable, "-c", "from benchmarks.line import start_on_shards; start_on_shards()"]
-    told = subprocess.run([*command, str(folder)], cwd=ROOT, capture_output=True, text=True)
-    if told.returncode:
-        raise RuntimeError(f"the start failed: {told.stdout[-500:]}{told.stderr[-2000:]}")
-    return {"shards_rows": count, "shards_files": SHARDS} | json.loads(told.stdout.splitlines()[-1])
+    answer = subprocess.run([*command, str(folder)], cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        raise RuntimeError(f"the start failed: {answer.stdout[-500:]}{answer.stderr[-2000:]}")
+    return {"shards_rows": count, "shards_files": SHARDS} | json.loads(answer.stdout.splitlines()[-1])
 
 
 def start_on_shards() -> None:

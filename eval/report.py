@@ -151,9 +151,9 @@ def _cost(run: ScoredRun) -> str:
 def _calls(run: ScoredRun) -> str:
     """Network evaluations an asset, counted both ways (Table 4)."""
     rows = []
-    for part, title in (("image", "text to image"), ("video", "turntable"), ("refine", "refinement")):
+    for part in [name.removeprefix("steps_") for name in run.calls if name.startswith("steps_")]:
         known = [run.calls[f"{kind}_{part}"] for kind in ("steps", "forwards") if f"{kind}_{part}" in run.calls]
         if len(known) == 2 and all(np.isfinite(values).any() for values in known):
-            rows.append((title, *(f"{np.nanmean(values):,.1f}" for values in known)))
+            rows.append((part, *(f"{np.nanmean(values):,.1f}" for values in known)))
     head = ("model", "sampler steps", "forwards, guidance doubled")
     return table("Network evaluations an asset, mean", head, rows) if rows else ""

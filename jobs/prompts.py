@@ -11,7 +11,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.base import Job, start
@@ -35,7 +34,7 @@ class Prompts(Job):
     limit: int | None = None
     """Only the first rows."""
     out: str | None = None
-    """Write the prompts without remarks here as JSON lines."""
+    """Write the prompts without remarks here as JSON lines, a local path or s3:// address."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(job: Prompts) -> int:
     """Print the remarks; returns the exit code. Raises UserError for the user."""
     from eval.prompt_lint import RULES, lint
+    from factory.storage.store import open_store
 
     table = _table(job)
     for row in table.rejected[:MAX_SHOWN]:
@@ -66,7 +66,8 @@ def run(job: Prompts) -> int:
             for row in table.prompts
             if row.prompt_id not in marked
         ]
-        Path(job.out).write_text("".join(kept), encoding="utf-8")
+        folder, _, name = job.out.rpartition("/")
+        open_store(folder or ".", job.storage).put(name, "".join(kept).encode())
         print(f"{len(kept)} prompts without remarks: {job.out}")
     return 1 if remarks or table.rejected else 0
 

@@ -90,6 +90,7 @@ def make(job: Make) -> int:
     """Write the study's folder."""
     from factory.evaluation.study.folder import write_study
     from factory.evaluation.study.media import method_of_run
+    from factory.ledger.lease import Lease
     from factory.storage.store import open_store
 
     labels = job.labels or tuple(run.rstrip("/").rsplit("/", 1)[-1] for run in job.runs)
@@ -100,7 +101,9 @@ def make(job: Make) -> int:
     methods = [
         method_of_run(label, place, job.storage, job.prompts, job.image_root) for label, place in zip(labels, job.runs)
     ]
-    record = write_study(methods, open_store(job.out, job.storage), job.study, job.limit)
+    store = open_store(job.out, job.storage)
+    with Lease(store):
+        record = write_study(methods, store, job.study, job.limit)
     pairs = ", ".join(f"{count} with {label}" for label, count in record["competitors"].items())
     print(f"{record['questions']} questions on pairs of {record['ours']}: {pairs}; {record['pairs_left_out']} left out")
     print(f"{record['annotators']} annotators, {record['screens']} screens with the checks; links: {job.out}/links.csv")
@@ -121,6 +124,8 @@ def serve(job: Serve) -> int:
     from factory.evaluation.study.folder import keep_answers, read_study
     from factory.storage.local import LocalStore
 
+    if "://" in job.study:
+        raise UserError(f"{job.study} is no folder on local disk; copy the study there to serve it")
     store = LocalStore(job.study)
     study, tasks = read_study(store)
 

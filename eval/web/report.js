@@ -167,9 +167,9 @@ function links(asset) {
 function card(asset, position) {
   const pictures = make("span", { className: "two" }, ...thumbnails(asset));
   const sorted = contents.columns[Number(element("sort").value)];
-  const told = sorted ? `${written(sorted, asset.values[contents.columns.indexOf(sorted)])} ${sorted.title}` : asset.id;
+  const shown = sorted ? `${written(sorted, asset.values[contents.columns.indexOf(sorted)])} ${sorted.title}` : asset.id;
   const button = make("button", { type: "button" }, pictures,
-    make("span", { className: "prompt" }, asset.prompt || asset.id), make("span", { className: "small soft number" }, told));
+    make("span", { className: "prompt" }, asset.prompt || asset.id), make("span", { className: "small soft number" }, shown));
   button.addEventListener("click", () => open(position));
   return make("li", {}, button);
 }

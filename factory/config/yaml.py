@@ -1,4 +1,4 @@
-"""Write settings as YAML beside every output and read them again: `to_yaml`, `read_yaml` with errors by setting."""
+"""Read settings from YAML, as it lies beside every output: `from_yaml`, `read_yaml`; errors name the setting."""
 
 from __future__ import annotations
 
@@ -9,22 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from factory.config.settings import FactoryConfig, plain
+from factory.config.settings import FactoryConfig
 from factory.line.placement import Pool
 from factory.line.pool_flags import Pools, merged
 from factory.line.settings import LineConfig
 from recon.user_error import UserError
 
 
-def to_yaml(config: FactoryConfig) -> str:
-    """The settings as YAML that `from_yaml` reads back."""
-    import yaml
-
-    return yaml.safe_dump(plain(config), sort_keys=False)
-
-
 def from_yaml(text: str, base: FactoryConfig, origin: str) -> FactoryConfig:
-    """`base` with the settings of a YAML document; `origin` names it in errors.
+    """`base` with the settings of a YAML document, as `run_identity.write` makes it; `origin` names it in errors.
 
     Raises:
         UserError: for unknown keys (with the nearest known one), wrong types and values out of range.

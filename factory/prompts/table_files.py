@@ -21,7 +21,7 @@ PACKINGS = {"gz": "gzip", "zst": "zstd"}
 _COLUMNAR = ("parquet", "arrow")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _KNOWN = f"{', '.join(FORMATS)}, text also as .gz or .zst; a folder of them, or a pattern as 'DIR/part-*.parquet'"
-_LAKES = {  # how a folder is told, and what it is
+_LAKES = {  # what is in such a folder, and what it is
     r"_delta_log/": ("a Delta table", "ray.data.read_delta"),
     r"(.*\.lance/)?_versions/": ("a Lance data set", "ray.data.read_lance"),
     r"metadata/.*\.metadata\.json": ("an Iceberg table", "ray.data.read_iceberg"),

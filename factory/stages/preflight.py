@@ -10,7 +10,7 @@ from factory.line.device import device_for
 from factory.line.network import Network
 from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
-from factory.stages.survey import Need, refuse_missing, revisions_of, survey
+from factory.stages.survey import Need, refuse_missing, survey
 from factory.weights.folder import resolved
 
 
@@ -55,17 +55,6 @@ def _needs(config: FactoryConfig) -> list[Need]:
     needs = survey(stages, config, pools)
     refuse_missing(needs, config.weights)
     return needs
-
-
-def weights_of(config: FactoryConfig) -> Weights:
-    """The revisions of every network that the chain loads, as this machine has them.
-
-    Raises:
-        UserError: for a model that is none.
-        RuntimeError: if weights cannot be had.
-    """
-    config = resolved(config)
-    return revisions_of(_networks(stages_of(config.chain), config).values())
 
 
 def describe_networks(config: FactoryConfig) -> str:

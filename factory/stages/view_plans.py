@@ -1,4 +1,4 @@
-"""The cameras of a row's frames: `plan_of` a row, `measured` from frames, `orbit_of` what is rendered again.
+"""Carry the cameras of a row's frames along: `plan_of` a row, `measured` from frames, `orbit_of` its renders.
 
 A plan travels in the column `view_plan` from the video model on, since the stages are processes of their own.
 """
@@ -28,10 +28,10 @@ def plan_of(row: Mapping[str, Any], num_frames: int, orbit: OrbitConfig) -> View
     Raises:
         ValueError: if the plan is that of another number of frames.
     """
-    told = row.get("view_plan")
-    if told is None:
+    column = row.get("view_plan")
+    if column is None:
         return uniform_views(num_frames, fov_degrees=orbit.fov_degrees, distance=orbit.distance)
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in column.items()}
     plan = ViewPlan(**values)
     plan.check(num_frames)
     return plan
@@ -60,7 +60,7 @@ def measured(plan: ViewPlan, frames: NDArray[np.uint8], masks: NDArray[np.uint8]
 
 def orbit_of(row: Mapping[str, Any], orbit: OrbitConfig) -> OrbitConfig:
     """`orbit` with the field of view and distance of the row's own plan, where it has one."""
-    told = row.get("view_plan")
-    if told is None:
+    column = row.get("view_plan")
+    if column is None:
         return orbit
-    return dataclasses.replace(orbit, fov_degrees=told["fov_degrees"], distance=told["distance"])
+    return dataclasses.replace(orbit, fov_degrees=column["fov_degrees"], distance=column["distance"])

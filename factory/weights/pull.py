@@ -82,14 +82,14 @@ def sizes_that_differ(folder: Path) -> list[str]:
     A folder without digests was not pulled, and nothing is known of it.
     """
     try:
-        told = json.loads((folder / DIGESTS).read_text())["files"]
+        listed = json.loads((folder / DIGESTS).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    there = {name: folder / name for name in told}
+    there = {name: folder / name for name in listed}
     return [
-        f"{name} has {file.stat().st_size} bytes instead of {told[name]['size']}" if file.is_file()
+        f"{name} has {file.stat().st_size} bytes instead of {listed[name]['size']}" if file.is_file()
         else f"{name} is missing"
-        for name, file in there.items() if not file.is_file() or file.stat().st_size != told[name]["size"]
+        for name, file in there.items() if not file.is_file() or file.stat().st_size != listed[name]["size"]
     ]  # fmt: skip
 
 

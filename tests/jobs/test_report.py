@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from factory.config.settings import FactoryConfig, YieldConfig
-from factory.config.yaml import to_yaml
+from factory.config.settings import FactoryConfig, YieldConfig, run_settings
 from factory.evaluation.line import SCORE_DEAD_LETTERS
+from factory.ledger import run_identity
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
@@ -41,7 +41,7 @@ def asset(number: int, prompt: str, score: float, **values: Any) -> dict[str, An
 def write_run(root: Path, scores: list[float], config: FactoryConfig | None = None, gate: bool = True) -> Path:
     """A run of an asset a score with pictures, three dead letters, and the settings; `gate`: every fifth is flagged."""
     store = LocalStore(str(root))
-    store.put("config.yaml", to_yaml(config or FactoryConfig()).encode())
+    run_identity.write(store, run_settings(config or FactoryConfig()), None)
     Image.new("RGB", (16, 16), "red").save(root / "square.png")
     picture, video = (root / "square.png").read_bytes(), encode_mp4(np.full((4, 32, 32, 3), 90, np.uint8))
     for number, score in enumerate(scores):

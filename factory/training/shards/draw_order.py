@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WINDOW_BYTES = 128 << 20
 """Compressed bytes of the row groups that are shuffled together."""
 Note = Callable[[str, str], None]
-"""Told of a shard or row that cannot be used, and why."""
+"""Called with a shard or row that cannot be used, and why."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

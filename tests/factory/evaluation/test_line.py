@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from eval.score_columns import clip_columns
-from factory.config.settings import FactoryConfig
-from factory.config.yaml import to_yaml
+from factory.config.settings import FactoryConfig, run_settings
 from factory.evaluation import line
 from factory.evaluation.line import SCORE_DEAD_LETTERS, SCORE_LINE, slices, views_of_run
 from factory.evaluation.score_tables import Scores, summaries
+from factory.ledger import run_identity
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import SCORES, Ledger
 from factory.prompts.foreign_folder import assets_of_folder
@@ -75,7 +75,7 @@ def test_a_run_says_its_views_itself(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     assert views_of_run(store) == {}
     config = FactoryConfig(image=ImageConfig(size=64), orbit=OrbitConfig(num_views=8, fov_degrees=50.0))
-    store.put("config.yaml", to_yaml(config).encode())
+    run_identity.write(store, run_settings(config), None)
     assert views_of_run(store) == {"num_views": 8, "fov_degrees": 50.0, "distance": 3.0115, "size": 64}
     plan = as_column(latent_views(85, fov_degrees=33.8, distance=3.8, size=96))
     seen = {"num_views": 21, "fov_degrees": 33.8, "distance": 3.8, "size": 96}

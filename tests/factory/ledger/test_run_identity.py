@@ -16,7 +16,7 @@ from factory.ledger import run_identity
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
-from factory.stages.preflight import weights_of
+from factory.stages.preflight import find_weights
 from factory.storage.local import LocalStore
 from jobs import generate
 from jobs.generate import Generate
@@ -53,7 +53,7 @@ def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) 
 
 
 def test_weights_of_the_embedded_models_are_named_by_content() -> None:
-    weights = weights_of(preset("pocket"))
+    weights = find_weights(preset("pocket"))
     assert set(weights) == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
     assert all(revision.startswith("sha256:") for revision in weights.values())
     assert len(set(weights.values())) == 6
@@ -122,8 +122,8 @@ def test_accepted_changes_are_written_down(tmp_path: Path, monkeypatch: pytest.M
 def test_what_lies_beside_a_pocket_generator_belongs_to_it(tiny_pocket) -> None:
     config = preset("pocket")
     config = dataclasses.replace(config, image=dataclasses.replace(config.image, model=str(tiny_pocket / "image")))
-    before = weights_of(config)
+    before = find_weights(config)
     path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0")
-    after = weights_of(config)
+    after = find_weights(config)
     assert {name for name in after if after[name] != before[name]} == {"image autoencoder"}

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from factory.config.settings import FactoryConfig, FilesConfig
-from factory.config.yaml import to_yaml
+from factory.config.settings import FactoryConfig, FilesConfig, run_settings
+from factory.ledger import run_identity
 from factory.ledger.commit_protocol import commit, commit_block
 from factory.ledger.ledger import DEAD, Ledger
 from factory.ledger.schemas import DEAD_LETTERS
@@ -98,7 +98,7 @@ def test_settings_are_those_of_the_run(tmp_path: Path) -> None:
     config = FactoryConfig(orbit=OrbitConfig(num_views=8), files=FilesConfig(turntable_frames=24))
     store = LocalStore(str(tmp_path))
     put(store, "one")
-    store.put("config.yaml", to_yaml(config).encode())
+    run_identity.write(store, run_settings(config), None)
     run = read_run(str(tmp_path), StorageConfig())
     assert (run.num_views, run.settings["fit.iterations"]) == (8, config.fit.iterations)
     store.put("config.yaml", b"{")

@@ -20,7 +20,7 @@ from factory.pipeline import steps
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
 from factory.stages.chain import BUILT_IN, pools_of, stages_of, written_columns
-from factory.stages.preflight import describe_networks, preflight, weights_of
+from factory.stages.preflight import describe_networks, find_weights, preflight
 from factory.storage.store import open_store
 
 OWN = """
@@ -153,7 +153,7 @@ def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeyp
         preflight(config)
     config.views = replace(config.views, masks="u2netp")
     preflight(config)
-    assert weights_of(config)["masks"].startswith("sha256:")
+    assert find_weights(config)["masks"].startswith("sha256:")
 
 
 def test_stages_are_declared_without_loading_what_they_compute_with() -> None:
