@@ -1,4 +1,4 @@
-"""What this machine can run, and what to do about each miss: `im3d doctor --preset paper --weights DIR --out s3://...`.
+"""Say what this machine can run, and how to mend each miss: `im3d doctor --preset paper --weights DIR --out s3://...`.
 
 Exit code: 0 when nothing is amiss, 1 when something is, 2 when the settings allow no run.
 """

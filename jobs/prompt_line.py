@@ -1,4 +1,4 @@
-"""Drive prompts through the chain into an open output folder: `run_prompts`."""
+"""Run prompts through the chain, for `generate`, `retry` and the dry run: `run_prompts`."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class SnapshotReader:
     Args:
         store: the output folder.
         folder: of the parts, as "assets".
-        damaged: is told of parts that cannot be read; their rows are in no key.
+        damaged: called with parts that cannot be read; their rows are in no key.
     """
 
     def __init__(self, store: ReadableStore, folder: str, damaged: Callable[[DamagedFile], None]) -> None:
@@ -118,7 +118,7 @@ def read_each(
 ) -> Iterator[tuple[str, Any]]:
     """Name and `read(store, name)` of objects, several at a time.
 
-    One that has gone meanwhile is left out, and so is one that is damaged, of which `damaged` is told.
+    One that has gone meanwhile is left out, and so is one that is damaged, with which `damaged` is called.
     """
 
     def attempt(name: str) -> Any:

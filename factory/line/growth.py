@@ -1,4 +1,4 @@
-"""Share a cluster among the stages of a line in proportion to their seconds a row: `grown`, and `bottleneck`.
+"""Choose how many actors each stage gets, in proportion to its seconds a row: `grown`, and `bottleneck`.
 
 A line makes rows as fast as its slowest stage, which makes actors / seconds a row. So the stage that is slowest gets
 one actor more, until none of it fits any more or it may not grow: no other division of the same actors is faster, since

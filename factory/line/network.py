@@ -1,4 +1,4 @@
-"""Name a network that a stage loads: `Network`, part of a run's identity and checked before the run starts."""
+"""Name a neural network that a stage loads: `Network`, part of a run's identity and checked before the run starts."""
 
 from __future__ import annotations
 

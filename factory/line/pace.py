@@ -1,7 +1,4 @@
-"""Measure how long stages take for a row: in the first rows of a long run, or in the folder's last run.
-
-`rows_to_measure`, `measured` and `measured_before` say when and what.
-"""
+"""Measure how long stages take for a row: `measured` in the first rows of a run, `measured_before` in the last one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""State what a place for files must do: the protocols `ReadableStore` and `Store`, and `StorageConfig`.
+"""Declare what every object store must do: the protocols `ReadableStore` and `Store`, and `StorageConfig`.
 
 A key is seen wholly or not at all. `create` is the only way two writers may meet: one of them wins.
 """

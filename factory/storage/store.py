@@ -1,4 +1,4 @@
-"""Open where bytes go, a folder on local disk or under s3://: `open_store`. Keys are relative, writes atomic."""
+"""Open the object store of an address, a local folder or s3://: `open_store`. Keys are relative, writes atomic."""
 
 from __future__ import annotations
 

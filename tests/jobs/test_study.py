@@ -17,6 +17,7 @@ from PIL import Image
 from eval.assignment import Task
 from eval.collector import Collector
 from factory.evaluation.study.folder import keep_answers, read_study
+from factory.ledger.lease import Lease
 from factory.storage.local import LocalStore
 from factory.storage.read_only import open_read_only
 from jobs import study
@@ -220,3 +221,14 @@ def test_mistakes_are_one_sentence(folder: Path, capsys: pytest.CaptureFixture[s
     assert "1 labels for 2 runs" in capsys.readouterr().err
     assert study.main(["score", "--study", str(folder), "--answers", str(folder / "nowhere")]) == 2
     assert "no answers yet" in capsys.readouterr().err
+    assert study.main(["serve", "--study", "s3://bucket/study"]) == 2
+    assert "s3://bucket/study is no folder on local disk" in capsys.readouterr().err
+
+
+def test_two_jobs_do_not_write_one_study(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = folder.parent, str(tmp_path / "study")
+    runs = ["--runs", str(root / "ours"), str(root / "theirs"), "--prompts", str(root / "prompts.jsonl"), "--labels"]
+    with Lease(LocalStore(out)):
+        assert study.main(["make", *runs, "we", "they", "--out", out]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert not (tmp_path / "study" / "study.json").exists()

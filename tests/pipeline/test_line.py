@@ -204,7 +204,7 @@ def test_killer_in_a_line_of_one_stage_takes_no_neighbour_along(cluster, tmp_pat
     assert (letters["p2"]["error_type"], letters["p2"]["error_message"]) == ("ValueError", "no ink")
 
 
-def test_worn_processes_are_replaced_and_nothing_is_lost(cluster, tmp_path: Path) -> None:
+def test_processes_at_their_limits_are_replaced_and_nothing_is_lost(cluster, tmp_path: Path) -> None:
     chain, config, ledger = line(tmp_path)
     chain[0].pool = dataclasses.replace(chain[0].pool, max_rows=2)
     tally = run_line(work(["a cup"] * 6), chain, config.line, ledger)
