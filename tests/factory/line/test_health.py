@@ -1,4 +1,4 @@
-"""Rows that kill or hang: halves down to one, time limits, replacement of worn processes."""
+"""Rows that kill or hang: halves down to one, time limits, replacement of processes at their limits."""
 
 from __future__ import annotations
 
@@ -131,12 +131,12 @@ def test_growth_on_gpus_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    wear = ProcessLimits(Pool(max_growth_gb=2.0))
+    limits = ProcessLimits(Pool(max_growth_gb=2.0))
     reserved[0] = 1 << 30
-    wear.replace_if_exceeded()
+    limits.replace_if_exceeded()
     assert not ended
     reserved[1] = 3 << 30
-    wear.replace_if_exceeded()
+    limits.replace_if_exceeded()
     assert ended == [EXIT_REPLACED]
     cuda.is_initialized = lambda: False  # asking a CUDA that was never used would start it
     assert own_memory() < 3 << 30
