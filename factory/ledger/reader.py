@@ -68,8 +68,7 @@ class LedgerReader:
 
         Args:
             columns: by name, as `seed` or `image.path`, or those whose name is wanted, fields of structs as
-                `image.path` among them; None: all. Rows lack what their
-                part of the table does not have.
+                `image.path` among them; None: all. Rows lack what their part of the table does not have.
             newest: only so many, the last ones.
         """
         committed = list(self._committed(folder, columns))
@@ -85,6 +84,16 @@ class LedgerReader:
             skip = max(0, skip - len(rows))
         yield from committed
 
+    def tables(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[pa.Table]:
+        """`rows` as a table for each part, its structs taken apart: `image.path` is a column."""
+        for name in self._part_names(folder):
+            part = self._part(name, wanted)
+            if part is not None:
+                yield part.flatten()
+        for table in self._pending.values():
+            if len(table) and is_dead(table) == (folder == DEAD):
+                yield _table(io.BytesIO(parquet_bytes(table)), wanted).flatten()
+
     def _open_snapshots(self) -> Any:
         return {folder: SnapshotReader(self.store, folder, self._damaged) for folder in (self.results, DEAD)}
 
@@ -93,19 +102,24 @@ class LedgerReader:
         return [name for name in part_names(self.store, folder) if number_of(name) < self._parts[folder]]
 
     def _part_rows(self, name: str, columns: Columns) -> list[dict[str, Any]]:
+        part = self._part(name, columns)
+        return [] if part is None else part.to_pylist()
+
+    def _part(self, name: str, columns: Columns) -> pa.Table | None:
+        """A part; None for dead letters that all run again, and for a damaged one."""
         try:
             with self.store.open(name) as stream:
-                return _rows(stream, columns)
+                return _table(stream, columns)
         except KeyError:
             if name.startswith(f"{DEAD}/"):
-                return []  # all its rows run again
+                return None
             raise
         except (pa.ArrowException, OSError):  # damaged, or the connection broke: the whole file tells
             try:
-                return _rows(io.BytesIO(parquet_bytes(read_parquet(self.store, name))), columns)
+                return _table(io.BytesIO(parquet_bytes(read_parquet(self.store, name))), columns)
             except DamagedFile as error:
                 self._damaged(error)
-                return []
+                return None
 
     def _damaged(self, error: DamagedFile) -> None:
         """Say that a part or record is left out."""
@@ -147,8 +161,12 @@ class LedgerReader:
 
 
 def _rows(stream: Any, columns: Columns) -> list[dict[str, Any]]:
+    return _table(stream, columns).to_pylist()
+
+
+def _table(stream: Any, columns: Columns) -> pa.Table:
     file = pq.ParquetFile(stream, page_checksum_verification=True)
-    return file.read(columns=_chosen(file.schema_arrow, columns) if callable(columns) else columns).to_pylist()
+    return file.read(columns=_chosen(file.schema_arrow, columns) if callable(columns) else columns)
 
 
 def _chosen(schema: pa.Schema, wanted: Callable[[str], bool]) -> list[str]:
