@@ -16,8 +16,8 @@ import tyro
 
 from factory.outputs.dataset.settings import DatasetConfig
 from factory.outputs.export_settings import BY_SPLAT_TRANSFORM
-from factory.storage.user_error import UserError
 from jobs.base import Job, start
+from recon.user_error import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -222,6 +222,17 @@ def test_an_asset_that_cannot_be_read_costs_only_itself(runs: list[str], tmp_pat
     assert "0 assets added, 1 near-duplicates left out, 1 were there already" in capsys.readouterr().out
 
 
+def test_a_torn_picture_is_named(runs: list[str], tmp_path: Path, capsys) -> None:
+    shutil.copytree(runs[1], tmp_path / "b")
+    (tmp_path / "b/files/new/image.png").write_bytes(picture(50)[:60])
+    (tmp_path / "b/files/copy/views/01.png").write_bytes(b"torn")
+    assert build(tmp_path / "set", "--runs", str(tmp_path / "b"), "--size", "16") == 1
+    out = capsys.readouterr().out
+    assert out.count("cannot be decoded") == 2
+    assert "0 assets added, 0 near-duplicates left out, 0 were there already, 2 cannot be read" in out
+    assert not list(tmp_path.glob("set/data/*"))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

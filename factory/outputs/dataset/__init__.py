@@ -1,1 +1,1 @@
-"""Finished runs to one published data set: merge, choose, deduplicate, split, write shards, describe."""
+"""Publish finished runs as one data set: merge, choose, deduplicate, split, write shards, describe."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from factory.line.cpus import available_cpus
 from factory.outputs.dataset.choose import split_of
 from factory.outputs.dataset.contact_sheet import Sheet
-from factory.outputs.dataset.embed import Captions, Embedder
+from factory.outputs.dataset.embed import Captions, Embedder, Pixels, pixels_of
 from factory.outputs.dataset.index import DATA, DUPLICATE, KEPT, Clusters, Index
 from factory.outputs.dataset.samples import Sampler, schema_of
 from factory.outputs.dataset.settings import SPLITS, DatasetConfig
@@ -83,10 +83,11 @@ class Builder:
 
     def _add_batch(self, batch: list[Row], pool: ThreadPoolExecutor) -> None:
         found = list(pool.map(self._picture, batch))
-        rows = [(row, picture) for row, picture in zip(batch, found) if picture is not None]
-        if not rows:
+        known = [(row, *picture) for row, picture in zip(batch, found) if picture is not None]
+        if not known:
             return
-        self._describe([row for row, _ in rows], [picture for _, picture in rows])
+        self._describe([row for row, _, _ in known], [pixels for _, _, pixels in known])
+        rows = [(row, picture) for row, picture, _ in known]
         undecided = rows
         while undecided:
             keep = [(row, picture) for row, picture in undecided if self._is_first(row)]
@@ -109,7 +110,7 @@ class Builder:
             self.sheet.offer(row["asset_id"], row["prompt"] or row["prompt_id"], picture)
         return None in made
 
-    def _describe(self, rows: Sequence[Row], pictures: Sequence[bytes]) -> None:
+    def _describe(self, rows: Sequence[Row], pictures: Sequence[Pixels]) -> None:
         """Give rows their captions, split, embeddings and clusters."""
         prompts = [row["prompt"] or "" for row in rows]
         self._caption(rows, prompts, pictures)
@@ -123,7 +124,7 @@ class Builder:
             row |= {"image_vector": images[k], "text_vector": texts[k] if k in text_clusters else None}
             row |= {"image_cluster": image_clusters[k], "text_cluster": text_clusters.get(k)}
 
-    def _caption(self, rows: Sequence[Row], prompts: Sequence[str], pictures: Sequence[bytes]) -> None:
+    def _caption(self, rows: Sequence[Row], prompts: Sequence[str], pictures: Sequence[Pixels]) -> None:
         """Prompts are captions; the captioner writes those of assets without one, with `captioner.replace` of all."""
         for row, prompt in zip(rows, prompts):
             row |= {"caption": prompt or None, "caption_by": "prompt" if prompt else None}
@@ -142,9 +143,11 @@ class Builder:
                 clusters.taken |= {row[f"{kind}_cluster"]} - {None}
         return kept
 
-    def _picture(self, row: Row) -> bytes | None:
+    def _picture(self, row: Row) -> tuple[bytes, Pixels] | None:
+        """The picture of an asset, encoded and decoded; None where it cannot be read."""
         try:
-            return self.sampler.picture(row)
+            data = self.sampler.picture(row)
+            return data, pixels_of(data)
         except ValueError as error:
             self.outcome.unreadable[row["asset_id"]] = str(error)
             return None

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from factory.ledger.asset_models import licenses_of
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 
 def matching(table: pa.Table, where: str) -> pa.Table:

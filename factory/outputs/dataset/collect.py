@@ -14,7 +14,7 @@ import pyarrow as pa
 from factory.ledger.asset_models import RunSettings, is_model_column, license_statement, models_of
 from factory.ledger.reader import ASSETS, DEAD, LedgerReader
 from factory.storage.interface import ReadableStore
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 PATHS = ("ply.path", "ply.sha256", "mesh.path", "image.path", "turntable.path", "transforms.path")
 """What is read of columns that refer to files; they are called `ply_path` and so on."""

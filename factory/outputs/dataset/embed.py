@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from eval.config import ClipConfig
 from model.captioner import CaptionerConfig
 
+Pixels = NDArray[np.uint8]
+"""A picture [H,W,4] with straight alpha."""
 BATCH = 16
 """Pictures that are captioned at a time."""
 
@@ -31,9 +33,9 @@ class Embedder:
         self.name = self._scorer.name
         self.dimension = int(self._scorer.embed_texts([""]).shape[1])
 
-    def pictures(self, encoded: Sequence[bytes]) -> NDArray[np.float32]:
-        """[B,D] of encoded pictures, over white; ValueError for one that cannot be decoded."""
-        return self._scorer.embed_images([_pixels(data) for data in encoded]).numpy()
+    def pictures(self, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
+        """[B,D] of pictures, over white."""
+        return self._scorer.embed_images(pictures).numpy()
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[B,D] of texts."""
@@ -43,15 +45,19 @@ class Embedder:
         return np.stack([self._texts[text] for text in texts])
 
 
-def _pixels(data: bytes) -> NDArray[np.uint8]:
-    from PIL import Image
+def pixels_of(data: bytes) -> Pixels:
+    """An encoded picture; ValueError for one that cannot be decoded."""
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGBA"))
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGBA"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"its picture cannot be decoded: {error}; make the asset again") from error
 
 
 class Captions:
-    """Captions by an image-to-text model: encoded pictures to one text each.
+    """Captions by an image-to-text model: pictures to one text each.
 
     Attributes:
         name: of the model.
@@ -63,11 +69,11 @@ class Captions:
         self._captioner = Captioner(config)
         self.name = self._captioner.name
 
-    def __call__(self, encoded: Sequence[bytes]) -> list[str]:
+    def __call__(self, pictures: Sequence[Pixels]) -> list[str]:
         """Over white, BATCH at a time."""
         texts: list[str] = []
-        for start in range(0, len(encoded), BATCH):
-            texts += self._captioner([over_white(_pixels(data)) for data in encoded[start : start + BATCH]])
+        for start in range(0, len(pictures), BATCH):
+            texts += self._captioner([over_white(pixels) for pixels in pictures[start : start + BATCH]])
         return texts
 
 
@@ -76,7 +82,7 @@ def captions_of(config: CaptionerConfig) -> Captions | None:
     return Captions(config) if config.model else None
 
 
-def over_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def over_white(pixels: Pixels) -> NDArray[np.uint8]:
     """Straight RGBA [H,W,4] over white, [H,W,3]."""
     alpha = pixels[..., 3:] / 255
     return np.rint(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)

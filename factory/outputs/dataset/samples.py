@@ -11,8 +11,8 @@ import pyarrow as pa
 from eval.score_columns import is_measure
 from factory.ledger.finished_assets import read
 from factory.ledger.schemas import IMAGE
-from factory.outputs.asset_formats import files_of
 from factory.outputs.dataset.settings import DatasetConfig
+from factory.outputs.export_formats import files_of
 from factory.outputs.export_settings import ExportConfig
 from factory.storage.interface import StorageConfig
 
@@ -116,13 +116,17 @@ class Sampler:
 
         if self.config.size is None:
             return data
-        with Image.open(io.BytesIO(data)) as picture:
-            longest = max(picture.size)
-            if longest == self.config.size:
-                return data
-            sides = [max(1, round(side * self.config.size / longest)) for side in picture.size]
-            stream = io.BytesIO()
-            picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS).save(stream, "PNG")
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                longest = max(picture.size)
+                if longest == self.config.size:
+                    return data
+                sides = [max(1, round(side * self.config.size / longest)) for side in picture.size]
+                scaled = picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+        except OSError as error:
+            raise ValueError(f"a picture cannot be decoded: {error}; make the asset again") from error
+        stream = io.BytesIO()
+        scaled.save(stream, "PNG")
         return stream.getvalue()
 
     def _scaled_cameras(self, text: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a user can set about a data set: `DatasetConfig`. Imports nothing heavy."""
+"""Set what a data set takes and holds: `DatasetConfig`. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from eval.config import ClipConfig
 from factory.outputs.export_settings import Format
 from model.captioner import CaptionerConfig
+from recon.user_error import UserError
 
 ONE_FILE: tuple[Format, ...] = (
     "ply",
@@ -63,15 +64,15 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         for name in ("image_threshold", "text_threshold"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
         if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
-            raise ValueError(f"validation is {self.validation}, test {self.test}; give shares >= 0 with a sum below 1")
+            raise UserError(f"validation is {self.validation}, test {self.test}; give shares >= 0 with a sum below 1")
         if wrong := [name for name in self.formats if name not in ONE_FILE]:
-            raise ValueError(f"formats holds {wrong[0]}; a data set can hold {', '.join(ONE_FILE)}")
+            raise UserError(f"formats holds {wrong[0]}; a data set can hold {', '.join(ONE_FILE)}")
         if self.size is not None and not 16 <= self.size <= 2048:
-            raise ValueError(f"size is {self.size}; it must lie in [16, 2048] pixels")
+            raise UserError(f"size is {self.size}; it must lie in [16, 2048] pixels")
         if not 1 <= self.shard_mb <= 2048:
-            raise ValueError(f"shard_mb is {self.shard_mb}; it must lie in [1, 2048]")
+            raise UserError(f"shard_mb is {self.shard_mb}; it must lie in [1, 2048]")
 
     def identity(self) -> dict[str, Any]:
         """What the files of a data set depend on."""

@@ -11,7 +11,7 @@ import pytest
 
 from factory.outputs.dataset.choose import matching, of_licenses, split_of
 from factory.outputs.dataset.licenses import allowed_together
-from factory.storage.user_error import UserError
+from recon.user_error import UserError
 
 MODELS = [
     {"image": {"license": "Apache-2.0"}, "video": {"license": "mit"}},
