@@ -1,5 +1,6 @@
-"""Estimate a table from a sample through the real line, as `im3d generate --dry-run N`: `dry_run`.
+"""Estimate a table from a sample of its prompts, as `im3d generate --dry-run N`: `dry_run`.
 
+On this machine the sample is made in this process, without Ray; on a cluster by the line that the run will have.
 Exit code: 0 with an estimate, 2 when there can be none.
 """
 
@@ -9,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from recon.user_error import UserError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
     from factory.line.estimate import Estimate, Range, Sample
     from factory.line.output_folder import OutputFolder
-    from factory.line.placement import Pool
     from factory.line.tally import Tally
     from factory.prompts.prompt_table import PromptTable
     from factory.prompts.row import Prompt
@@ -29,6 +29,7 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     """Make `count` prompts of the table in another folder and print the estimate; returns the exit code.
 
     Args:
+        settings: of the run; with `line.address` "local" the sample's runner is "inprocess".
         out: an empty folder that keeps the sample, local or s3://; None takes one that goes again.
 
     Raises:
@@ -39,6 +40,8 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     from factory.line.summary import make_console
     from factory.stages.preflight import find_weights
 
+    if settings.line.address == "local":
+        settings = replace(settings, line=replace(settings.line, runner="inprocess"))
     names = choose([prompt.prompt_id for prompt in table.prompts], count)
     wanted = set(names)
     taken = {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in wanted}
@@ -77,14 +80,15 @@ def _estimate(settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, fold
     if dead := list(folder.ledger.rows(DEAD)):
         make_console().print(dead_table(dead))
     assert tally is not None  # the folder was empty
-    sample = _sample(folder.ledger, tally, len(chosen), pools_of(settings))
-    found = estimate(sample, rows, settings.cost, pools_of(settings))
+    pools, alone = pools_of(settings), settings.line.runner == "inprocess"
+    actors = {stage: 1 if alone else pool.actors for stage, pool in pools.items()}
+    found = estimate(_sample(folder.ledger, tally, len(chosen), actors), rows, settings.cost, pools)
     folder.store.put("estimate.json", json.dumps(asdict(found), indent=1).encode())
     return found
 
 
-def _sample(ledger: Ledger, tally: Tally, prompts: int, pools: Mapping[str, Pool]) -> Sample:
-    """What the run over the sample left: rows, files and the board's counts."""
+def _sample(ledger: Ledger, tally: Tally, prompts: int, actors: Mapping[str, int]) -> Sample:
+    """What the run over the sample left: rows, files and the board's counts; `actors` of each stage made it."""
     from factory.ledger.ledger import ASSETS
     from factory.ledger.schemas import by_part
     from factory.line.estimate import Sample
@@ -105,7 +109,7 @@ def _sample(ledger: Ledger, tally: Tally, prompts: int, pools: Mapping[str, Pool
     return Sample(
         prompts=prompts,
         seconds=seconds,
-        loading=max(count.actor_seconds["loading"] / pools[stage].actors for stage, count in counts.items()),
+        loading=max(count.actor_seconds["loading"] / actors[stage] for stage, count in counts.items()),
         sizes=[size + tables for size in sizes.values()],
         forwards=[float(sum(row[name] or 0 for name in by_part(row, "forwards").values())) for row in rows],
     )

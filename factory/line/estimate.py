@@ -2,8 +2,9 @@
 
 The sample is drawn without replacement, so that the interval of a sum over all rows is Student's with the factor
 1 - n / N of a finite population (Cochran, Sampling Techniques, 2.5): a sample of everything leaves no doubt. The run
-lasts as long as its slowest stage; the others work meanwhile. The sample should be larger than that stage's pool, so
-that its actors are slowed by each other as they are in the run.
+lasts as long as its slowest stage; the others work meanwhile. A row counts with the seconds that it took in the sample:
+one made a row at a time does not show how actors slow each other down, nor what batches gain; one made by the run's own
+actors does, where it is larger than the slowest stage's pool.
 """
 
 from __future__ import annotations
