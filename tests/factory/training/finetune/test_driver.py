@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from factory.training.finetune.run import setting_of
 from factory.training.finetune.settings import WorkersConfig
 from factory.training.finetune.worker import Session, train_worker
 from factory.training.shards.draw_order import plain_batches
+from jobs import finetune
 from model.checkpoints import Checkpoints
 from model.config import TrainConfig
 from model.parallel import World
@@ -145,3 +147,28 @@ def test_a_loss_that_is_no_number_is_not_tried_again(
     with pytest.raises(RuntimeError, match=r"training stopped: the .* at step \d; the checkpoints"):
         train(run)
     assert len(list(tmp_path.glob("begun-*"))) == 1
+
+
+def test_what_ends_a_training_is_kept_without_secrets(
+    tmp_path: Path,
+    tiny_shards: Path,
+    tiny_pocket: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(config: dict[str, Any]) -> None:
+        raise RuntimeError("https://user:in-the-address@host/ did not take the token in-the-environment")
+
+    monkeypatch.setenv("STORAGE_TOKEN", "in-the-environment")
+    monkeypatch.setattr(driver, "work", broken)
+    flags = ["--target", "temporal", "--shards", str(tiny_shards), "--weights", str(tiny_pocket)]
+    assert finetune.main([*flags, "--out", str(tmp_path / "run"), "--max-failures", "0"]) == 3
+    kept = (tmp_path / "run" / "failure.txt").read_text()
+    line = broken.__code__.co_firstlineno + 1
+    assert re.search(rf'File ".*test_driver.py", line {line}, in broken', kept)
+    assert "RuntimeError: https://[hidden]@host/ did not take the token [hidden]" in kept
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: RuntimeError at ")
+    assert f"training stopped at finetune/test_driver.py:{line}: " in last
+    assert f"the traceback is in {tmp_path}/run/failure.txt" in last
+    assert "in-the-" not in kept + last
