@@ -74,16 +74,19 @@ def run(job: Generate) -> int:
     from factory.stages.preflight import preflight
     from factory.storage.read_only import open_read_only
 
-    job = _with_prompts(job)
-    table = read_prompts(job.prompts, job.limit, job.image_root, job.settings.storage)
+    storage = job.settings.storage
     if job.dry_run is not None:
+        from factory.prompts.suites import read_choice
         from jobs.dry_run import dry_run
 
+        table = read_choice(job.prompts, job.suite, job.suite_path, job.limit, job.image_root, storage)
         return dry_run(job.settings, table, job.dry_run, job.dry_run_out)
+    job = _with_prompts(job)
+    table = read_prompts(job.prompts, job.limit, job.image_root, storage)
     job = _placed(job)
-    if table.prompts and is_new(open_read_only(job.out, job.settings.storage)):
+    if table.prompts and is_new(open_read_only(job.out, storage)):
         preflight(job.settings)  # before anything is written
-    with open_output(job.out, job.settings.storage) as folder:
+    with open_output(job.out, storage) as folder:
         needed = bool(len(folder.ledger.missing(table.prompts.ids)))
         check_changes(job, folder, needed)
         add_input(folder.store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
@@ -147,7 +150,7 @@ def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
     if missing:
         settled = len(table.prompts) - missing
         print(f"{settled} prompts settled before, {len(table.rejected)} rows unusable")
-        print(f"Networks: {describe_networks(job.settings)}")
+        print(f"Networks: {describe_networks(job.settings) or 'none'}")
         if late := job.settings.late_rounds():
             rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
             print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")

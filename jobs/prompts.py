@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from jobs.base import Job, start
-
-if TYPE_CHECKING:
-    from factory.prompts.prompt_table import PromptTable
 
 MAX_SHOWN = 100
 
@@ -45,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(job: Prompts) -> int:
     """Print the remarks; returns the exit code. Raises UserError for the user."""
     from eval.prompt_lint import RULES, lint
+    from factory.prompts.suites import read_choice
     from factory.storage.store import open_store
 
-    table = _table(job)
+    table = read_choice(job.prompts, job.suite, job.suite_path, job.limit, None, job.storage)
     for row in table.rejected[:MAX_SHOWN]:
         print(f"{row.prompt_id}: {row.error_type}: {row.error_message}")
     remarks = list(lint((row.prompt_id, row.prompt) for row in table.prompts))
@@ -70,18 +66,6 @@ def run(job: Prompts) -> int:
         open_store(folder or ".", job.storage).put(name, "".join(kept).encode())
         print(f"{len(kept)} prompts without remarks: {job.out}")
     return 1 if remarks or table.rejected else 0
-
-
-def _table(job: Prompts) -> PromptTable:
-    from factory.prompts.prompt_table import read_prompts
-    from factory.prompts.suites import check_choice, write_suite
-    from factory.storage.store import open_store
-
-    check_choice(job.prompts, job.suite, job.suite_path)
-    if job.prompts:
-        return read_prompts(job.prompts, job.limit, storage=job.storage)
-    with tempfile.TemporaryDirectory() as folder:
-        return read_prompts(write_suite(open_store(folder), job.suite, job.suite_path), job.limit)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ Files are taken as their repositories have them, or as JSON lines with `id` and 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.storage.store import Store
+from factory.prompts.prompt_table import PromptTable, read_prompts
+from factory.storage.interface import StorageConfig
+from factory.storage.store import Store, open_store
 from recon.user_error import UserError
 
 MAX_BYTES = 16 << 20
@@ -84,6 +87,21 @@ def write_suite(store: Store, name: str, path: str) -> str:
     key = f"suites/{name}.jsonl"
     store.put(key, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     return f"{store.root.rstrip('/')}/{key}"
+
+
+def read_choice(
+    prompts: str, suite: str, path: str, limit: int | None, image_root: str | None, storage: StorageConfig
+) -> PromptTable:
+    """The table that is named, or else that of the suite, which is kept nowhere.
+
+    Raises:
+        UserError: as `check_choice`, `read_prompts` and `read_suite`.
+    """
+    check_choice(prompts, suite, path)
+    if prompts:
+        return read_prompts(prompts, limit, image_root, storage)
+    with tempfile.TemporaryDirectory() as folder:
+        return read_prompts(write_suite(open_store(folder), suite, path), limit)
 
 
 def check_choice(prompts: str, suite: str, path: str) -> None:

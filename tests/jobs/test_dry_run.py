@@ -47,6 +47,14 @@ def test_a_sample_is_made_and_the_table_estimated(
     assert "holds outcomes already" in capsys.readouterr().err
 
 
+def test_a_suite_leaves_nothing_in_the_output_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.txt").write_text("a red car\na cup\n")
+    suite = ["--suite", "gpteval3d", "--suite-path", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert generate.main([*suite, "--dry-run", "1"]) == 2
+    assert "a dry run of 1 prompts" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_mistakes_are_one_sentence(table: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert generate.main([*table, "--dry-run", "1"]) == 2
     assert "a dry run of 1 prompts tells no spread; give at least 2" in capsys.readouterr().err
