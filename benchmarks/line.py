@@ -6,13 +6,13 @@ and find no killers.
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import json
 import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -226,6 +226,7 @@ def start_on_shards() -> None:
     from factory.prompts.work import PromptWork
     from factory.storage.store import open_store
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start it with the signal ignored
     folder, figures = Path(sys.argv[1]), dict[str, float]()
     config, out = FactoryConfig(line=LineConfig(rows_per_block=200)), folder.with_name(f"{folder.name}-out")
     arguments: dict[str, Any] = {"config": config}
@@ -239,7 +240,7 @@ def start_on_shards() -> None:
         while not any(out.glob("commits/*")):
             time.sleep(0.05)
         figures["shards_first_outcome_seconds"] = round(time.monotonic() - started, 1)
-        _thread.interrupt_main()
+        os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread from whatever it waits for
 
     threading.Thread(target=look, daemon=True).start()
     with suppress(KeyboardInterrupt), _watched() as seen:

@@ -183,7 +183,10 @@ def _image(value: Any, root: str) -> bytes | None:
 
 def _read_image(path: str, root: str) -> bytes:
     if "://" in path or "://" in root:
-        raise RowError("UnreadableImage", f"image {_short(path)} is an address; put the bytes into the table")
+        raise RowError(
+            "UnreadableImage",
+            f"image {_short(path)} is an address, which is not fetched; put the bytes into the table (docs/inputs.md)",
+        )
     try:
         folder = Path(root).resolve()
         file = (folder / path).resolve()

@@ -26,7 +26,7 @@ def test_nothing_is_executed_fetched_or_written_elsewhere(figures: dict) -> None
 def test_reasons_are_those_of_checks_and_not_of_surprises(figures: dict) -> None:
     kinds = {reason.split(": ")[1] for reason in figures["reasons"] if ": " in reason}
     known = {"EmptyPrompt", "PromptTooLong", "InvalidPrompt", "InvalidUtf8", "InvalidId", "InvalidSeed", "DuplicateId"}
-    assert kinds <= known | {"UnreadableImage", "ImageTooLarge", "UnreadableRow", "ValueError"}
+    assert kinds <= known | {"UnreadableImage", "ImageTooLarge", "UnreadableRow", "ValueError", "PictureSizeError"}
 
 
 def test_memory_is_bounded(figures: dict) -> None:

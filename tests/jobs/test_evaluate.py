@@ -309,3 +309,36 @@ def test_empty_runs_are_refused(tmp_path: Path, judges: list[str], capsys) -> No
     assert evaluate.main(["--run", str(tmp_path / "empty"), "--clip", judges[0]]) == 2
     assert "holds no assets" in capsys.readouterr().err
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_image_prompts_are_opened_as_pictures_are_everywhere(tmp_path: Path, judges: list[str], capsys) -> None:
+    """Upright by EXIF, within the limits, and never by a decoder of another format."""
+    picture = Image.new("RGB", (40, 24), "white")
+    picture.paste((200, 30, 30), (4, 4, 16, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "plain.png")
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    picture.save(tmp_path / "eps.png", "EPS")
+    Image.new("1", (6000, 6000)).save(tmp_path / "large.png")
+    Image.new("RGB", (40, 24)).save(tmp_path / "black.png")
+    names = ["plain", "turned", "eps", "large", "black"]
+    (tmp_path / "models").mkdir()
+    gaussians = init_ball(60, generator=torch.Generator().manual_seed(1))
+    for name in names:
+        write_ply(tmp_path / f"models/{name}.ply", gaussians)
+    rows = [{"prompt_id": name, "prompt": "a red car", "image": f"{name}.png"} for name in names]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = ["--run", str(tmp_path / "models"), "--prompts", str(tmp_path / "p.jsonl"), "--clip", judges[0], *CHEAP]
+    assert evaluate.main([*flags, "--runner", "inprocess"]) == 1
+    found = scores(tmp_path / "models")
+    assert sorted(found) == ["plain", "turned"]
+    column = "clip_image_renders_first"
+    assert found["plain"][column] == pytest.approx(found["turned"][column], abs=1e-4)
+    told = capsys.readouterr().out
+    for name, reason in {
+        "eps": "unreadable image: broken, or no picture. Available formats: PNG, JPEG, WEBP",
+        "large": "image has 6000x6000 pixels; the limit is 33554432: shrink it",
+        "black": "image shows one colour all over, (0, 0, 0)",
+    }.items():
+        assert f"{name}: {reason}" in told
