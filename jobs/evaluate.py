@@ -191,12 +191,15 @@ def _score(job: Evaluate, arguments: dict[str, Any], assets: Assets, folder: Out
 def _ablation(job: Evaluate) -> int:
     """Tables 2 and 3 of an output of `im3d ablate`, which has judged its fits already."""
     from factory.evaluation.paper_rows import rows_of_ablations
+    from factory.ledger.lease import Lease
     from factory.storage.store import open_store
     from jobs.evaluation_report import write_table
 
     store = open_store(f"{_place(job)}/tables", job.storage)
-    for number, rows in rows_of_ablations(job.run, job.label, job.beside, job.table, job.storage).items():
-        write_table(job, number, rows, store)
+    tables = rows_of_ablations(job.run, job.label, job.beside, job.table, job.storage)
+    with Lease(store):
+        for number, rows in tables.items():
+            write_table(job, number, rows, store)
     return 0
 
 

@@ -155,15 +155,19 @@ def score(job: Score) -> int:
     from eval.strict_json import as_json
     from eval.tables import write
     from factory.evaluation.study.folder import read_answers, read_study
+    from factory.ledger.lease import Lease
+    from factory.storage.read_only import open_read_only
     from factory.storage.store import open_store
 
-    store = open_store(job.study, job.storage)
+    store = open_read_only(job.study, job.storage)
     study, tasks = read_study(store)
     texts = read_answers(job.answers or (f"{job.study.rstrip('/')}/answers",), job.storage)
     result = score_study(study, tasks, texts, job.thresholds)
-    for name in ("annotators", "consensus", "rates"):
-        store.put(f"results/{name}.csv", as_csv(getattr(result, name)).encode())
-    store.put("results/scores.json", as_json(asdict(result) | {"thresholds": asdict(job.thresholds)}))
+    results = open_store(f"{store.root}/results", job.storage)
+    with Lease(results):
+        for name in ("annotators", "consensus", "rates"):
+            results.put(f"{name}.csv", as_csv(getattr(result, name)).encode())
+        results.put("scores.json", as_json(asdict(result) | {"thresholds": asdict(job.thresholds)}))
     print(write(preference_table(result.rates), job.form))
     rejected = [one for one in result.annotators if one.rejected]
     print(f"{len(result.annotators)} annotators, {len(rejected)} rejected; {result.short} questions lack votes")

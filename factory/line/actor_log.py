@@ -25,7 +25,7 @@ BOARD_SECONDS = 5.0
 
 
 class Reporter:
-    """Tells on behalf of one actor.
+    """Reports on behalf of one actor.
 
     Args:
         stage: its stage's name.
@@ -51,8 +51,8 @@ class Reporter:
         self._send("ready", seconds=seconds, notes=[note])
         self.log.info("ready", extra={"fields": note})
 
-    def tell(self, event: str, rows: Sequence[dict[str, Any]], seconds: float) -> None:
-        """Tell that rows of work start or end. A start is waited for, so that it is known where a row was when its
+    def report(self, event: str, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+        """Report that rows of work start or end. A start is waited for, so that it is known where a row was when its
         process died. The first column is the row's id."""
         if self.board is None or not rows:
             return
@@ -84,12 +84,12 @@ class Reporter:
         return self._answer_of(ask(self.stage, ids), unknown)
 
     def timed_out(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Tell that rows have run out of time, just before the process ends."""
+        """Report that rows have run out of time, just before the process ends."""
         ids = [next(iter(row.values())) for row in rows]
         self._answer_of(self._send("timeout", prompt_ids=ids), None)
 
     def note(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Tell of an event, and return it."""
+        """Report an event, and return it."""
         note = {"event": event, "stage": self.stage, "host": self.host} | fields
         self._send("note", notes=[note])
         return note
@@ -101,11 +101,11 @@ class Reporter:
         self.log.error("try_failed", extra={"fields": known})
 
     def shrunk(self, batch: int) -> None:
-        """Tell that memory was too short for a batch, and how many rows are tried from now on."""
+        """Report that memory was too short for a batch, and how many rows are tried from now on."""
         self.log.warning("batch_shrunk", extra={"fields": self.note("batch_shrunk", rows=batch)})
 
     def sized(self, batch: int, taken: int) -> None:
-        """Tell how many rows are tried together, since the first one took so many bytes of the GPU's memory."""
+        """Report how many rows are tried together, since the first one took so many bytes of the GPU's memory."""
         known = {"rows": batch, "gb_a_row": round(taken / 2**30, 2)}
         self.log.info("batch_sized", extra={"fields": self.note("batch_sized", **known)})
 

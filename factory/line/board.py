@@ -121,7 +121,7 @@ class Board:
         host: str | None = None,
         node: str = "",
     ) -> None:
-        """Note what an actor tells.
+        """Count what an actor reports.
 
         Args:
             stage: its stage.

@@ -169,7 +169,7 @@ def place_steps(
 
 
 def start_board(chain: Sequence[Step]) -> Any:
-    """The actor that stages tell what they do."""
+    """The actor that stages report to."""
     return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote([step.actor.name for step in chain], Metrics, is_gone)
 
 

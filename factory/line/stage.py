@@ -249,7 +249,7 @@ class Stage:
         return [(rows[:middle], True), (rows[middle:], True)]
 
     def _report(self, event: str, rows: list[Row], seconds: float) -> None:
-        self.reporter.tell(event, rows, seconds)
+        self.reporter.report(event, rows, seconds)
 
 
 def use_threads(count: int) -> None:

@@ -35,7 +35,7 @@ def row(prompt_id: str, **error: Any) -> dict[str, Any]:
 def test_rows_that_end_together_have_a_line_each(answer: tuple[Reporter, io.StringIO]) -> None:
     say, stream = answer
     failed = row("c", error_stage="image", error_type="ValueError", error_message="http://me:hunter2@host")
-    say.tell("end", [row("a"), row("b"), failed, row("d", error_stage="prompts")], 2.0)
+    say.report("end", [row("a"), row("b"), failed, row("d", error_stage="prompts")], 2.0)
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [(line["event"], line["level"], line["prompt_id"]) for line in lines] == [
         ("failed", "warning", "c"), ("end", "info", "a"), ("end", "info", "b"),
