@@ -46,10 +46,17 @@ class FullSize:
     files: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def build(self, dtype: torch.dtype = torch.float16) -> Any:
-        """The adapter on the meta device; for SDXL the UNet."""
-        with META:
+    def build(self, dtype: torch.dtype = torch.float16, device: torch.device = META, sampled_only: bool = False) -> Any:
+        """The adapter with random weights, which on the meta device are none; for SDXL the UNet.
+
+        Args:
+            sampled_only: without the networks that a step of the sampler does not call: text encoders, and Wan 2.2's
+                second one.
+        """
+        with device, _default_dtype(dtype):
             networks = {name: part.to(dtype).requires_grad_(False).eval() for name, part in self.parts().items()}
+        if sampled_only:
+            networks = {name: part for name, part in networks.items() if name not in ("text_encoder", "transformer_2")}
         if not self.family:
             return networks["unet"]
         family = FAMILIES[self.family]
@@ -61,11 +68,22 @@ class FullSize:
         views = make(self.frames, size=self.size, elevation=0.2 if self.name == "SV3D_p" else None)
         sampled = [part for part in networks if part.startswith(adapter.network_name)]
         config = VideoConfig(model=self.name, **self.settings)
-        return adapter(Parts(networks, sampled, META, dtype), self.files, config, family, views, "", "")
+        return adapter(Parts(networks, sampled, device, dtype), self.files, config, family, views, "", "")
 
 
-def _image(size: int) -> Tensor:
-    return torch.zeros(1, 3, size, size, device=META)
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Networks are made in `dtype`: the largest would not fit a card in float32 first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _image(model: Any, size: int) -> Tensor:
+    return torch.zeros(1, 3, size, size, device=model.device)
 
 
 def _sdxl() -> dict[str, nn.Module]:
@@ -83,11 +101,11 @@ def _sdxl() -> dict[str, nn.Module]:
 
 
 def _sdxl_step(unet: Any) -> Tensor:
-    half = {"device": META, "dtype": torch.float16}
+    half = {"device": unet.device, "dtype": torch.float16}
     more = {"text_embeds": torch.zeros(2, 1280, **half), "time_ids": torch.zeros(2, 6, **half)}  # type: ignore[arg-type]
     latents = torch.zeros(2, 4, 128, 128, **half)  # type: ignore[arg-type]
     text = torch.zeros(2, 77, 2048, **half)  # type: ignore[arg-type]
-    return unet(latents, torch.zeros((), device=META), text, added_cond_kwargs=more, return_dict=False)[0]
+    return unet(latents, torch.zeros((), device=unet.device), text, added_cond_kwargs=more, return_dict=False)[0]
 
 
 def _image_vae(**more: Any) -> nn.Module:
@@ -116,11 +134,11 @@ def _i2vgen() -> dict[str, nn.Module]:
 
 
 def _i2vgen_step(model: Any) -> Tensor:
-    image, latents = model._image(_image(512)), model._image_latents(_image(512))
-    text = torch.zeros(2, 77, 1024, device=META)
+    image, latents = model._image(_image(model, 512)), model._image_latents(_image(model, 512))
+    text = torch.zeros(2, 77, 1024, device=model.device)
     predict = model.denoiser(text, image.expand(2, -1, -1), latents.expand(2, -1, -1, -1, -1))
     shape = model.latent_shape(512)
-    return predict(torch.zeros(2, *shape, device=META), torch.zeros((), device=META))[:1]
+    return predict(torch.zeros(2, *shape, device=model.device), torch.zeros((), device=model.device))[:1]
 
 
 def _svd(vectors: int, frames: int, vae: Callable[[], nn.Module]) -> Callable[[], dict[str, nn.Module]]:
@@ -145,8 +163,8 @@ def _temporal_vae() -> nn.Module:
 
 def _conditioned_step(model: Any) -> Tensor:
     size = model.views.size
-    predict = model.condition(_image(size), [""], [0]).predict
-    return predict(torch.zeros(1, *model.latent_shape(size), device=META), torch.zeros((), device=META))
+    predict = model.condition(_image(model, size), [""], [0]).predict
+    return predict(torch.zeros(1, *model.latent_shape(size), device=model.device), torch.zeros((), device=model.device))
 
 
 def _umt5() -> nn.Module:
@@ -179,14 +197,14 @@ def _wan(kind: str) -> Callable[[], dict[str, nn.Module]]:
 
 
 def _wan_step(model: Any) -> Tensor:
-    text = torch.zeros(1, 512, 4096, device=META, dtype=model.dtype)
-    image, expands = _image(model.views.size), model.files["index"].get("expand_timesteps")
+    text = torch.zeros(1, 512, 4096, device=model.device, dtype=model.dtype)
+    image, expands = _image(model, model.views.size), model.files["index"].get("expand_timesteps")
     tokens = model._image_tokens(image) if "image_encoder" in model.parts.networks else None
     given = model._first_latents(image) if expands else model._masked_latents(image)
     predict = (model._denoiser_of_first if expands else model._denoiser_beside)(text, tokens, given)
     with mock.patch.object(type(model), "_network_at", return_value="transformer"):  # meta timesteps have no value
         shape = model.latent_shape(model.views.size)
-        return predict(torch.zeros(1, *shape, device=META), torch.zeros((), device=META))
+        return predict(torch.zeros(1, *shape, device=model.device), torch.zeros((), device=model.device))
 
 
 def _droplet3d() -> dict[str, nn.Module]:
@@ -207,9 +225,9 @@ def _droplet3d() -> dict[str, nn.Module]:
 
 
 def _droplet3d_step(model: Any) -> Tensor:
-    text = torch.zeros(1, 450, 4096, device=META, dtype=model.dtype)
-    predict = model._denoiser(text, model.condition_planes(_image(512)))
-    return predict(torch.zeros(1, *model.latent_shape(512), device=META), torch.zeros((), device=META))
+    text = torch.zeros(1, 450, 4096, device=model.device, dtype=model.dtype)
+    predict = model._denoiser(text, model.condition_planes(_image(model, 512)))
+    return predict(torch.zeros(1, *model.latent_shape(512), device=model.device), torch.zeros((), device=model.device))
 
 
 _SINGLE_VAE: Callable[[], nn.Module] = lambda: _image_vae(use_post_quant_conv=False)  # noqa: E731
@@ -232,6 +250,28 @@ FULL_SIZES = (
     FullSize(name="Droplet3D 5B", size=512, parts=_droplet3d, step=_droplet3d_step, parameters=5.57,
              family="droplet3d", frames=85),
 )  # fmt: skip
+
+
+def _tiny_svd() -> dict[str, nn.Module]:
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    made: Any = AutoencoderKLTemporalDecoder
+    unet = UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, num_frames=4, cross_attention_dim=16, num_attention_heads=2,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        projection_class_embeddings_input_dim=24, addition_time_embed_dim=8,
+    )  # fmt: skip
+    vae = made(down_block_types=_SPATIAL[0][:2], block_out_channels=(32, 32), latent_channels=4)
+    clip = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                            projection_dim=16, image_size=224, patch_size=56)  # fmt: skip
+    return {"unet": unet, "vae": vae, "image_encoder": CLIPVisionModelWithProjection(clip)}
+
+
+TINY = FullSize(name="tiny Stable Video Diffusion", size=16, parts=_tiny_svd, step=_conditioned_step, parameters=0.0,
+                family="svd", frames=4, files={"feature_extractor": _CLIP})  # fmt: skip
+"""For machines without a GPU: the same code in seconds."""
 
 
 class PeakBytes(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""Measure the reconstruction on a GPU, its parity, fits alone and batched, and a full memory: `main`.
+"""Measure a GPU: parity of both engines, fits alone and together, generators at full size, training, a full memory.
 
     python -m benchmarks.gpu [--perceptual vgg --perceptual-weights lpips.safetensors] [--tiny]
 
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu_models import adapters, training
 from recon.cameras import Cameras, OrbitConfig, turntable
 from recon.config import DensifyConfig, FitConfig
 from recon.fit_batch import FitTarget, fit_batch
@@ -46,6 +47,8 @@ class Options:
     """As `fit.loss.perceptual`."""
     perceptual_weights: str = ""
     """As `fit.loss.perceptual_weights`."""
+    minutes: float = 7.0
+    """After so many no other generator is begun; the rest of a begun one and the start take two more at most."""
     results: Path = Path("benchmarks/results/gpu")
     """Where the page of a card is written."""
 
@@ -169,7 +172,9 @@ def main() -> None:
 
     options = tyro.cli(Options, description=__doc__)
     card = "CPU" if options.tiny else torch.cuda.get_device_name()
-    rows = parity(options) + fits(options) + recovery(options)
+    ends = time.monotonic() + 60 * options.minutes
+    rows = parity(options) + fits(options) + recovery(options) + training(options.tiny)
+    rows += adapters(options.tiny, ends)
     print(page(rows))
     if not options.tiny:
         options.results.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.full_size import FULL_SIZES
 from benchmarks.gpu import page
+from benchmarks.gpu_models import adapters, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +32,12 @@ def test_tiny_runs_on_the_cpu_and_names_what_it_skips(tmp_path):
         "parity of the engines", "recovery from a full memory",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+    others = [name for name in rows if not name.startswith(("fit of", "parity", "recovery"))]
+    assert others == [
+        "training step, activations recomputed", "training step, activations kept",
+        "tiny Stable Video Diffusion, step", "tiny Stable Video Diffusion, decoding",
+    ]  # fmt: skip
+    assert all(rows[name]["seconds"] > 0 for name in others)
 
 
 def test_without_a_gpu_it_says_so():
@@ -41,3 +49,11 @@ def test_without_a_gpu_it_says_so():
 def test_the_table_has_every_column():
     table = page([{"part": "a", "seconds": 1.23456}, {"part": "b", "holds": True}]).splitlines()
     assert table == ["| part | seconds | holds |", "| --- | --- | --- |", "| a | 1.235 |  |", "| b |  | True |"]
+
+
+def test_what_a_card_cannot_hold_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.gpu_models.FULL_SIZES", [row for row in FULL_SIZES if row.name == "SDXL"])
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (8 << 30, 8 << 30))
+    assert adapters(False) == [{"part": "SDXL, step", "skipped": "needs about 11 GiB, 8 are free"}]
+    assert adapters(False, ends=0.0) == [{"part": "SDXL, step", "skipped": "the time is up"}]
+    assert training(False) == [{"part": "training step", "skipped": "needs about 40 GiB free"}]
