@@ -16,7 +16,7 @@ JOBS = {
     "sweep": "files that no row of a run names are removed",
     "render": "3D assets in, turntable renders out (training data)",
     "evaluate": "3D assets in, CLIP scores and their statistics out",
-    "export": "3D assets in, spz, sog, splat, html, GLB or training data out",
+    "export": "3D assets in, spz, sog, splat, html, GLB, USD or training data out",
     "dataset": "runs in, one data set out: chosen, deduplicated, split, with card and Croissant",
     "report": "a run in, a page about it out: scores, sheets, failures, cost, search",
     "view": "3D assets in, a page in the browser out: orbit them",
