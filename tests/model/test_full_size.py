@@ -1,11 +1,13 @@
 """The generators at their published sizes on the meta device: counts of parameters, and every shape of a step."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.full_size import FULL_SIZES, META, FullSize, PeakBytes, attention_without_scores
+from benchmarks.gpu_models import in_training
 from model.temporal import is_temporal
 
 EXACT = {
@@ -50,3 +52,14 @@ def test_the_peak_counts_what_is_alive_at_once() -> None:
         del first
         layer(torch.zeros(1024, 256, device="meta"))
     assert peak.peak == 2 * 1024 * 256 * 4  # an input and an output: no weights, nothing that is gone
+
+
+def test_a_training_step_reaches_every_temporal_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable Video Diffusion at full size, activations recomputed; there is no autocast on the meta device."""
+    monkeypatch.setattr("model.latent_training.autocast", lambda *_: nullcontext())
+    row = next(one for one in FULL_SIZES if one.name == "Stable Video Diffusion")
+    loss, batch, trained = in_training(row, META, recomputed=True, precision="float32")
+    value, _ = loss(batch, torch.Generator().manual_seed(0))
+    value.backward()
+    assert sum(parameter.numel() for parameter in trained) / 1e9 == pytest.approx(0.656, abs=0.001)
+    assert all(parameter.grad is not None and parameter.grad.shape == parameter.shape for parameter in trained)
