@@ -47,11 +47,12 @@ def run(job: Render) -> int:
     from factory.line.one_stage_line import line_config
     from factory.line.output_folder import open_output
     from factory.prompts.assets import read_assets
+    from factory.prompts.table_files import table_root
     from factory.training.render.line import RenderWork, rows_per_part, steps
     from factory.training.shards.schema import RENDER_DEAD_LETTERS
 
     work = RenderWork(assets=read_assets(job.assets, job.limit, job.split, job.storage), config=job.settings)
-    root, ids = job.asset_root or job.assets.rpartition("/")[0] or ".", work.ids
+    root, ids = job.asset_root or table_root(job.assets), work.ids
     rows, identity = rows_per_part(job.settings.size), job.settings.identity()
     with open_output(job.out, job.storage, RENDERS, rows, identity) as folder:
         ledger = folder.ledger

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from factory.ledger.keys import Keys, packed
 from factory.prompts.row import Prompt
-from factory.prompts.spool import Spool, Spooled
+from factory.prompts.spool import Spool, Spooled, temporary_space
 
 ROWS_AT_A_TIME = 1 << 16
 """Rows that are in memory until they are written, and that are read together."""
@@ -162,7 +162,8 @@ class PromptRows(Sequence[Prompt]):
     def _write(self) -> None:
         if self._batches:
             table = pa.Table.from_batches(self._batches, _SCHEMA).combine_chunks()
-            self._writer.write_table(table)
+            with temporary_space():
+                self._writer.write_table(table)
             self._batches = []
 
 

@@ -17,6 +17,7 @@ from factory.prompts.plain_batches import plain_rows
 from factory.prompts.prompt_rows import PromptRows
 from factory.prompts.raw_rows import Batch, Raw, missing_column
 from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
+from factory.prompts.table_files import table_root
 from factory.storage.store import StorageConfig
 from recon.user_error import UserError
 
@@ -66,7 +67,7 @@ def read_prompts(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
     table, columns = PromptTable(), dict[str, None]()
-    reading = _Reading(table=table, root=image_root or uri.rpartition("/")[0] or ".")
+    reading = _Reading(table=table, root=image_root or table_root(uri))
     for piece in _first(read_pieces(uri, storage=storage, columns=COLUMNS), limit):
         if isinstance(piece, Batch):
             columns.update(dict.fromkeys(piece.columns.schema.names))

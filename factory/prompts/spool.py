@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from recon.user_error import UserError
+
+
+@contextmanager
+def temporary_space() -> Iterator[None]:
+    """Around writes to temporary files: a full disk is a sentence that names their folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{tempfile.gettempdir()}, where the rows of the table wait, is full: free space, or name "
+                        "another folder in TMPDIR") from error  # fmt: skip
 
 
 class Spool:
@@ -15,12 +32,13 @@ class Spool:
         self._end = 0
 
     def add(self, data: bytes) -> Spooled:
-        """Keep bytes; raises OSError when the disk is full."""
+        """Keep bytes; raises UserError when the disk is full."""
         start, view = self._end, memoryview(data)
-        while view:
-            written = os.pwrite(self._file.fileno(), view, self._end)
-            self._end += written
-            view = view[written:]
+        with temporary_space():
+            while view:
+                written = os.pwrite(self._file.fileno(), view, self._end)
+                self._end += written
+                view = view[written:]
         return Spooled(spool=self, start=start, size=len(data))
 
     def read(self, start: int, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -72,6 +73,15 @@ def table_files(uri: str, storage: StorageConfig | None = None) -> list[TableFil
     if found.type == pyarrow.fs.FileType.NotFound:
         raise UserError(f"{uri}: no such file; give a file of {_KNOWN}")
     return [TableFile(uri=uri, filesystem=filesystem, path=path, kind=kind, packing=packing)]
+
+
+def table_root(uri: str) -> str:
+    """The folder that paths in a table are relative to: that of the file, the folder itself, that of a pattern."""
+    if wildcard := re.search(r"[*?]", uri):
+        return uri[: wildcard.start()].rpartition("/")[0] or "."
+    if _kind_of(uri)[0] is None or ("://" not in uri and os.path.isdir(uri)):
+        return uri.rstrip("/") or "/"
+    return uri.rpartition("/")[0] or "."
 
 
 def _kind_of(path: str) -> tuple[str | None, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +17,7 @@ from factory.prompts.assets import read_assets
 from factory.prompts.plain_batches import plain_rows
 from factory.prompts.prompt_table import PromptTable, read_prompts
 from factory.prompts.raw_rows import Batch
+from factory.prompts.table_files import table_root
 from jobs import prompts
 from recon.user_error import UserError
 
@@ -248,3 +251,21 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             read_prompts(f"{tmp_path}/{name}")
+
+
+def test_paths_are_relative_to_the_folder_of_the_table(tmp_path: Path) -> None:
+    assert table_root("a/b.csv") == table_root("a/b.csv.gz") == table_root("a/*.csv") == table_root("a/x?/b") == "a"
+    assert table_root("b.csv") == table_root("*.csv") == "."
+    assert table_root("s3://b/t/") == table_root("s3://b/t/part-*.parquet") == "s3://b/t"
+    (tmp_path / "t.parquet").mkdir()
+    assert table_root(str(tmp_path / "t.parquet")) == str(tmp_path / "t.parquet")
+
+
+def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pq.write_table(pa.table({"prompt": ["x"], "image": [b"picture"]}), tmp_path / "p.parquet")
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(UserError, match="where the rows of the table wait, is full: free space, or name another"):
+        read_prompts(str(tmp_path / "p.parquet"))
