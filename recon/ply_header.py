@@ -67,6 +67,9 @@ class Header:
 
     def _text_table(self, data: bytes, before: list[Element], wanted: Element, path: str) -> np.ndarray:
         skipped, width = sum(one.count * len(one.properties) for one in before), len(wanted.properties)
+        there, size = len(data) - self.start, 2 * (skipped + wanted.count * width) - 1
+        if there < size:  # a digit and a space each
+            raise ValueError(f"{path} is cut short: {there} bytes for {size // 2 + 1} numbers; write it again")
         try:
             values = np.fromstring(
                 data[self.start :].decode("ascii"), np.float64, skipped + wanted.count * width, sep=" "

@@ -234,3 +234,10 @@ def test_discs_and_points_are_converted(tmp_path, capsys) -> None:
     (tmp_path / "own.ply").write_bytes(foreign())
     assert ply_conversion.main([str(tmp_path / "nothing.ply"), str(tmp_path / "out.ply")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian"])
+def test_a_header_that_promises_more_than_there_is_allocates_nothing(form: str) -> None:
+    data = foreign(form=form).replace(b"element vertex 5", b"element vertex 5000000000000")
+    with pytest.raises(ValueError, match="cut short"):
+        parse_ply(data)
