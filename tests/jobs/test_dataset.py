@@ -17,12 +17,13 @@ from PIL import Image, ImageDraw
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import Ledger, file_entry
 from factory.ledger.schemas import DEAD_LETTERS
+from factory.stages.asset_ply import ply_bytes
 from factory.stages.asset_table import assets_schema
 from factory.stages.chain import written_columns
 from factory.storage.store import open_store
 from jobs import dataset
 from recon.gaussians import init_ball
-from recon.ply import read_ply, write_ply
+from recon.ply import read_ply
 
 SCORE = "clip_text_renders_pocket"
 
@@ -40,14 +41,11 @@ def picture(number: int) -> bytes:
     return stream.getvalue()
 
 
-def made_run(folder: Path, assets: dict[str, int], **columns: Any) -> Path:
+def made_run(folder: Path | str, assets: dict[str, int], **columns: Any) -> Path | str:
     """A run with an asset for each id and the number of its picture, and one dead letter."""
     store, schema = open_store(str(folder)), assets_schema(written_columns(), [SCORE])
     for number, (name, look) in enumerate(assets.items()):
-        place = folder / "files" / name
-        place.mkdir(parents=True)
-        write_ply(place / "asset.ply", init_ball(20 + look))
-        files = {"asset.ply": (place / "asset.ply").read_bytes(), "image.png": picture(look)}
+        files = {"asset.ply": ply_bytes(init_ball(20 + look)), "image.png": picture(look)}
         frames = [{"file_path": f"views/{k:02d}.png", "transform_matrix": np.eye(4).tolist()} for k in range(2)]
         cameras = {"w": 32, "h": 32, "fl_x": 40.0, "fl_y": 40.0, "cx": 16.0, "cy": 16.0, "frames": frames}
         files |= {"transforms.json": json.dumps(cameras).encode()}
@@ -253,6 +251,18 @@ def test_mistakes_are_one_sentence(
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.glob("out/data/*"))
+
+
+def test_from_s3_to_s3(s3: str, capsys) -> None:
+    made_run("s3://test/dataset/run", {"x0": 0, "x1": 1, "x2": 0})
+    flags = ["--runs", "s3://test/dataset/run", "--out", "s3://test/dataset/set", "--image-threshold", "0.999"]
+    assert dataset.main(flags) == 0
+    assert "2 assets added, 1 near-duplicates left out" in capsys.readouterr().out
+    store = open_store("s3://test/dataset/set")
+    rows = [row for key in store.keys("data/") for row in pq.read_table(io.BytesIO(store.get(key))).to_pylist()]
+    assert {row["prompt_id"] for row in rows} == {"x0", "x1"}
+    assert dataset.main(flags) == 0
+    assert "0 assets added, 0 near-duplicates left out, 3 were there already" in capsys.readouterr().out
 
 
 def test_other_settings_want_another_folder(runs: list[str], tmp_path: Path, capsys) -> None:
