@@ -7,6 +7,7 @@ Exit code: 0 when the weights are written, 2 when training could not begin or ha
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from typing import Annotated
 import tyro
 
 from factory.training.finetune.settings import WorkersConfig
+from factory.training.finetune.targets import target_of
 from jobs.base import Job, start
+from jobs.help import parse_flags
 from model.config import TrainConfig
 
 
@@ -24,7 +27,8 @@ class Finetune(Job):
     """Train one of the models on rendered turntables. Run it again and it goes on."""
 
     target: str
-    """Which model: autoencoder, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl or svd."""
+    """Which model: autoencoder, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl, svd, sv3d or
+    wan-lora. Each has training settings of its own: see --help --target X."""
     shards: str
     """Turntables as `im3d render` writes them, a local path or s3:// address."""
     weights: str
@@ -40,7 +44,22 @@ class Finetune(Job):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, train; returns the exit code."""
-    return start("finetune", Finetune, run, argv)
+    return start("finetune", Finetune, run, argv, parse)
+
+
+def parse(arguments: Sequence[str]) -> Finetune:
+    """The flags over the target's own training settings, which `--help --target X` shows.
+
+    Raises:
+        UserError: for an unknown target, or values that are refused.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--target", default=None, nargs="?")
+    named = first.parse_known_args(arguments)[0].target
+    if named is None:
+        return parse_flags(Finetune, arguments, "im3d finetune")
+    default = Finetune(target=named, shards=tyro.MISSING, weights=tyro.MISSING, train=target_of(named).train)
+    return parse_flags(Finetune, arguments, "im3d finetune", default)
 
 
 def run(job: Finetune) -> int:

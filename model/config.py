@@ -163,6 +163,10 @@ class TrainConfig:
     """Of the forward pass; auto: bfloat16 where the device computes in it, else float32."""
     recompute: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    lora_rank: int = 32
+    """Of the LoRA that target wan-lora trains, >= 1."""
+    lora_alpha: float = 32.0
+    """Its weight is alpha / rank, alpha > 0."""
     seed: int = 0
     save_every: int = 500
     """Steps between checkpoints, each with a validation loss."""
@@ -179,7 +183,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise UserError(f"num_steps is {self.num_steps}; it must be at least 1")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "lora_alpha"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} is {getattr(self, name)}; it must be positive and finite")
         for name in ("warmup_steps", "weight_decay", "seed"):
@@ -193,7 +197,7 @@ class TrainConfig:
             raise UserError(f"decay_share is {self.decay_share}; it must lie in [0, 1]")
         if not 0 <= self.text_dropout <= 1:
             raise UserError(f"text_dropout is {self.text_dropout}; it must lie in [0, 1]")
-        positive = ("save_every", "keep_last", "sheet_every", "log_every")
+        positive = ("save_every", "keep_last", "sheet_every", "log_every", "lora_rank")
         for name in (*positive, "total_batch", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:

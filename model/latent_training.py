@@ -21,6 +21,7 @@ from model.i2vgen_xl import I2VGenXLVideoModel
 from model.pocket.data import Batch
 from model.pocket.losses import Terms, diffusion_loss, normal
 from model.stable_video import StableVideoModel
+from model.sv3d import SV3DModel
 from model.temporal import Family, freeze_spatial
 from model.training import Recipe, Setting, autocast
 
@@ -109,6 +110,15 @@ class StableVideoLoss(LatentVideoLoss):
         return error.mean(), {}
 
 
+class SV3DLoss(StableVideoLoss):
+    """The same for SV3D_u, whose network has the picture's view as its last frame."""
+
+    def denoiser(self, images: Tensor, captions: Sequence[str], kept: Tensor, seeds: Sequence[int]) -> Any:
+        """See `LatentVideoLoss.denoiser`; frames as everywhere here, the picture's view first."""
+        predict = super().denoiser(images, captions, kept, seeds)
+        return lambda noisy, timestep: predict(noisy.roll(-1, 1), timestep).roll(1, 1)
+
+
 def i2vgen_xl(setting: Setting) -> Recipe:
     """I2VGen-XL's temporal layers."""
     return _recipe(setting, "i2vgen-xl", "i2vgen-xl", I2VGenXLVideoModel, I2VGenXLLoss)
@@ -117,6 +127,11 @@ def i2vgen_xl(setting: Setting) -> Recipe:
 def stable_video(setting: Setting) -> Recipe:
     """Stable Video Diffusion's temporal layers."""
     return _recipe(setting, "svd", "svd", StableVideoModel, StableVideoLoss)
+
+
+def sv3d(setting: Setting) -> Recipe:
+    """SV3D_u's temporal layers."""
+    return _recipe(setting, "sv3d", "svd", SV3DModel, SV3DLoss)
 
 
 def _recipe(setting: Setting, name: str, family: Family, kind: Any, loss: type[LatentVideoLoss]) -> Recipe:

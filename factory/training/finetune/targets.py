@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from model.config import Drawing
+from model.config import Drawing, TrainConfig
+from model.video_models import SV3D_VIEWS, WAN_FRAMES
 from recon.user_error import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Target:
     """Weight folders that it builds on, and the class that each must hold."""
     captions: bool = True
     """Whether it learns from the captions."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """How it trains where nothing else is said."""
     multiple: int = 16
     """What the side of the frames is a multiple of, in pixels."""
     latents: bool = False
@@ -54,6 +57,18 @@ FORMER = {"ConvAutoencoder": "PocketAutoencoder"}
 _TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
 _POCKET, _PAPER = "model.pocket.recipes", "model.latent_training"
 _JUDGES = "factory.training.finetune.estimator_recipes"
+
+_LARGE = TrainConfig(
+    learning_rate=1e-5, total_batch=240, num_steps=40_000, warmup_steps=1000, decay_share=0.0, betas=(0.9, 0.999),
+    ema_decay=0.9999, micro_batch=1, recompute=True,
+)  # fmt: skip
+"""A.2: rate 1e-5 and 240 turntables a step. Its five days on 80 A100 are about 40,000 steps at 10 seconds each; the
+rest is what latent video models are usually fine-tuned with, in parts that a card holds at 512 pixels."""
+_LORA = TrainConfig(
+    learning_rate=1e-4, total_batch=8, num_steps=5000, warmup_steps=100, decay_share=0.2, betas=(0.9, 0.999),
+    ema_decay=0.0, micro_batch=1, recompute=True,
+)  # fmt: skip
+"""As LoRA of video models are usually trained; some hundred objects are enough to learn one camera path."""
 
 TARGETS: dict[str, Target] = {
     "autoencoder": Target(
@@ -86,11 +101,20 @@ TARGETS: dict[str, Target] = {
     "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=256, views="any"), results=("clip",), needs={}),
     "i2vgen-xl": Target(
         recipe=f"{_PAPER}:i2vgen_xl", drawing=Drawing(batch=240), results=("i2vgen-xl-turntable",),
+        train=_LARGE,
         needs={"i2vgen-xl": "I2VGenXLPipeline"},
     ),
     "svd": Target(
         recipe=f"{_PAPER}:stable_video", drawing=Drawing(batch=240), results=("svd-turntable",),
-        needs={"svd": "StableVideoDiffusionPipeline"}, captions=False,
+        needs={"svd": "StableVideoDiffusionPipeline"}, captions=False, train=_LARGE,
+    ),
+    "sv3d": Target(
+        recipe=f"{_PAPER}:sv3d", drawing=Drawing(batch=240, count=SV3D_VIEWS), results=("sv3d-turntable",),
+        needs={"sv3d": "StableVideo3DDiffusionPipeline"}, captions=False, train=_LARGE,
+    ),
+    "wan-lora": Target(
+        recipe="model.wan_lora_training:wan_lora", drawing=Drawing(batch=8, count=WAN_FRAMES[0] - 1),
+        results=("wan-lora",), needs={"wan": "WanImageToVideoPipeline"}, train=_LORA,
     ),
 }  # fmt: skip
 """In the order in which the first four build on each other."""
@@ -112,6 +136,7 @@ def target_of(name: str) -> Target:
 _OWN = {
     "autoencoder": "ConvAutoencoder", "image": "PocketUNet", "video": "PocketUNet", "text_encoder": "CLIPTextModel",
     "i2vgen-xl-turntable": "I2VGenXLPipeline", "svd-turntable": "StableVideoDiffusionPipeline",
+    "sv3d-turntable": "StableVideo3DDiffusionPipeline",
 }  # fmt: skip
 
 
