@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.assets import Asset, load_assets
 from recon.config import FitConfig
 
-AGAINST = ("psnr_renders", "lpips_renders", "mask_iou_renders", "chamfer")
+AGAINST = ("psnr_renders", "lpips_pocket_renders", "mask_iou_renders", "chamfer")
 
 
 @dataclass(kw_only=True, slots=True)

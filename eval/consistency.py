@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from eval.fidelity import Perceptual, lpips, psnr
 from recon.cameras import Cameras
 
-COLUMNS = ("residual_psnr", "residual_lpips", "feature_consistency", "flow_residual")
+COLUMNS = ("residual_psnr", "residual_lpips_pocket", "feature_consistency", "flow_residual")
 VISIBLE = 0.05
 """World units by which a point's depth may differ from that of the surface seen there."""
 FLOW_RADIUS = 5
@@ -27,10 +27,10 @@ STATEMENT = {"perceptual": "pocket", "flow": f"Lucas-Kanade, radius {FLOW_RADIUS
 
 
 def residual(frames: NDArray[np.uint8], renders: NDArray[np.uint8], network: Perceptual) -> dict[str, float]:
-    """``residual_psnr`` in dB and ``residual_lpips`` of frames [V,S,S,3] and the fit's views from the same cameras."""
+    """``residual_psnr`` in dB and ``residual_lpips_pocket`` of frames [V,S,S,3] and the fit's views from the same cameras."""
     return {
         "residual_psnr": float(psnr(renders, frames).mean()),
-        "residual_lpips": float(lpips(renders, frames, network).mean()),
+        "residual_lpips_pocket": float(lpips(renders, frames, network).mean()),
     }
 
 

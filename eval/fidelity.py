@@ -18,7 +18,7 @@ F_SCORE_REACH = 0.05
 """World units within which a point of one surface counts as found on the other."""
 MS_SSIM_SIDE = 160
 """`pytorch-msssim` wants a longer side for five scales of its window of 11 pixels; below it the window shrinks to 7."""
-PICTURES = ("psnr", "ssim", "ms_ssim", "lpips", "mask_iou", "depth_error")
+PICTURES = ("psnr", "ssim", "ms_ssim", "lpips_pocket", "mask_iou", "depth_error")
 SURFACES = ("chamfer", "f_score")
 
 
@@ -114,7 +114,7 @@ def surface_distances(
 def picture_fidelity(
     views: NDArray[np.uint8], truth: NDArray[np.uint8], network: Perceptual
 ) -> dict[str, float | None]:
-    """Means over views of ``psnr``, ``ssim``, ``ms_ssim`` (None for small views), ``lpips`` and ``mask_iou``.
+    """Means over views of ``psnr``, ``ssim``, ``ms_ssim`` (None for small views), ``lpips_pocket`` and ``mask_iou``.
 
     Args:
         views, truth: uint8 [V,H,W,4]: colour over white, and coverage.
@@ -125,7 +125,7 @@ def picture_fidelity(
         "psnr": float(psnr(ours, theirs).mean()),
         "ssim": float(ssim(ours, theirs).mean()),
         "ms_ssim": None if small else float(ms_ssim(ours, theirs).mean()),
-        "lpips": float(lpips(ours, theirs, network).mean()),
+        "lpips_pocket": float(lpips(ours, theirs, network).mean()),
         "mask_iou": float(mask_iou(views[..., 3], truth[..., 3]).mean()),
     }
 

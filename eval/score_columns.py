@@ -59,13 +59,13 @@ _KNOWN = {
     "psnr_renders": Measure(title="PSNR, dB", group=FIDELITY),
     "ssim_renders": Measure(title="SSIM", group=FIDELITY, decimals=3),
     "ms_ssim_renders": Measure(title="MS-SSIM", group=FIDELITY, decimals=3),
-    "lpips_renders": Measure(title="LPIPS, pocket network", group=FIDELITY, decimals=3, low=True),
+    "lpips_pocket_renders": Measure(title="LPIPS, pocket network", group=FIDELITY, decimals=3, low=True),
     "mask_iou_renders": Measure(title="mask IoU", group=FIDELITY, decimals=3),
     "depth_error_renders": Measure(title="depth error, radii", group=FIDELITY, decimals=3, low=True),
     "chamfer": Measure(title="Chamfer distance, radii", group=FIDELITY, decimals=4, low=True),
     "f_score": Measure(title="F-score", group=FIDELITY, decimals=3),
     "residual_psnr": Measure(title="re-renders against frames: PSNR, dB", group=CONSISTENCY),
-    "residual_lpips": Measure(
+    "residual_lpips_pocket": Measure(
         title="re-renders against frames: LPIPS, pocket network", group=CONSISTENCY, decimals=3, low=True
     ),
     "feature_consistency": Measure(title="features of neighbouring frames: cosine", group=CONSISTENCY, decimals=3),
