@@ -27,7 +27,7 @@ STATEMENT = {"perceptual": "pocket", "flow": f"Lucas-Kanade, radius {FLOW_RADIUS
 
 
 def residual(frames: NDArray[np.uint8], renders: NDArray[np.uint8], network: Perceptual) -> dict[str, float]:
-    """``residual_psnr`` in dB and ``residual_lpips_pocket`` of frames [V,S,S,3] and the fit's views from the same cameras."""
+    """``residual_psnr`` in dB and ``residual_lpips_pocket`` of frames [V,S,S,3] and the fit's views there."""
     return {
         "residual_psnr": float(psnr(renders, frames).mean()),
         "residual_lpips_pocket": float(lpips(renders, frames, network).mean()),

@@ -10,7 +10,8 @@ from benchmarks.consistency import AGAINST, correlations
 
 
 def test_correlations_are_of_ranks_and_leave_out_what_is_missing() -> None:
-    rows = [{"a": x, "b": None, "psnr_renders": x**3, "lpips_pocket_renders": -x, "mask_iou_renders": None, "chamfer": x % 2}
+    rows = [{"a": x, "b": None, "psnr_renders": x**3, "lpips_pocket_renders": -x, "mask_iou_renders": None}
+            | {"chamfer": x % 2}
             for x in (1.0, 2.0, 3.0, 4.0, 5.0)]  # fmt: skip
     rows.append(dict.fromkeys(rows[0]))
     found = correlations(rows, ("a", "b"))
