@@ -49,7 +49,7 @@ def fits(out: Path) -> dict[str, dict]:
 
 def test_variants_of_true_views_are_fitted_tabled_and_pictured(assets: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
-    flags = ["--assets", str(assets), "--out", str(out), "--targets", "true", *FLAGS]
+    flags = ["--assets", str(assets), "--out", str(out), "--targets", "true", *FLAGS, "--runner", "inprocess"]
     assert ablate.main([*flags, "--variants", "nerf", "frames-4"]) == 1
     rows = fits(out)
     assert set(rows) == {f"{asset}.{variant}" for asset in ("red", "blue") for variant in ("full", "nerf", "frames-4")}

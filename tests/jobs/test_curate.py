@@ -20,9 +20,8 @@ from jobs.curate import main
 from model.captioner import CaptionerConfig
 
 CAPTIONS = {"box-0": "a red box", "ball-1": "a blue ball", "box-2": "a fish", "ball-3": ""}
-
-
 VIEWS = ["--views", "4"]
+ALONE = ["--runner", "inprocess"]
 
 
 def written(folder: Path, shards_writer) -> Path:
@@ -102,21 +101,22 @@ def test_what_cannot_be_read_is_named_and_looked_at_again(shards: Path, capsys):
         first = page.dictionary_page_offset or page.data_page_offset
         data[first : first + page.total_compressed_size] = bytes(page.total_compressed_size)
     broken.write_bytes(bytes(data))
-    assert main(["--shards", str(shards), "--best", "4"]) == 0
+    assert main(["--shards", str(shards), "--best", "4", *ALONE]) == 0
     out = capsys.readouterr().out
     assert "not readable: renders/part-box-2-32.parquet row group 0 row 1" in out
     assert "not readable: renders/part-ball-1-32.parquet" in out
     assert "3 of 3 training assets kept" in out
     for place, whole in sound.items():
         place.write_bytes(whole)
-    assert main(["--shards", str(shards), "--best", "4"]) == 0
+    assert main(["--shards", str(shards), "--best", "4", *ALONE]) == 0
     out = capsys.readouterr().out
     assert "not readable" not in out
     assert "4 of 4 training assets kept" in out
 
 
 def test_captions_are_made_where_there_are_none_and_trained_on(shards: Path, tiny_captioner: Path, capsys):
-    assert main(["--shards", str(shards), "--best", "4", "--captioner.model", str(tiny_captioner)]) == 0
+    flags = ["--shards", str(shards), "--best", "4", "--captioner.model", str(tiny_captioner), *ALONE]
+    assert main(flags) == 0
     assert "1 of 5 assets captioned by" in capsys.readouterr().out
     index = read_index(str(shards), None)
     made = index.captions["ball-3"]
@@ -129,8 +129,7 @@ def test_captions_are_made_where_there_are_none_and_trained_on(shards: Path, tin
     turntable = Shards(LocalStore(str(shards)), print, index.captions).turntable(chunk, 0)
     assert turntable is not None
     assert turntable.caption == made
-    flags = ["--best", "4", "--captioner.model", str(tiny_captioner), "--captioner.replace"]
-    assert main(["--shards", str(shards), *flags]) == 0
+    assert main([*flags, "--captioner.replace"]) == 0
     assert "5 of 5 assets captioned by" in capsys.readouterr().out
 
 

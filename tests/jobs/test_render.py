@@ -61,7 +61,7 @@ def pixels(frame: dict) -> np.ndarray:
 
 def test_meshes_become_turntables_with_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assets, out = table(tmp_path / "assets"), tmp_path / "out"
-    flags = ["--assets", str(assets), "--out", str(out), "--size", "48", "--turntables", "2", "--pool.actors", "1"]
+    flags = ["--assets", str(assets), "--out", str(out), "--size", "48", "--turntables", "2", "--runner", "inprocess"]
     assert render.main([*flags, "--limit", "2"]) == 0
     assert render.main(flags) == 1
     rows = {r["turntable_id"]: r for p in (out / "renders").glob("*.parquet") for r in pq.read_table(p).to_pylist()}
