@@ -7,7 +7,9 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,28 @@ class Think(Stage):
             row["image"] = pack(np.zeros((4, 4, 3), np.uint8))
 
 
+class ThinkWatched(Think):
+    """Stops before a row once four rows are made until a node has vanished, and once twelve are until one is drained.
+
+    Args:
+        markers: a folder, with empty files `vanished` and `drained` once that has happened; gets a file `made-ROW` of
+            every row, and `vanished-NODE` or `drained-NODE` where an actor waits for it.
+    """
+
+    def __init__(self, config: Any, markers: Path, threads: int = 1, board: Any = None) -> None:
+        self.markers = markers
+        super().__init__(config, threads, board)
+
+    def process(self, rows: list[Row]) -> None:
+        for made, event in ((4, "vanished"), (12, "drained")):
+            while len(list(self.markers.glob("made-*"))) >= made and not (self.markers / event).exists():
+                (self.markers / f"{event}-{ray.get_runtime_context().get_node_id()}").touch()
+                time.sleep(0.05)
+        super().process(rows)
+        for row in rows:
+            (self.markers / f"made-{row['prompt_id']}").touch()
+
+
 class ThinkLong(Think):
     """Long enough for the stage behind to be idle when Ray Data hears of a drained node."""
 
@@ -93,47 +117,63 @@ def drain(address: str, node: str) -> None:
     assert accepted, why
 
 
+@contextmanager
+def beside(function: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a function in a thread that is told when the block has ended, and is waited for."""
+    ended = threading.Event()
+    thread = threading.Thread(target=function, args=(ended,))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_nodes_that_vanish_or_are_drained_take_no_prompt_along(
     cluster: tuple[Cluster, list[Any]], tmp_path: Path
 ) -> None:
     made, nodes = cluster
     config = FactoryConfig(line=LineConfig(address="auto"))
+    out, markers = str(tmp_path / "out"), tmp_path / "markers"
+    markers.mkdir()
     think = Pool(actors=1, max_actors=2, cpus=1, gpus=1, labels=("kind=gpu",))
-    keep = {"config": config, "out": str(tmp_path), "run_id": "r"}
     chain = [
-        Step(actor=Think, pool=think, arguments={"config": config}),
-        Step(actor=Keep, pool=Pool(cpus=0.1), arguments=keep),
+        Step(actor=ThinkWatched, pool=think, arguments={"config": config, "markers": markers}),
+        Step(actor=Keep, pool=Pool(cpus=0.1), arguments={"config": config, "out": out, "run_id": "r"}),
     ]
-    store = open_store(str(tmp_path))
+    store = open_store(out)
     ledger, events = Ledger(store), EventLog(store, "r")
     gone: list[str] = []
 
-    def busy_node(commits: int) -> str:
-        """The node that made one of the first rows, of those still there, once there are so many."""
-        while True:
-            tables = [pq.read_table(io.BytesIO(store.get(key))) for key in store.keys("commits/")]
-            there = [node for table in tables if (node := table["device"][0].as_py()) not in gone]
-            if len(tables) >= commits and there:
-                return there[0]
-            time.sleep(0.1)
+    def waiting_node(event: str) -> str | None:
+        """A node whose rows are committed, and where an actor waits for the event with another; None without any."""
+        tables = [pq.read_table(io.BytesIO(store.get(key))) for key in store.keys("commits/")]
+        nodes = (table["device"][0].as_py() for table in tables)
+        return next((node for node in nodes if (markers / f"{event}-{node}").exists()), None)
 
-    def take_away() -> None:
+    def vanish(node: str) -> None:
+        made.remove_node(next(known for known in nodes if known.node_id == node), allow_graceful=False)
+
+    def take_away(ended: threading.Event) -> None:
         """One node vanishes, another is drained."""
-        gone.append(busy_node(4))
-        made.remove_node(next(node for node in nodes if node.node_id == gone[0]), allow_graceful=False)
-        gone.append(busy_node(10))
-        drain(made.address, gone[1])
+        for event, end in (("vanished", vanish), ("drained", partial(drain, made.address))):
+            while not (node := waiting_node(event)):
+                if ended.wait(0.1):
+                    return
+            gone.append(node)
+            end(node)
+            (markers / event).touch()
 
-    thread = threading.Thread(target=take_away)
-    thread.start()
     prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(COUNT)]
     work, display = PromptWork(prompts=prompts, config=config), Display(events=events)
-    tally = run_line(work, chain, config.line, ledger, display)
-    thread.join()
+    with beside(take_away):
+        tally = run_line(work, chain, config.line, ledger, display)
     rows = list(ledger.rows(ASSETS))
     assert sorted(row["prompt_id"] for row in rows) == sorted(f"p{n}" for n in range(COUNT))
     assert list(ledger.rows(DEAD)) == []
     assert tally.done + tally.failed >= COUNT - 1
+    assert len(gone) == 2
     assert {row["device"] for row in rows} == {node.node_id for node in nodes} >= set(gone)
     left = [event for event in map(json.loads, store.get("events.jsonl").splitlines()) if event["event"] == "node_left"]
     assert "image" in [event["stage"] for event in left]
@@ -152,16 +192,15 @@ def test_the_last_actor_of_a_stage_leaves_a_node_that_is_drained_for_long(
     store = open_store(str(tmp_path))
     ledger = Ledger(store)
 
-    def drain_keeper() -> None:
+    def drain_keeper(ended: threading.Event) -> None:
         while len(keys := list(store.keys("commits/"))) < 2:
-            time.sleep(0.1)
+            if ended.wait(0.1):
+                return
         drain(made.address, pq.read_table(io.BytesIO(store.get(keys[0])))["host"][0].as_py())
 
-    thread = threading.Thread(target=drain_keeper)
-    thread.start()
     prompts = [Prompt(prompt_id=f"p{n}", prompt="x", seed=n) for n in range(6)]
-    run_line(PromptWork(prompts=prompts, config=config), chain, config.line, ledger)
-    thread.join()
+    with beside(drain_keeper):
+        run_line(PromptWork(prompts=prompts, config=config), chain, config.line, ledger)
     rows = list(ledger.rows(ASSETS))
     assert sorted(row["prompt_id"] for row in rows) == sorted(f"p{n}" for n in range(6))
     assert list(ledger.rows(DEAD)) == []
