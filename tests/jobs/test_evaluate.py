@@ -39,6 +39,7 @@ from recon.video_io import decode_mp4, encode_mp4
 pytestmark = pytest.mark.timeout(600)
 PROMPTS = {"car": "a red car", "house": "a blue house", "cup": "a green cup"}
 CHEAP = ["--size", "32", "--num-views", "4", "--pool.batch", "2"]
+ALONE = [*CHEAP, "--runner", "inprocess"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,7 +98,7 @@ def summary(run: Path) -> dict[str, Any]:
 def test_scores_are_those_of_the_files_and_runs_compare(tmp_path: Path, judges: list[str], capsys) -> None:
     run, other = make_run(tmp_path / "run", 1), make_run(tmp_path / "other", 2)
     before = {path: path.read_bytes() for path in (run / "assets").glob("*")}
-    flags = ["--clip", *judges, *CHEAP]
+    flags = ["--clip", *judges, *ALONE]
     assert evaluate.main(["--run", str(run), *flags]) == 0
     assert {path: path.read_bytes() for path in (run / "assets").glob("*")} == before
     rows = scores(run)
@@ -168,7 +169,7 @@ def test_bad_assets_are_named_and_never_averaged(tmp_path: Path, judges: list[st
     table = [{"prompt_id": name, "prompt": f"a {name} car"} for name in ("good", "torn", "short", "box", "gone")]
     table.append({"prompt_id": "blind", "prompt": "a blind car", "image": "/nowhere.png"})
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, table)))
-    flags = ["--run", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--clip", judges[0], *CHEAP]
+    flags = ["--run", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--clip", judges[0], *ALONE]
     assert evaluate.main(flags) == 1
     rows, found = scores(folder), summary(folder)
     assert sorted(rows) == ["box", "good"]
@@ -193,7 +194,7 @@ def test_known_objects_and_consistency(tmp_path: Path, judges: list[str], capsys
     ball.export(truth / "car.glb")
     table = [{"id": "car", "path": "car.glb", "caption": "a ball"}, {"id": "cup", "path": "gone.glb"}]
     (truth / "assets.jsonl").write_text("\n".join(map(json.dumps, table)))
-    flags = ["--run", str(run), "--clip", judges[0], *CHEAP, "--consistency", "--truth"]
+    flags = ["--run", str(run), "--clip", judges[0], *ALONE, "--consistency", "--truth"]
     assert evaluate.main([*flags, str(truth)]) == 1
     rows, found = scores(run), summary(run)
     assert sorted(rows) == ["car", "house"]
@@ -240,6 +241,8 @@ def test_a_folder_and_its_prompts_in_s3(tmp_path: Path, judges: list[str], s3: s
     assert there["clip_text_frames_first"] == pytest.approx(text, abs=1e-3)
     assert there["clip_image_frames_first"] == pytest.approx(image, abs=1e-3)
     assert there["clip_text_renders_first"] is not None
+    (figures,) = [key for key in store.keys("evaluations/") if "/reports/" in key]
+    assert json.loads(store.get(figures))["rows"] == {"total": 1, "done": 1, "failed": 0, "left": 0}
     ray.shutdown()
 
 
@@ -270,12 +273,12 @@ def test_reading_jobs_leave_a_run_that_goes_on_as_it_is(tmp_path: Path, judges: 
     store, schema = open_store(str(run)), assets_schema(written_columns())
     row = pq.read_table(next((run / "assets").glob("*.parquet"))).to_pylist()[0]
     commit(store, {name: row.get(name) for name in schema.names} | {"prompt_id": "late"}, schema)  # not published yet
-    flags = ["--run", str(run), "--clip", judges[0], *CHEAP]
+    flags = ["--run", str(run), "--clip", judges[0], *ALONE]
     with writer_of(run):
         before = listing(run)
         assert evaluate.main([*flags, "--out", str(out)]) == 0
         assert report.main(["--run", str(run), "--out", str(out)]) == 0
-        exporting = ["--format", "ply", "--out", str(tmp_path / "ply"), "--pool.actors", "1"]
+        exporting = ["--format", "ply", "--out", str(tmp_path / "ply"), "--runner", "inprocess"]
         assert export.main(["--run", str(run), *exporting]) == 0
         study_of = ["make", "--runs", str(run), str(run), "--labels", "a", "b", "--out", str(tmp_path / "study")]
         assert study.main(study_of) == 0
@@ -297,7 +300,7 @@ def test_reading_jobs_leave_a_run_that_goes_on_as_it_is(tmp_path: Path, judges: 
 
 def test_two_evaluations_of_one_protocol_do_not_meet(tmp_path: Path, judges: list[str], capsys) -> None:
     run = make_run(tmp_path / "run", 3)
-    flags = ["--run", str(run), "--clip", judges[0], *CHEAP]
+    flags = ["--run", str(run), "--clip", judges[0], *ALONE]
     assert evaluate.main(flags) == 0
     with writer_of(next(run.glob("evaluations/*"))):
         assert evaluate.main(flags) == 2
