@@ -332,8 +332,8 @@ def test_image_prompts_are_opened_as_pictures_are_everywhere(tmp_path: Path, jud
         write_ply(tmp_path / f"models/{name}.ply", gaussians)
     rows = [{"prompt_id": name, "prompt": "a red car", "image": f"{name}.png"} for name in names]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    flags = ["--run", str(tmp_path / "models"), "--prompts", str(tmp_path / "p.jsonl"), "--clip", judges[0], *CHEAP]
-    assert evaluate.main([*flags, "--runner", "inprocess"]) == 1
+    flags = ["--run", str(tmp_path / "models"), "--prompts", str(tmp_path / "p.jsonl"), "--clip", judges[0], *ALONE]
+    assert evaluate.main(flags) == 1
     found = scores(tmp_path / "models")
     assert sorted(found) == ["plain", "turned"]
     column = "clip_image_renders_first"
