@@ -155,7 +155,7 @@ def _seed(value: Any) -> int | None:
 
 
 def _size(value: Any) -> float | None:
-    if value is None or value == "":
+    if value is None or value == "" or value != value:  # NaN, as pandas has it for gaps
         return None
     try:
         size = float(value)

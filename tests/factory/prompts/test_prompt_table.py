@@ -94,6 +94,10 @@ HOSTILE = [
     (b'{"prompt": "x", "seed": 1.5}', "InvalidSeed"),
     (b'{"prompt": "x", "seed": 1e400}', "InvalidSeed"),
     (b'{"prompt": "x", "seed": true}', "InvalidSeed"),
+    (b'{"prompt": "x", "size_metres": 0}', "InvalidSize"),
+    (b'{"prompt": "x", "size_metres": "2 m"}', "InvalidSize"),
+    (b'{"prompt": "x", "size_metres": true}', "InvalidSize"),
+    (b'{"prompt": "x", "size_metres": 1e400}', "InvalidSize"),
     (b'{"prompt": "x", "seed": "1_0"}', "InvalidSeed"),
     ('{"prompt": "x", "seed": "\u0663"}'.encode(), "InvalidSeed"),
     (b'{"prompt": "x", "prompt": "y"}', "UnreadableRow"),
@@ -107,6 +111,16 @@ HOSTILE = [
     (b'["a list"]', "UnreadableRow"),
     (b"[" * 100_000, "UnreadableRow"),
 ]
+
+
+def test_sizes_may_have_gaps_and_change_no_identity(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["a cup", "a dog", "an ant"], "size_metres": [0.12, float("nan"), None]})
+    pq.write_table(table, tmp_path / "sized.parquet")
+    pq.write_table(table.select(["prompt"]), tmp_path / "plain.parquet")
+    sized, plain = (read_prompts(str(tmp_path / name)).prompts for name in ("sized.parquet", "plain.parquet"))
+    assert {prompt.prompt: prompt.size_metres for prompt in sized} == {"a cup": 0.12, "a dog": None, "an ant": None}
+    assert {prompt.size_metres for prompt in plain} == {None}
+    assert {(p.prompt_id, p.seed) for p in sized} == {(p.prompt_id, p.seed) for p in plain}
 
 
 def test_hostile_rows_are_rejected_one_by_one(tmp_path: Path) -> None:
