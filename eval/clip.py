@@ -101,15 +101,6 @@ class Scorer:
             raise ValueError(f"{len(images)} images but {len(prompts)} prompts; give one each")
         return 100 * (self.embed_images(images) * self.embed_texts(prompts)).sum(-1).numpy()
 
-    def image_similarity(self, images: Sequence[np.ndarray], reference: np.ndarray) -> np.ndarray:
-        """100 x cosine [B] of each picture with the picture `reference`, in [-100, 100].
-
-        Raises:
-            ValueError: if there are no pictures.
-        """
-        _check(images)
-        return 100 * (self.embed_images(images) @ self.embed_images([reference])[0]).numpy()
-
 
 def _check(images: Sequence[np.ndarray]) -> None:
     if not len(images):
