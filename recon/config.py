@@ -39,6 +39,12 @@ def check(name: str, settings: Any, above: tuple[str, ...] = (), least: tuple[st
             raise UserError(f"{name}.{field_name} is {value}; it must be finite and {bound}")
 
 
+def check_rounds(name: str, rounds_at: tuple[int, ...]) -> None:
+    """A UserError for rounds of refinement that are not rising iterations."""
+    if any(at < 1 for at in rounds_at) or list(rounds_at) != sorted(set(rounds_at)):
+        raise UserError(f"{name}.rounds_at is {rounds_at}; give rising iterations, each at least 1")
+
+
 @dataclass(kw_only=True, slots=True)
 class DensifyConfig:
     """Where Gaussians are added and removed during the fit (A.1: "densify and prune every 50 iterations")."""
@@ -200,8 +206,7 @@ class RefineConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mix <= 1:
             raise UserError(f"refine.mix is {self.mix}; it must lie in (0, 1]: leave refine.rounds_at empty for none")
-        if any(at < 1 for at in self.rounds_at) or list(self.rounds_at) != sorted(set(self.rounds_at)):
-            raise UserError(f"refine.rounds_at is {self.rounds_at}; give rising iterations, each at least 1")
+        check_rounds("refine", self.rounds_at)
 
     def within(self, iterations: int) -> tuple[int, ...]:
         """The rounds of a fit of so many iterations: those before its end."""
@@ -241,11 +246,28 @@ class MeshConfig:
     """Triangles after decimation, about, >= 100."""
     texture: int = 1024
     """Side of the baked texture, in [16, 8192]; 0: colours at the vertices instead."""
+    optimise: bool = False
+    """Optimise the mesh on the frames by the losses of the fit (A.7): signed distances and offsets of a tetrahedral
+    grid that starts from the Gaussians."""
+    iterations: int = 300
+    """Steps of that optimisation, >= 1; one view each."""
+    rounds_at: tuple[int, ...] = ()
+    """Steps of it after which the frames are re-denoised from the mesh's own pictures (3.4), rising."""
+    lods: int = 0
+    """Coarser levels beside the mesh, each of a quarter of the triangles and half the texture, in [0, 6]; they are in
+    the same `mesh.glb` (MSFT_lod)."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.resolution <= 512:
             raise UserError(f"mesh.resolution is {self.resolution}; it must lie in [16, 512]")
         if self.texture and not 16 <= self.texture <= 8192:
             raise UserError(f"mesh.texture is {self.texture}; it must lie in [16, 8192], or be 0 for vertex colours")
+        if self.iterations < 1 or not 0 <= self.lods <= 6:
+            raise UserError(f"mesh.iterations is {self.iterations}, mesh.lods {self.lods}; give >= 1 and 0..6")
+        check_rounds("mesh", self.rounds_at)
+        if self.optimise and not self.enabled:
+            raise UserError("mesh.optimise is set but no mesh is made; set mesh.enabled too")
+        if self.rounds_at and not self.optimise:
+            raise UserError(f"mesh.rounds_at is {self.rounds_at} but the mesh is not optimised; set mesh.optimise too")
         if not 0 < self.density < float("inf") or self.faces < 100:
             raise UserError(f"mesh.density is {self.density}, mesh.faces {self.faces}; give > 0 and >= 100")

@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -92,7 +92,8 @@ def reconstruct(
     Returns:
         The Gaussians, and one record a stage: ``stage`` ("fit" or "refine"), ``iteration`` at its end,
         ``losses`` (unweighted terms; empty for "refine"), ``num_gaussians``, ``seconds``, ``elevation``
-        (radians, as corrected by then), and for "refine" the new ``targets`` uint8 of the chosen frames.
+        (radians, as corrected by then), ``targets`` uint8 [V,S,S,3|4] of the chosen frames, their ``masks`` [V,S,S] and
+        ``cameras`` by then.
 
     Raises:
         ValueError: for unusable frames or masks, or a refiner that changes their shape.
@@ -155,7 +156,6 @@ class _Asset:
         self.targets = mixed_targets(self.targets, refined[self.chosen], self.masker, self.config.refine.mix)
         self.fitter.set_targets(*self.targets)
         self.record("refine", {}, time.perf_counter() - started)
-        self.history[-1]["targets"] = self.targets[0]
 
     @property
     def correction(self) -> float:
@@ -173,6 +173,9 @@ class _Asset:
                 "num_gaussians": len(fitter.params["means"]),
                 "elevation": self.given.elevation + self.correction,
                 "seconds": seconds,
+                "targets": self.targets[0],
+                "masks": self.targets[1],
+                "cameras": fitter.cameras,
             }
         )
 
@@ -202,3 +205,24 @@ def mixed_targets(
     pairs = ((over_white(refined, found), frames), (found, masks))
     mixed = [np.rint(mix * new + (1 - mix) * old.astype(np.float32)).astype(np.uint8) for new, old in pairs]
     return mixed[0], mixed[1]
+
+
+def redenoiser(
+    refiner: Refiner, masker: Masker | None, given: Turntable, fitted: Mapping[str, Any], mix: float, seed: int
+) -> Callable[[Callable[[Cameras], np.ndarray], int], tuple[np.ndarray, np.ndarray]]:
+    """What makes the next targets, frames on white and masks, of something that is drawn by cameras, and of a round.
+
+    Args:
+        fitted: the last record of `reconstruct`. seed: round r refines with seed + r.
+    """
+    chosen = list(range(len(given.frames)) if given.chosen is None else given.chosen)
+    image = given.frames[chosen[0]] if given.image is None else given.image
+    known, cameras = [(fitted["targets"], fitted["masks"])], given.cameras(fitted["elevation"] - given.elevation)
+
+    def next_targets(draw: Callable[[Cameras], np.ndarray], number: int) -> tuple[np.ndarray, np.ndarray]:
+        views = draw(cameras)[..., : given.frames.shape[-1]]
+        refined = refiner.refine(views, image, given.prompt, seed + number)
+        known[0] = mixed_targets(known[0], refined[chosen], masker, mix)
+        return known[0]
+
+    return next_targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,15 +44,14 @@ class Texels:
     colours: NDArray[np.float32]
 
 
-def textured(mesh: Trimesh, gaussians: Gaussians, size: int) -> Trimesh:
+def textured(mesh: Trimesh, paint: Callable[[Texels], NDArray[np.float32]], size: int) -> Trimesh:
     """The mesh with a texture in place of its vertex colours.
 
-    A texel has the mean colour of the views that see it, by how squarely they do; where none does, that of the
-    vertices around it. Vertices on seams are doubled, so that the surface is closed by position only.
+    Vertices on seams are doubled, so that the surface is closed by position only.
 
     Args:
         mesh: closed, with sRGB vertex colours.
-        gaussians: what it was made from.
+        paint: gives texels their colours [T,3] in [0,1], as `seen_colours` does.
         size: side of the texture in texels, >= 16.
     """
     import xatlas
@@ -68,7 +68,7 @@ def textured(mesh: Trimesh, gaussians: Gaussians, size: int) -> Trimesh:
     origins, faces, uvs = atlas[0]
     texels = texels_of(mesh, origins, faces, uvs, size)
     picture = np.zeros((size, size, 3), np.float32)
-    picture[texels.rows, texels.columns] = seen_colours(gaussians, texels)
+    picture[texels.rows, texels.columns] = paint(texels)
     empty = np.ones((size, size), bool)
     empty[texels.rows, texels.columns] = False
     nearest = np.asarray(distance_transform_edt(empty, return_distances=False, return_indices=True))
@@ -129,7 +129,10 @@ def _cover(corners, size):
 
 @torch.no_grad()
 def seen_colours(gaussians: Gaussians, texels: Texels) -> NDArray[np.float32]:
-    """Colours [T,3] of texels as the views from all around see them."""
+    """Colours [T,3] of texels: the mean of the views from all around that see one, by how squarely they do.
+
+    Where none does, that of the vertices around it.
+    """
     cameras = rings(RINGS, gaussians)
     points, normals = torch.from_numpy(texels.points), torch.from_numpy(texels.normals)
     summed, weights = torch.zeros_like(points), torch.zeros(len(points), 1)

@@ -39,10 +39,11 @@ class Reconstruct(Stage):
         # of another turntable where the first is unusable; the elevation as corrected
         *(FRAMES, MASKS, ELEVATION, VIEW_PLAN),
         NUM_GAUSSIANS,
+        pa.field("mesh_faces", pa.int32()),  # triangles of the mesh, where one is wanted
         pa.field("device", pa.string()),
         pa.field("yield_score", pa.float64()),  # probability that no asset comes of the turntable, where it was judged
         pa.field("yield_reasons", pa.list_(pa.string())),
-        pa.field("losses", pa.list_(_LOSS)),  # at the end of each part of the fit
+        pa.field("losses", pa.list_(_LOSS)),  # at the end of each part of the fit; those of the mesh as mesh_*
         *(pa.field(f"{kind}_video", pa.int32()) for kind in ("steps", "forwards")),  # of other turntables too
     )
     pool = Pool(actors=available_cpus())
@@ -160,8 +161,10 @@ class Reconstruct(Stage):
         fitted = reconstruct_batch(
             given, self._loop(_exact(rows[0])), refiners if self.model else None, self.masker, seeds
         )
-        for row, refiner, (gaussians, history) in zip(rows, refiners, fitted, strict=True):
-            self._write(row, gaussians, history)
+        for row, one, refiner, (gaussians, history) in zip(rows, given, refiners, fitted, strict=True):
+            row["mesh"] = row["mesh_faces"] = None
+            records = self._mesh(row, one, gaussians, history[-1], refiner) if self.config.mesh.enabled else []
+            self._write(row, gaussians, history + records)
             row.update(refiner.counts)
 
     def _loop(self, exact: bool) -> LoopConfig:
@@ -178,17 +181,38 @@ class Reconstruct(Stage):
 
     def _write(self, row: Row, gaussians: Gaussians, history: list[dict[str, Any]]) -> None:
         from factory.stages.asset_ply import ply_bytes
-        from recon.mesh import glb_bytes, mesh_of
 
         row["gaussians"] = ply_bytes(gaussians)
         row["num_gaussians"], row["elevation"] = len(gaussians), history[-1]["elevation"]
-        row["mesh"] = glb_bytes(mesh_of(gaussians, self.config.mesh)) if self.config.mesh.enabled else None
         row["losses"] = [
             {"step": part["iteration"], "name": name, "value": float(value)}
             for part in history
             for name, value in part["losses"].items()
         ]
         row["device"] = str(gaussians.means.device)
+
+    def _mesh(self, row: Row, given: Turntable, gaussians: Gaussians, fitted: Row, refiner: Any) -> list[Row]:
+        """Make the row's mesh; returns its losses as records of the history, with steps after those of the fit."""
+        from recon.dmtet.optimise import optimised_mesh
+        from recon.mesh import glb_bytes, meshes_of
+        from recon.refine import redenoiser
+
+        config, loop, records = self.config.mesh, self._loop(_exact(row)), []
+        if config.optimise:
+            seed = row["seed"] + len(loop.refine.within(loop.fit.iterations))
+            redenoise = redenoiser(refiner, self.masker, given, fitted, loop.refine.mix, seed) if self.model else None
+            levels, records = optimised_mesh(gaussians, fitted, config, loop.fit, redenoise, row["seed"])
+        else:
+            levels = meshes_of(gaussians, config, fitted["cameras"])
+        row["mesh"], row["mesh_faces"] = glb_bytes(levels), len(levels[0].faces)
+        return [
+            {
+                "elevation": fitted["elevation"],
+                "iteration": fitted["iteration"] + part["iteration"],
+                "losses": {f"mesh_{name}": value for name, value in part["losses"].items()},
+            }
+            for part in records
+        ]
 
 
 def _exact(row: Row) -> bool:
@@ -197,8 +221,9 @@ def _exact(row: Row) -> bool:
 
 
 def wants_video_model(config: Any) -> bool:
-    """Whether the settings `refine`, `fit` and `yields` have frames generated during the reconstruction."""
-    return bool(config.refine.within(config.fit.iterations) or config.yields.retries)
+    """Whether the settings `refine`, `fit`, `yields` and `mesh` have frames generated during the reconstruction."""
+    mesh = config.mesh.enabled and config.mesh.optimise and config.mesh.rounds_at
+    return bool(config.refine.within(config.fit.iterations) or config.yields.retries or mesh)
 
 
 class CountingRefiner:

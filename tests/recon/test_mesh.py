@@ -116,11 +116,11 @@ def test_the_mesh_is_cut_to_the_outlines(monkeypatch):
         x = origin[0] + step * np.arange(shape[0])
         return np.broadcast_to((x < 0)[:, None, None], shape).astype(np.float32)
 
-    monkeypatch.setattr("recon.mesh.least_coverage", left_half)
+    monkeypatch.setattr("recon.solid.least_coverage", left_half)
     mesh = mesh_of(ball, config)
     assert mesh.is_watertight
     assert mesh.vertices[:, 0].max() < 0.04 < RADIUS - 0.05 < -mesh.vertices[:, 0].min()
-    monkeypatch.setattr("recon.mesh.least_coverage", lambda *args: np.zeros(args[-1], np.float32))
+    monkeypatch.setattr("recon.solid.least_coverage", lambda *args: np.zeros(args[-1], np.float32))
     with pytest.raises(ValueError, match="outlines of the Gaussians leave nothing"):
         mesh_of(ball, config)
 

@@ -12,7 +12,7 @@ from factory.line.cpus import available_cpus
 from factory.line.placement import Pool
 from model.config import VideoConfig
 from model.views import PAPER_VIEWS
-from recon.config import FitConfig, PoseConfig
+from recon.config import FitConfig, MeshConfig, PoseConfig
 from recon.nerf_config import NerfConfig
 from recon.user_error import UserError
 
@@ -33,6 +33,8 @@ class Plan:
     """Rounds of refinement, 0 to 2."""
     nerf: bool = False
     """A voxel field instead of Gaussians."""
+    mesh: Literal["none", "extracted", "optimised"] = "none"
+    """The mesh of the Gaussians is judged in their place: as it is extracted, or optimised (A.7)."""
 
     @property
     def rounds_at(self) -> tuple[int, ...]:
@@ -56,6 +58,7 @@ TABLES = {
     "loss": "Loss terms and representation (Table 2)",
     "frames": "Fewer frames (Table 3)",
     "rounds": "Rounds of refinement (3.4, Figure 4)",
+    "mesh": "Meshes (A.7, Figure 9)",
     "start": "Where the Gaussians start",
     "densify": "Densification",
     "views": "Views that are not where they should be",
@@ -83,6 +86,10 @@ def _rounds(count: int) -> Callable[[Plan], Plan]:
     return lambda plan: replace(plan, rounds=count)
 
 
+def _mesh(kind: Literal["extracted", "optimised"]) -> Callable[[Plan], Plan]:
+    return lambda plan: replace(plan, mesh=kind)
+
+
 _NEVER = {"until": 0.0, "prune_opacity": 0.0, "prune_scale": 1e6, "prune_hidden": False, "method": "paper"}
 VARIANTS = {
     "no-lpips": Variant(label="- LPIPS", table="loss", change=_loss(lpips=0.0), paper="- LPIPS"),
@@ -102,6 +109,8 @@ VARIANTS = {
     "rounds-0": Variant(label="no round", table="rounds", change=_rounds(0)),
     "rounds-1": Variant(label="1 round", table="rounds", change=_rounds(1)),
     "rounds-2": Variant(label="2 rounds", table="rounds", change=_rounds(2)),
+    "mesh-extracted": Variant(label="their mesh, extracted", table="mesh", change=_mesh("extracted")),
+    "mesh-optimised": Variant(label="their mesh, optimised", table="mesh", change=_mesh("optimised")),
     "start-ball": Variant(label="in a ball (A.1)", table="start", change=_fit(init="ball")),
     "start-hull": Variant(label="in the visual hull", table="start", change=_fit(init="hull")),
     "densify-paper": Variant(label="clone, split, prune", table="densify", change=_densify(method="paper")),
@@ -139,6 +148,8 @@ class AblationConfig:
     """Of elevations, turntables and fits."""
     fit: FitConfig = field(default_factory=FitConfig)
     nerf: NerfConfig = field(default_factory=NerfConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How the variants of meshes are made; which of them is optimised is up to the variant."""
     video: VideoConfig = field(default_factory=lambda: preset("pocket").video)
     clip: ClipConfig = field(default_factory=ClipConfig)
     pool: Pool = field(default_factory=lambda: Pool(actors=available_cpus()))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recon.cameras import Cameras
+    from recon.gaussians import Gaussians
 
 UNSEEN_VIEWS, SHOWN_VIEWS = 8, 4
 MAX_ELEVATION_DEGREES = 40.0
@@ -171,10 +172,26 @@ class Fit(SingleStage):
         loop = LoopConfig(fit=fit, refine=RefineConfig(rounds_at=plan.rounds_at, mix=config.mix))
         started = time.perf_counter()
         with PeakMemory(device_of(fit.device)) as memory:
-            gaussians, _ = reconstruct(given, loop, refiner, self.finder.masker, config.seed)
+            gaussians, history = reconstruct(given, loop, refiner, self.finder.masker, config.seed)
+            views = None if plan.mesh == "none" else self.mesh_views(gaussians, history[-1], plan, cameras)
         costs = {"seconds": time.perf_counter() - started, "peak_bytes": memory.bytes, "num_gaussians": len(gaussians)}
         costs["forwards"] = refiner.counts["forwards_refine"] if refiner else 0
-        return render(gaussians, cameras), costs
+        return views or render(gaussians, cameras), costs
+
+    def mesh_views(self, gaussians: Gaussians, fitted: Row, plan: Plan, cameras: Cameras) -> tuple[Tensor, Tensor]:
+        """Renders (rgb [V,S,S,3], alpha [V,S,S,1]) by the renderer of meshes; `fitted`: the fit's last record."""
+        import torch
+
+        from recon.dmtet.optimise import optimised_mesh
+        from recon.mesh import glb_bytes, meshes_of
+        from recon.meshes.load import load_mesh, render_mesh
+
+        if plan.mesh == "optimised":
+            levels = optimised_mesh(gaussians, fitted, self.config.mesh, plan.fit, seed=self.config.seed)[0]
+        else:
+            levels = meshes_of(gaussians, self.config.mesh, fitted["cameras"])
+        views = torch.from_numpy(render_mesh(load_mesh(glb_bytes(levels[0]), in_place=True), cameras) / 255).float()
+        return views[..., :3], views[..., 3:]
 
 
 def warm_up() -> None:

@@ -28,6 +28,8 @@ def differences(config: AblationConfig, name: str) -> set[str]:
         ("nerf", {"nerf", "rounds"}),
         ("frames-4", {"frames", "rounds"}),
         ("rounds-0", {"rounds"}),
+        ("mesh-extracted", {"mesh"}),
+        ("mesh-optimised", {"mesh"}),
         ("densify-mcmc", {"fit.densify.method"}),
         ("pose-elevation", {"fit.pose.elevation"}),
         ("robust", {"fit.robust"}),
