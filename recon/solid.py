@@ -190,6 +190,7 @@ def _parts(values: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.b
     from scipy import ndimage
 
     labels, count = ndimage.label(values > 1)  # pyright: ignore[reportGeneralTypeIssues]
+    labels = np.asarray(labels, np.int32)
     volumes = np.bincount(labels.ravel(), minlength=count + 1)
     volumes[0] = volumes[1:].max()
     return labels, volumes < LEAST_PART * volumes.max()

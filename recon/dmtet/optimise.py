@@ -98,4 +98,5 @@ def _volumes(vertices: NDArray, faces: NDArray) -> NDArray[np.float64]:
     joined.resize(len(vertices), len(vertices))
     parts = connected_components(joined, directed=False)[1][faces[:, 0]]
     a, b, c = vertices[faces].astype(np.float64).transpose(1, 0, 2)
-    return np.bincount(parts, np.einsum("fc,fc->f", a, np.cross(b, c)) / 6)[parts]
+    volumes = np.bincount(parts, np.einsum("fc,fc->f", a, np.cross(b, c)) / 6)
+    return np.asarray(volumes, np.float64)[parts]

@@ -1,4 +1,4 @@
-"""Where the optimisation of a mesh starts: signed distances and colours about the Gaussians' solid, `start_of`."""
+"""Start the optimisation of a mesh from signed distances and colours about the Gaussians' solid: `start_of`."""
 
 from __future__ import annotations
 
