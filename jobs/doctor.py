@@ -44,9 +44,9 @@ def run(job: Doctor) -> int:
     for finding in examine(job.settings, job.out):
         missed += bool(finding.cure)
         mark = "MISS" if finding.cure else "ok"
-        console.print(f"{mark:5}{finding.what:16}{finding.found}", markup=False, highlight=False)
+        console.print(f"{mark:5}{finding.what:16}{finding.found}", markup=False, highlight=False, soft_wrap=True)
         if finding.cure:
-            console.print(f"     {'':16}{finding.cure}", markup=False, highlight=False)
+            console.print(f"     {'':16}{finding.cure}", markup=False, highlight=False, soft_wrap=True)
     print(f"{missed} amiss" if missed else "nothing amiss")
     return int(missed > 0)
 

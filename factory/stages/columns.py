@@ -5,6 +5,7 @@ Arrays are .npy bytes (`factory.ledger.schemas.pack`), uint8; V views, T frames 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -50,13 +51,11 @@ def side_of(config: Any) -> int:
 def pixels_of_frames(config: Any) -> int:
     """Pixels of all frames of a video, by the plan of the video model, or as many as there may be at most.
 
-    On a cluster the model may lie where only the nodes see it; what is wrong with it, its preflight says.
+    A model that is no folder here is not fetched for its plan alone: on a cluster only the nodes need it.
     """
     from model.video_models import most_frames, view_plan
 
-    try:
+    if config.video.model == "pocket" or Path(config.video.model).expanduser().is_dir():
         plan = view_plan(config.video)
-        count, side = len(plan), plan.size or side_of(config)
-    except (ValueError, RuntimeError, OSError):
-        count, side = most_frames(config.video), config.video.size or side_of(config)
-    return count * side**2
+        return len(plan) * (plan.size or side_of(config)) ** 2
+    return most_frames(config.video) * (config.video.size or side_of(config)) ** 2

@@ -149,7 +149,7 @@ def test_viewer_is_one_page_that_loads_nothing(splat_transform: str, tmp_path: P
 
 
 def test_the_first_error_line_reaches_the_user(splat_transform: str) -> None:
-    with pytest.raises(ValueError, match=r"could not write out\.spz: .*[Ii]nvalid.*header"):
+    with pytest.raises(ValueError, match=r"could not write out\.spz: .*header"):
         convert(b"ply\nnot really", "spz", splat_transform)
 
 

@@ -293,10 +293,19 @@ def test_documented_commands_of_ray_exist_with_their_flags(arguments: list[str])
 
 
 @pytest.mark.parametrize("arguments", documented("im3d"), ids=" ".join)
-def test_documented_commands_of_im3d_exist_with_their_flags(arguments: list[str]) -> None:
+def test_documented_commands_of_im3d_exist_with_their_flags(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, *flags = arguments
     assert name in JOBS
-    kind = {"export": "ExportJob", "study": "AnyStudy", "weights": "AnyWeights"}.get(name, name.capitalize())
+    if "--config" in flags and not Path(flags[flags.index("--config") + 1]).exists():
+        monkeypatch.chdir(tmp_path)  # settings that a run of the reader's has written
+        settings = Path(flags[flags.index("--config") + 1])
+        settings.parent.mkdir(parents=True)
+        settings.write_text("{}\n")
+    kind = {"dataset": "DatasetJob", "export": "ExportJob", "study": "AnyStudy", "weights": "AnyWeights"}.get(
+        name, name.capitalize()
+    )
     job = getattr(importlib.import_module(f"jobs.{name}"), kind)
     if name in ("generate", "doctor"):
         parse(job, flags)

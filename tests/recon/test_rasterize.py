@@ -390,6 +390,7 @@ def test_packed_results_are_unpacked_with_the_gradient_of_the_means(monkeypatch)
         return packing_rasterization(*args, **options)
 
     monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    monkeypatch.setattr("recon.rasterize.gsplat_cuda.load_kernels", lambda: None)
     inputs, Ks = scene(200, spread=1.0, views=2)
     options = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "sh_degree": None}
     found = []

@@ -93,6 +93,7 @@ def test_one_name_with_two_contents_is_refused() -> None:
         refuse_missing([there, replace(there, machine="10.0.0.2", revisions={"image": "b"})], None)
 
 
+@pytest.mark.slow
 def test_every_node_is_asked_and_the_one_that_lacks_the_folder_is_named(
     tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
