@@ -24,6 +24,8 @@ class Element:
     count: int
     properties: dict[str, str] = field(default_factory=dict)
     """numpy types without byte order, by name; "list" for lists."""
+    lists: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The types of a list's length and of its values, by name."""
 
     @property
     def has_lists(self) -> bool:
@@ -119,8 +121,10 @@ def read_header(data: bytes, path: str) -> Header:
 
 def _add_property(elements: dict[str, Element], line: str, words: list[str], path: str) -> None:
     last = next(reversed(elements.values()), None)
-    is_list = len(words) == 4 and words[0] == "list"
+    is_list = len(words) == 4 and words[0] == "list" and words[1] in _TYPES and words[2] in _TYPES
     kind = "list" if is_list else _TYPES.get(words[0]) if len(words) == 2 else None
     if last is None or kind is None or words[-1] in last.properties:
         raise ValueError(f"{path} has {line[:80]!r}; a property has a known type, a name of its own and an element")
     last.properties[words[-1]] = kind
+    if is_list:
+        last.lists[words[-1]] = _TYPES[words[1]], _TYPES[words[2]]

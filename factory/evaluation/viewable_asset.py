@@ -218,7 +218,8 @@ def has_faces(data: bytes, path: str) -> bool:
     """Whether a PLY is a mesh, by its header; ValueError where it has none."""
     from recon.ply_header import read_header
 
-    return read_header(data, path).count("face") > 0
+    header = read_header(data, path)
+    return header.count("face") + header.count("tristrips") > 0
 
 
 def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gaussians:

@@ -36,7 +36,7 @@ def read_mtl(data: bytes, name: str, beside: Beside, textures: Textures) -> dict
         ValueError: when a line is broken, a texture is missing, or transparency comes from a file of its own.
     """
     blocks: dict[str, dict[str, str]] = {}
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
         word, _, rest = line.strip().replace("\t", " ").partition(" ")
         if word.lower() == "newmtl":
             block = blocks.setdefault(rest.strip(), {})

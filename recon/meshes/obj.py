@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from recon.meshes.beside import Beside
 from recon.meshes.mtl import Paint, read_mtl
-from recon.meshes.parts import Look, Part, flat_normals
+from recon.meshes.parts import Look, Part, flat_normals, unit_colors
 from recon.meshes.polygons import triangulated
 from recon.meshes.textures import Textures
 
@@ -38,14 +38,15 @@ def read_obj(data: bytes, beside: Beside, textures: Textures, max_faces: int) ->
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, str]]:
-    """Numbered lines without comments; one that ends in a backslash goes on in the next."""
+    """Numbered lines without comments; one that ends in a backslash goes on in the next. Names may hold a #."""
     whole = ""
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
         whole += line
         if whole.endswith("\\"):
             whole = whole[:-1] + " "
             continue
-        text, whole = whole.split("#", 1)[0].strip(), ""
+        named = whole.split(None, 1)[:1] in (["usemtl"], ["mtllib"])
+        text, whole = (whole if named else whole.split("#", 1)[0]).strip(), ""
         if text:
             yield number, text
 
@@ -125,10 +126,9 @@ class _Reading:
         vertices, colors, normals = (
             np.array(values).reshape(-1, 3) for values in (self.vertices, self.colors, self.normals)
         )
-        if colors.size and colors.max() > 1:
-            colors = colors / 255
+        colors = unit_colors(colors)
         places = np.array(self.places).reshape(-1, 2)
-        return [self._part(name, np.array(numbers).reshape(-1, 3, 3), vertices, colors.clip(0, 1), normals, places)
+        return [self._part(name, np.array(numbers).reshape(-1, 3, 3), vertices, colors, normals, places)
                 for name, numbers in self.corners.items()]  # fmt: skip
 
     def _part(

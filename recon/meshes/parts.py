@@ -85,6 +85,12 @@ def to_srgb(linear: NDArray) -> NDArray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
+def unit_colors(values: NDArray) -> NDArray[np.float64]:
+    """Colours of a text format in [0, 1]: those above 2 are meant in [0, 255]; slightly above 1 is rounding."""
+    most = values.max() if values.size else 0.0
+    return (values / (255.0 if most > 2 else 1.0)).clip(0, 1)
+
+
 def flat_normals(corners: NDArray) -> NDArray[np.float64]:
     """Unit normals [F,3,3] of the triangles' planes."""
     faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])

@@ -1,4 +1,4 @@
-"""Cut a polygon into triangles, a concave one too: `triangulated`."""
+"""Cut polygons into triangles, concave ones too: `triangulated`, and `all_triangulated` for many at once."""
 
 from __future__ import annotations
 
@@ -29,6 +29,36 @@ def triangulated(points: NDArray[np.float64]) -> list[tuple[int, int, int]]:
     axis = int(np.abs(normal).argmax())
     flat = np.delete(points, axis, 1) * [1, (1 if normal[axis] > 0 else -1) * (-1 if axis == 1 else 1)]
     return _clipped(flat)
+
+
+def all_triangulated(
+    corners: NDArray[np.int64], counts: NDArray[np.int64], points: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles of many polygons.
+
+    Args:
+        corners: numbers of their points, one polygon after another. counts: how many each has, 3 or more.
+        points: in space [N,3].
+
+    Returns:
+        Numbers of points [F,3], and which polygon each triangle comes from [F].
+
+    Raises:
+        ValueError: as `triangulated`.
+    """
+    starts = np.cumsum(counts) - counts
+    faces, owners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
+    for count in np.unique(counts):
+        some = np.flatnonzero(counts == count)
+        rows = corners[starts[some][:, None] + np.arange(count)]
+        fan = np.stack([np.zeros(count - 2, int), np.arange(1, count - 1), np.arange(2, count)], -1)
+        places = points[rows]
+        sides = np.cross(places[:, 1:-1] - places[:, :1], places[:, 2:] - places[:, :1])
+        concave = ((sides * sides.sum(1, keepdims=True)).sum(-1) < 0).any(1)
+        cut = {place: np.array(triangulated(places[place])) for place in np.flatnonzero(concave)}
+        faces += [rows[~concave][:, fan].reshape(-1, 3), *(rows[place][cut[place]] for place in cut)]
+        owners += [np.repeat(some[~concave], count - 2), *(np.repeat(some[place], count - 2) for place in cut)]
+    return np.concatenate(faces), np.concatenate(owners)
 
 
 def _clipped(points: NDArray[np.float64]) -> list[tuple[int, int, int]]:

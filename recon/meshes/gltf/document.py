@@ -6,7 +6,8 @@ import json
 import struct
 
 from recon.meshes.beside import Beside
-from recon.meshes.gltf.extensions import WITH_FALLBACK, advice_for, check_required, extensions_of
+from recon.meshes.gltf import meshopt
+from recon.meshes.gltf.extensions import check_required, extensions_of
 from recon.meshes.gltf.fields import Fields, fields_of
 
 _JSON, _BIN = 0x4E4F534A, 0x004E4942
@@ -37,6 +38,8 @@ class Document:
             raise ValueError(f"it is glTF {needed[:20]}; only 2.0 is read: convert it, as `gltf-pipeline` does 1.0")
         check_required(self.root)
         self.buffers: dict[int, memoryview] = {}
+        self.unpacked: dict[int, memoryview] = {}
+        self.left = meshopt.MAX_BYTES
 
     def item(self, collection: str, index: int) -> Fields:
         """One object of a list at the root, as of `accessors`."""
@@ -48,22 +51,27 @@ class Document:
     def view(self, index: int) -> tuple[memoryview, int | None]:
         """The bytes of a buffer view, and the bytes from one element to the next where it says so."""
         fields = self.item("bufferViews", index)
-        packed = extensions_of(fields)
-        number = fields.whole("buffer")
-        for name in packed.keys() & WITH_FALLBACK:
-            if self._is_placeholder(number):
-                raise ValueError(f"{fields.where} is packed by {name}, which is not read; {advice_for(name)}")
+        packed = {name: found for name, found in extensions_of(fields).items() if name in meshopt.NAMES}
+        length, stride = fields.whole("byteLength"), fields.optional("byteStride")
+        for name, extension in packed.items():
+            if index not in self.unpacked:
+                self._count_unpacked(length)
+                self.unpacked[index] = meshopt.unpacked(name, extension, self._slice(extension), length)
+            return self.unpacked[index], stride
+        return self._slice(fields), stride
+
+    def _count_unpacked(self, length: int) -> None:
+        self.left -= length
+        if self.left < 0:
+            raise ValueError(f"its packed buffer views need over {meshopt.MAX_BYTES} bytes: decimate it first")
+
+    def _slice(self, fields: Fields) -> memoryview:
+        """The bytes of a buffer that `buffer`, `byteOffset` and `byteLength` name."""
         start, length = fields.whole("byteOffset", 0), fields.whole("byteLength")
-        buffer = self._buffer(number)
+        buffer = self._buffer(fields.whole("buffer"))
         if start + length > len(buffer):
             raise ValueError(f"{fields.where} ends at byte {start + length} of a buffer that has {len(buffer)}")
-        return buffer[start : start + length], fields.optional("byteStride")
-
-    def _is_placeholder(self, number: int) -> bool:
-        """Whether a buffer is a mere size, to be filled by the extension that packs its contents."""
-        fields = self.item("buffers", number)
-        marked = any(extension.flag("fallback", False) for extension in extensions_of(fields).values())
-        return marked or ("uri" not in fields and (number > 0 or self.binary is None))
+        return buffer[start : start + length]
 
     def _buffer(self, number: int) -> memoryview:
         if number in self.buffers:

@@ -6,12 +6,14 @@ from recon.meshes.gltf.fields import Fields
 
 READ = frozenset({
     "EXT_mesh_gpu_instancing",
+    "EXT_meshopt_compression",
     "EXT_texture_webp",
     "KHR_draco_mesh_compression",
     "KHR_materials_emissive_strength",
     "KHR_materials_pbrSpecularGlossiness",
     "KHR_materials_unlit",
     "KHR_mesh_quantization",
+    "KHR_meshopt_compression",
     "KHR_node_visibility",
     "KHR_texture_transform",
 })  # fmt: skip
@@ -56,13 +58,11 @@ UNSEEN = frozenset({
 })  # fmt: skip
 
 WITH_FALLBACK = frozenset({
-    "EXT_meshopt_compression",
     "EXT_texture_avif",
-    "KHR_meshopt_compression",
     "KHR_texture_basisu",
     "MSFT_texture_dds",
 })  # fmt: skip
-"""Not read, but where one is not required the file holds the same in plain form, and that is read."""
+"""Textures that are not read; where one is not required it names a plain one too, and that is read."""
 
 _COMMANDS = {
     "EXT_meshopt_compression": "gltf-transform cp IN.glb OUT.glb",

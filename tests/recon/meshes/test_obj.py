@@ -90,6 +90,24 @@ def test_colours_of_vertices_are_srgb(one):
     assert load_mesh(text.encode(), "obj").colors[0, [0, 2]].tolist() == [[1, 0, 0], [0, 0, 0.5]]
 
 
+def test_colours_slightly_above_one_are_no_bytes():
+    text = "v 0 0 0 1.00001 0 0\nv 1 0 0 1 0 0\nv 0 1 0 0 0 0.5\nf 1 2 3\n"
+    assert load_mesh(text.encode(), "obj").colors[0, [0, 2]].tolist() == [[1, 0, 0], [0, 0, 0.5]]
+
+
+def test_a_byte_order_mark_hides_no_line(tmp_path):
+    path = written(tmp_path, "\ufeff" + PAINTED, quad_dot_mtl="\ufeffnewmtl paint\nmap_Kd paint.png\n",
+                   paint_dot_png=png(RGBY))  # fmt: skip
+    assert seen(path) == "RGBY"
+    path.write_text("\ufeffv 9 9 9\n" + PAINTED.replace("1/1 2/2 3/3 4/4", "2/1 3/2 4/3 5/4"))
+    assert seen(path) == "RGBY"
+
+
+def test_names_of_materials_may_hold_a_sign_of_comments(tmp_path):
+    obj = PAINTED.replace("usemtl paint", "usemtl Material #25  ").replace("vt 0 0", "vt 0 0 # a comment")
+    assert seen(written(tmp_path, obj, quad_dot_mtl="newmtl Material #25\nKd 1 0 0\n")) == "RRRR"
+
+
 @pytest.mark.parametrize(
     ("obj", "files", "message"),
     [

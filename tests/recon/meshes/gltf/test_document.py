@@ -193,15 +193,3 @@ def test_textures_in_other_formats_have_a_plain_one_or_are_refused_by_name(name)
     gltf.root["extensionsRequired"] = [name]
     with pytest.raises(ValueError, match=f"needs the extension {name}"):
         front(gltf.glb())
-
-
-@pytest.mark.parametrize("name", ["EXT_meshopt_compression", "KHR_meshopt_compression"])
-def test_views_that_are_packed_by_meshopt_have_a_plain_copy_or_are_refused_by_name(name):
-    gltf = painted()
-    packed = {"buffer": 0, "byteOffset": 0, "byteLength": 8, "byteStride": 12, "count": 4, "mode": "ATTRIBUTES"}
-    gltf.root["bufferViews"][0]["extensions"] = {name: packed}
-    assert letters(front(gltf.glb())) == "RGBY"
-    gltf.root["bufferViews"][0]["buffer"] = 1
-    gltf.root["buffers"] = [{"byteLength": 4096, "extensions": {name: {"fallback": True}}}]
-    with pytest.raises(ValueError, match=rf"bufferViews\[0\] is packed by {name}, which is not read; convert it with"):
-        front(gltf.glb())
