@@ -15,6 +15,8 @@ MIN_SIDE = 8
 MIN_CONTRAST = 4
 """Of 255: a picture whose channels all vary by less shows nothing."""
 _GREY16 = ("I", "I;16", "I;16B", "I;16L")
+_FEW_BITS = {"L;2": 85, "L;4": 17}
+"""How Pillow spreads grey of few bits over a byte, by the layout of a PNG."""
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
 
 
@@ -35,7 +37,7 @@ def open_picture(data: bytes) -> NDArray[np.uint8]:
 
     Raises:
         PictureSizeError: when it passes a limit.
-        ValueError: for another format, broken data, or an opaque picture of one colour.
+        ValueError: for another format, broken data, or a picture that is transparent or of one colour all over.
     """
     if len(data) > MAX_BYTES:
         raise PictureSizeError(f"image has {len(data)} bytes; the limit is {MAX_BYTES}: shrink it")
@@ -45,6 +47,9 @@ def open_picture(data: bytes) -> NDArray[np.uint8]:
         raise PictureSizeError(f"{error}: shrink it") from error
     if min(height := pixels.shape[0], width := pixels.shape[1]) < MIN_SIDE:
         raise PictureSizeError(f"image is {width}x{height}; both sides must be at least {MIN_SIDE} pixels")
+    if int(pixels[..., 3].max()) < MIN_CONTRAST:
+        raise ValueError("image is transparent all over; give a picture of one object on a plain or transparent "
+                         "background")  # fmt: skip
     if is_uniform(pixels):
         raise ValueError(f"image shows one colour all over, {tuple(pixels[0, 0, :3].tolist())}; give a picture of one "
                          "object on a plain or transparent background")  # fmt: skip
@@ -52,10 +57,8 @@ def open_picture(data: bytes) -> NDArray[np.uint8]:
 
 
 def is_uniform(pixels: NDArray[np.uint8]) -> bool:
-    """Whether a picture [H,W,4] is opaque and one colour all over."""
-    if pixels[..., 3].min() < 255:
-        return False
-    flat = pixels[..., :3].reshape(-1, 3)
+    """Whether a picture [H,W,4] has one colour and one opacity all over."""
+    flat = pixels.reshape(-1, 4)
     return bool((flat.max(0).astype(int) - flat.min(0) < MIN_CONTRAST).all())
 
 
@@ -116,8 +119,18 @@ def _rgba(image: Any) -> Any:
     from PIL import Image
 
     if image.mode not in _GREY16:
+        _scale_transparency(image)
         return image.convert("RGBA")
     grey = np.asarray(image).astype(np.int64).clip(0, 65535)
     clear = grey == image.info.get("transparency", -1)
     planes = [np.rint(grey / 257)] * 3 + [np.where(clear, 0, 255)]
     return Image.fromarray(np.stack(planes, -1).astype(np.uint8), "RGBA")
+
+
+def _scale_transparency(image: Any) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits that Pillow decodes its pixels to; it leaves it as stored."""
+    clear, stored = image.info.get("transparency"), image.tile[0].args if image.tile else None
+    if isinstance(clear, int) and stored in _FEW_BITS:
+        image.info["transparency"] = clear * _FEW_BITS[stored]
+    elif isinstance(clear, tuple) and stored == "RGB;16B":
+        image.info["transparency"] = tuple(channel >> 8 for channel in clear)

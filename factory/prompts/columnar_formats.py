@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.prompts.raw_rows import Batch, check_header
-from factory.prompts.table_files import TableFile
+from factory.prompts.table_files import LFS_POINTER, TableFile
 from factory.storage.credentials import scrub
 from recon.user_error import UserError
 
@@ -34,6 +34,9 @@ def columnar_batches(
     constants: dict[str, Any] = {
         name: value for name, value in file.partitions.items() if wanted is None or name in wanted
     }
+    if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+        raise UserError(f"{file.uri} is a pointer of Git LFS: fetch the file itself with `git lfs pull`")
+    stream.seek(0)
     try:
         for batch in reader(file, stream, text_column, wanted):
             own = {name: value for name, value in constants.items() if name not in batch.schema.names}

@@ -86,6 +86,9 @@ def repeated(names: Iterable[str]) -> list[str]:
 def missing_column(uri: str, column: str, names: Iterable[str]) -> UserError:
     """The error of a table whose columns have `names` but not `column`, with the nearest of them."""
     names = list(map(str, names))
+    for mark, way in ((";", "save it with commas"), ("|", "save it with commas"), ("\t", "end its name in .tsv")):
+        if len(names) == 1 and column in [word.strip(' "') for word in names[0].split(mark)[:100]]:
+            return UserError(f"{uri}: its columns are separated by {mark!r}: {way}")
     plain = {name.strip().lower(): name for name in names}
     if near := difflib.get_close_matches(column, plain, 1):
         return UserError(f"{uri}: no column {column!r}; did you mean {plain[near[0]]!r}? Rename it to {column!r}")

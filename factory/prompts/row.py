@@ -23,7 +23,8 @@ MAX_METRES = 1e6
 ID_COLUMNS = ("prompt_id", "id")
 COLUMNS = ("prompt", *ID_COLUMNS, "seed", "image", "size_metres")
 """What is read of a table; nothing else is looked at."""
-_WHOLE = re.compile(r"\s*\+?[0-9]+\s*", re.ASCII)
+_WHOLE = re.compile(r"\s*\+?([0-9]+)(\.0*)?\s*", re.ASCII)
+"""Also as pandas writes a column with gaps: 7.0."""
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 """Characters that no prompt may hold."""
 
@@ -145,8 +146,11 @@ def _seed(value: Any) -> int | None:
     if value is None or value == "":
         return None
     try:
-        written = not isinstance(value, str) or _WHOLE.fullmatch(value)
-        seed = int(value) if written and (isinstance(value, (str, int)) or float(value).is_integer()) else None
+        if isinstance(value, str):
+            written = _WHOLE.fullmatch(value)
+            seed = int(written[1]) if written else None
+        else:
+            seed = int(value) if isinstance(value, int) or float(value).is_integer() else None
     except (TypeError, ValueError, OverflowError):
         seed = None
     if seed is None or isinstance(value, bool) or not 0 <= seed <= MAX_SEED:

@@ -19,6 +19,8 @@ from recon.user_error import UserError
 FORMATS = ("txt", "csv", "tsv", "jsonl", "parquet", "arrow")
 PACKINGS = {"gz": "gzip", "zst": "zstd"}
 """Compressions of text formats, by suffix."""
+LFS_POINTER = b"version https://git-lfs"
+"""First bytes of what Git leaves in place of a large file that was not fetched."""
 _COLUMNAR = ("parquet", "arrow")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _KNOWN = f"{', '.join(FORMATS)}, text also as .gz or .zst; a folder of them, or a pattern as 'DIR/part-*.parquet'"

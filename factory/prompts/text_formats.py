@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from factory.prompts.raw_rows import Raw, check_header, reason_of, repeated
-from factory.prompts.table_files import TableFile
+from factory.prompts.table_files import LFS_POINTER, TableFile
 from factory.storage.credentials import scrub
 from recon.user_error import UserError
 
@@ -33,8 +33,12 @@ _OTHERS = {  # first bytes of files that are no text
     b"ARROW1": "is an Arrow file: end its name in .arrow",
     b"%PDF": "is a PDF; give a table",
     b"SQLite format 3": "is an SQLite database: export the table as CSV",
+    b"\xff\xfe\0\0": "is UTF-32: save it as UTF-8",
     b"\xff\xfe": "is UTF-16: save it as UTF-8",
     b"\xfe\xff": "is UTF-16: save it as UTF-8",
+    LFS_POINTER: "is a pointer of Git LFS: fetch the file itself with `git lfs pull`",
+    b"<!doctype html": "is a web page: fetch the table itself",
+    b"<html": "is a web page: fetch the table itself",
 }
 
 
@@ -65,7 +69,7 @@ def text_rows(file: TableFile, stream: Any, first: int, column: str, wanted: Seq
 def _rows(file: TableFile, buffer: io.BufferedReader, column: str, wanted: Sequence[str] | None) -> Iterator[Raw]:
     head = _head(buffer)
     for magic, what in _OTHERS.items():
-        if head.startswith(magic):
+        if head[: len(magic)].lower() == magic.lower():
             raise UserError(f"{file.uri} {what}")
     returns, both, feeds = head.count(b"\r"), head.count(b"\r\n"), head.count(b"\n")
     if returns - both >= max(feeds, feeds - both + 1):  # lines end as on old Macs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,43 @@ def test_16_bit_grey_has_the_values_of_8_bit_grey() -> None:
 def test_uniform_pictures_are_refused_whatever_their_colour(colour: tuple[int, int, int], kind: str) -> None:
     with pytest.raises(ValueError, match="one colour all over"):
         open_picture(encoded(Image.new("RGB", (32, 24), colour), kind))
+
+
+@pytest.mark.parametrize(
+    ("colour", "message"), [((9, 9, 9, 0), "transparent all over"), ((9, 200, 9, 128), "one colour all over")]
+)
+def test_pictures_of_one_opacity_show_nothing_either(colour: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_picture(encoded(Image.new("RGBA", (32, 24), colour)))
+
+
+def stored(bits: int, kind: int, rows: np.ndarray, clear: bytes) -> bytes:
+    """A PNG of 8 packed rows, 8 pixels wide, with a transparent colour."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, kind, 0, 0, 0)) + chunk(b"tRNS", clear)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "grey"),
+    [(1, [0x0F], 1, 0), (2, [0x55, 0xFF], 3, 85), (4, [0x33, 0x33, 0xFF, 0xFF], 15, 51)],
+)
+def test_the_transparent_grey_of_few_bits(bits: int, row: list[int], clear: int, grey: int) -> None:
+    pixels = open_picture(stored(bits, 0, np.tile(np.array(row, np.uint8), (8, 1)), struct.pack(">H", clear)))
+    assert pixels[0, 0].tolist() == [grey, grey, grey, 255]
+    assert pixels[0, 7, 3] == 0
+
+
+@pytest.mark.parametrize(("clear", "alpha"), [(0xFF00, 0), (0x00FF, 255)])
+def test_the_transparent_colour_of_16_bits(clear: int, alpha: int) -> None:
+    row = np.array([[0x4000] * 3] * 4 + [[0xFF00] * 3] * 4, ">u2")
+    pixels = open_picture(stored(16, 2, np.tile(row, (8, 1, 1)), struct.pack(">HHH", clear, clear, clear)))
+    assert pixels[0, 0].tolist() == [64, 64, 64, 255]
+    assert pixels[0, 7].tolist() == [255, 255, 255, alpha]
 
 
 def test_a_black_outline_on_nothing_is_a_picture() -> None:

@@ -66,6 +66,13 @@ def test_parquet_without_the_column_names_those_that_are_there(tmp_path: Path) -
         read_prompts(str(tmp_path / "p.parquet"))
 
 
+def test_seeds_may_be_written_as_pandas_writes_a_column_with_gaps(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("prompt,id,seed\na cup,a,7.0\na lamp,b,\na chair,c,1.5\na vase,d,.0\n")
+    table = read_prompts(str(tmp_path / "p.csv"))
+    assert [(row.prompt_id, row.seed == 7) for row in table.prompts] == [("a", True), ("b", False)]
+    assert [(row.prompt_id, row.error_type) for row in table.rejected] == [("c", "InvalidSeed"), ("d", "InvalidSeed")]
+
+
 def test_limit_takes_the_first_rows(tmp_path: Path) -> None:
     assert [p.seed for p in read_prompts(write(tmp_path, "csv"), limit=2).prompts] == [1, 2]
     with pytest.raises(ValueError, match="at least 1"):
