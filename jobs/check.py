@@ -95,7 +95,8 @@ def _generate(job: Check, source: dict[str, Any]) -> int:
     settings = settings_of_run(job.out, job.storage)
     settings.storage = job.storage
     known = {name: source[name] for name in ("prompts", "limit", "image_root")}
-    return generate.run(generate.Generate(out=job.out, settings=settings, **known))
+    hosts = tuple(source.get("image_hosts", ()))  # folders of earlier versions know none
+    return generate.run(generate.Generate(out=job.out, settings=settings, image_hosts=hosts, **known))
 
 
 if __name__ == "__main__":

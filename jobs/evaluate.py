@@ -60,6 +60,8 @@ class Evaluate(LineJob):
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for a folder that is no run of ours."""
     image_root: str | None = None
     """Folder that image paths of --prompts are relative to and may not leave; the table's own by default."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that images of --prompts may be fetched from by https:// addresses; none by default."""
     clip: tuple[str, ...] = ("pocket",)
     """Models that judge: 'pocket', a folder, or open_clip architectures such as ViT-B-32-quickgelu."""
     pretrained: str = "openai"
@@ -119,7 +121,7 @@ def run(job: Evaluate) -> int:
     source = open_read_only(job.run, job.storage)
     if is_ablation(source):
         return _ablation(job)
-    assets = Assets.open(job.run, job.prompts, job.image_root, job.storage)
+    assets = Assets.open(job.run, job.prompts, job.image_root, job.storage, job.image_hosts)
     own = {} if job.prompts or job.protocol != "im3d" else views_of_run(source, next(iter(assets.rows()), None))
     protocol = _protocol(job, own)
     judging = Judging.load(job.judges, job.features, job.reference, job.truth, job.consistency, job.storage)

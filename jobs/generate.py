@@ -49,6 +49,8 @@ class Generate:
     """Only the first rows of the table."""
     image_root: str | None = None
     """Folder that image paths in the table may not leave; the table's own by default."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that images may be fetched from by https:// addresses in the table; none by default."""
     new_run: bool = False
     """Where the folder's outcomes were made with other settings or weights, make everything anew in
     OUT/runs/<hash of both>, and resume there the next time."""
@@ -79,17 +81,18 @@ def run(job: Generate) -> int:
         from factory.prompts.suites import read_choice
         from jobs.dry_run import dry_run
 
-        table = read_choice(job.prompts, job.suite, job.suite_path, job.limit, job.image_root, storage)
+        table = read_choice(job.prompts, job.suite, job.suite_path, job.limit, job.image_root, storage, job.image_hosts)
         return dry_run(job.settings, table, job.dry_run, job.dry_run_out)
     job = _with_prompts(job)
-    table = read_prompts(job.prompts, job.limit, job.image_root, storage)
+    table = read_prompts(job.prompts, job.limit, job.image_root, storage, job.image_hosts)
     job = _placed(job)
     if table.prompts and is_new(open_read_only(job.out, storage)):
         preflight(job.settings)  # before anything is written
     with open_output(job.out, storage) as folder:
         needed = bool(len(folder.ledger.missing(table.prompts.ids)))
         check_changes(job, folder, needed)
-        add_input(folder.store, {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root})
+        source = {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root}
+        add_input(folder.store, source | {"image_hosts": list(job.image_hosts)})
         _dead_letter_rejected(job, table, folder.ledger)
         return make(job, table, folder)
 

@@ -37,6 +37,8 @@ class Retry:
     """Table that holds their prompts; by default the tables that were run into the folder."""
     image_root: str | None = None
     """Folder that image paths in --prompts may not leave; the table's own by default."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that images of --prompts may be fetched from by https:// addresses; none by default."""
     accept_changes: bool = False
     """Go on although settings or weights have changed, and mix."""
     settings: Annotated[FactoryConfig, tyro.conf.arg(name="")] = field(default_factory=FactoryConfig)
@@ -91,12 +93,15 @@ def _table(job: Retry, store: ReadableStore, chosen: set[str]) -> PromptTable:
 
     sources = inputs(store)
     if job.prompts:
-        sources = [{"prompts": job.prompts, "limit": None, "image_root": job.image_root}]
+        sources = [
+            {"prompts": job.prompts, "limit": None, "image_root": job.image_root, "image_hosts": job.image_hosts}
+        ]
     if not sources:
         raise UserError(f"{job.out} does not say which tables were run into it: give --prompts")
     found: dict[str, Any] = {}
     for source in sources:
-        table = read_prompts(source["prompts"], source["limit"], source["image_root"], job.settings.storage)
+        hosts = source.get("image_hosts", ())  # folders of earlier versions know none
+        table = read_prompts(source["prompts"], source["limit"], source["image_root"], job.settings.storage, hosts)
         found |= {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in chosen}
     left = len(chosen) - len(found)
     if left:

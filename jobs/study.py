@@ -33,6 +33,8 @@ class Make(Job):
     """Table with columns `prompt_id`, `prompt` and, if you like, `image`, for folders that are no runs of ours."""
     image_root: str | None = None
     """Folder that image paths of --prompts are relative to and may not leave; the table's own by default."""
+    image_hosts: tuple[str, ...] = ()
+    """Hosts that images of --prompts may be fetched from by https:// addresses; none by default."""
     limit: int | None = None
     """Only the first prompts."""
     study: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
@@ -99,7 +101,8 @@ def make(job: Make) -> int:
     if job.limit is not None and job.limit < 1:
         raise UserError(f"limit is {job.limit}; it must be at least 1")
     methods = [
-        method_of_run(label, place, job.storage, job.prompts, job.image_root) for label, place in zip(labels, job.runs)
+        method_of_run(label, place, job.storage, job.prompts, job.image_root, job.image_hosts)
+        for label, place in zip(labels, job.runs)
     ]
     store = open_store(job.out, job.storage)
     with Lease(store):

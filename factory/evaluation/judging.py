@@ -79,18 +79,22 @@ class Assets:
     """Folder of a run of ours, or of anyone's files with a table of prompts."""
     prompts: str | None
     image_root: str | None
+    image_hosts: tuple[str, ...]
     storage: StorageConfig
     reader: LedgerReader | None
     """Of a run of ours; None for a folder with a table of prompts."""
 
     @staticmethod
-    def open(run: str, prompts: str | None, image_root: str | None, storage: StorageConfig) -> Assets:
+    def open(
+        run: str, prompts: str | None, image_root: str | None, storage: StorageConfig, image_hosts: tuple[str, ...] = ()
+    ) -> Assets:
         """The assets of a run, or with a table of prompts those of a folder."""
         reader = None if prompts else LedgerReader(open_read_only(run, storage))
-        return Assets(run=run, prompts=prompts, image_root=image_root, storage=storage, reader=reader)
+        return Assets(run=run, prompts=prompts, image_root=image_root, image_hosts=image_hosts, storage=storage,
+                      reader=reader)  # fmt: skip
 
     def rows(self) -> Iterator[Row]:
         """The rows to score, the same each time."""
         if self.reader:
             return assets_of_run(self.reader)
-        return assets_of_folder(self.run, self.prompts or "", self.image_root, self.storage)
+        return assets_of_folder(self.run, self.prompts or "", self.image_root, self.storage, self.image_hosts)

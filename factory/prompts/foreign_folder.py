@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from factory.line.stage import Row
@@ -14,8 +14,9 @@ VIDEOS = (".mp4", ".webm", ".mov")
 
 
 def assets_of_folder(
-    root: str, prompts: str, image_root: str | None = None, storage: StorageConfig | None = None
-) -> Iterator[Row]:
+    root: str, prompts: str, image_root: str | None = None, storage: StorageConfig | None = None,
+    image_hosts: Sequence[str] = (),
+) -> Iterator[Row]:  # fmt: skip
     """Videos and models named after the ids of a prompt table, one after the other: `<prompt_id>.mp4`, `.ply`, `.glb`.
 
     A prompt without files, a file without prompt and an unusable row of the table, with its `error`, are rows too, so
@@ -24,14 +25,15 @@ def assets_of_folder(
     Args:
         root: the folder, local or s3://.
         prompts: the table. image_root: folder that its image paths are relative to, the table's own by default.
-        storage: how both are reached.
+        storage: how both are reached. image_hosts: that addresses of its images may name, see `read_prompts`.
 
     Raises:
         ValueError: when the prompt table or the folder cannot be read.
     """
     from factory.prompts.prompt_table import read_prompts
 
-    table, files = read_prompts(prompts, None, image_root, storage), asset_files(store_files(root, storage))
+    table = read_prompts(prompts, None, image_root, storage, image_hosts)
+    files = asset_files(store_files(root, storage))
     for prompt in table.prompts:
         known = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt, "image": prompt.image}
         yield known | files.pop(prompt.prompt_id, {})

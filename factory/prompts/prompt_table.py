@@ -6,7 +6,7 @@ the table.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,9 @@ from factory.prompts.input_formats import read_pieces
 from factory.prompts.plain_batches import plain_rows
 from factory.prompts.prompt_rows import PromptRows
 from factory.prompts.raw_rows import Batch, Raw, missing_column
-from factory.prompts.row import COLUMNS, Prompt, RowError, check_row, clean, given_id, text_of
+from factory.prompts.row import COLUMNS, Prompt, check_row, clean, given_id, text_of
+from factory.prompts.row_error import RowError
+from factory.prompts.row_images import RowImages
 from factory.prompts.table_files import table_root
 from factory.storage.store import StorageConfig
 from recon.user_error import UserError
@@ -51,8 +53,9 @@ class PromptTable:
 
 
 def read_prompts(
-    uri: str, limit: int | None = None, image_root: str | None = None, storage: StorageConfig | None = None
-) -> PromptTable:
+    uri: str, limit: int | None = None, image_root: str | None = None, storage: StorageConfig | None = None,
+    image_hosts: Sequence[str] = (),
+) -> PromptTable:  # fmt: skip
     """Read and check a table of prompts; the rows wait on disk, see `PromptRows`.
 
     Args:
@@ -60,6 +63,7 @@ def read_prompts(
         limit: only the first rows, > 0.
         image_root: folder that image paths are relative to and may not leave; the table's own by default.
         storage: how s3:// is reached.
+        image_hosts: that https:// addresses of images may name; without any, none is fetched.
 
     Raises:
         ValueError: when the file is missing or no table, holds no rows, or has no `prompt` column.
@@ -67,14 +71,10 @@ def read_prompts(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be at least 1")
     table, columns = PromptTable(), dict[str, None]()
-    reading = _Reading(table=table, root=image_root or table_root(uri))
-    for piece in _first(read_pieces(uri, storage=storage, columns=COLUMNS), limit):
-        if isinstance(piece, Batch):
-            columns.update(dict.fromkeys(piece.columns.schema.names))
-            reading.batch(piece)
-        else:
-            columns.update(dict.fromkeys(piece.values))
-            reading.row(piece)
+    images = RowImages(image_root or table_root(uri), image_hosts)
+    reading = _Reading(table=table, images=images, columns=columns)
+    for raw in images.ahead(reading.single(_first(read_pieces(uri, storage=storage, columns=COLUMNS), limit))):
+        reading.row(raw)
     table.prompts.close()
     _reject_repeats(table)
     table.rejected.sort(key=lambda row: row.number)
@@ -103,28 +103,33 @@ def _first(pieces: Iterator[Raw | Batch], limit: int | None) -> Iterator[Raw | B
 
 @dataclass(kw_only=True, slots=True)
 class _Reading:
-    """Puts rows into a table, each as a prompt or as a rejected row. `root`: folder of image paths."""
+    """Puts rows into a table, each as a prompt or as a rejected row; notes the `columns` that there are."""
 
     table: PromptTable
-    root: str
+    images: RowImages
+    columns: dict[str, None]
 
     def row(self, raw: Raw) -> None:
         """One row."""
         try:
-            self.table.prompts.add(check_row(raw, self.root, self.table.prompts.spool), raw.number)
+            self.table.prompts.add(check_row(raw, self.images, self.table.prompts.spool), raw.number)
         except RowError as error:
             self.table.rejected.append(_rejected(raw, error))
 
-    def batch(self, batch: Batch) -> None:
-        """Many rows: the plain ones at once, others one by one."""
-        plain = plain_rows(batch)
-        if plain is not None:
-            self.table.prompts.extend(plain.ids, plain.prompts, plain.seeds, batch.first + plain.places)
-        known = set() if plain is None else set(plain.places.tolist())
-        if len(known) < batch.columns.num_rows:
-            for place, raw in enumerate(batch.rows()):
-                if place not in known:
-                    self.row(raw)
+    def single(self, pieces: Iterator[Raw | Batch]) -> Iterator[Raw]:
+        """The rows that must be looked at one by one; plain ones of a batch are put into the table at once."""
+        for piece in pieces:
+            if isinstance(piece, Raw):
+                self.columns.update(dict.fromkeys(piece.values))
+                yield piece
+                continue
+            self.columns.update(dict.fromkeys(piece.columns.schema.names))
+            plain = plain_rows(piece)
+            if plain is not None:
+                self.table.prompts.extend(plain.ids, plain.prompts, plain.seeds, piece.first + plain.places)
+            known = set() if plain is None else set(plain.places.tolist())
+            if len(known) < piece.columns.num_rows:
+                yield from (raw for place, raw in enumerate(piece.rows()) if place not in known)
 
 
 def _reject_repeats(table: PromptTable) -> None:

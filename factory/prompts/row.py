@@ -7,15 +7,14 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from factory.ledger.keys import ID_PATTERN, digest
 from factory.prompts.raw_rows import Raw
+from factory.prompts.row_error import RowError, short
+from factory.prompts.row_images import RowImages
 from factory.prompts.spool import Spool, Spooled
-from factory.storage.credentials import scrub
-from recon.pictures import MAX_BYTES
 
 MAX_PROMPT_BYTES = 4096
 MAX_SEED = 2**63 - 1
@@ -46,24 +45,15 @@ class Prompt:
         return self.picture.read() if self.picture else None
 
 
-class RowError(ValueError):
-    """A row that cannot be used; `kind` is its error type in the dead letters, `prompt_id` its id where known."""
-
-    def __init__(self, kind: str, message: str, prompt_id: str | None = None) -> None:
-        super().__init__(scrub(message))
-        self.kind = kind
-        self.prompt_id = prompt_id
-
-
-def check_row(raw: Raw, root: str, spool: Spool) -> Prompt:
-    """The row as a Prompt, its picture put into `spool`; image paths are read from below `root` only.
+def check_row(raw: Raw, images: RowImages, spool: Spool) -> Prompt:
+    """The row as a Prompt, its picture put into `spool`; what `image` names is read by `images`.
 
     Raises:
         RowError: for anything in it that cannot be used.
     """
     if raw.error:
         raise RowError("InvalidUtf8" if "UTF-8" in raw.error else "UnreadableRow", f"row {raw.number}: {raw.error}")
-    image = _image(raw.values.get("image"), root)
+    image = images.read(raw.values.get("image"))
     prompt = _prompt(raw.values.get("prompt"), required=image is None)
     name, seed = _checked_id(raw.values), _seed(raw.values.get("seed"))
     size = _size(raw.values.get("size_metres"))
@@ -131,13 +121,13 @@ def _checked_id(values: dict[str, Any]) -> str | None:
     try:
         text = id_text(value)
     except UnicodeDecodeError as error:
-        raise RowError("InvalidUtf8", f"prompt_id {_short(value)} is not UTF-8: {error.reason}") from error
+        raise RowError("InvalidUtf8", f"prompt_id {short(value)} is not UTF-8: {error.reason}") from error
     except ValueError:  # a whole number of thousands of digits
         text = None
     if text is None or not ID_PATTERN.fullmatch(text):
         raise RowError(
             "InvalidId",
-            f"prompt_id {_short(value)} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ - after a letter or digit",
+            f"prompt_id {short(value)} is not allowed; use 1 to 128 of A-Z a-z 0-9 . _ - after a letter or digit",
         )
     return text
 
@@ -154,7 +144,7 @@ def _seed(value: Any) -> int | None:
     except (TypeError, ValueError, OverflowError):
         seed = None
     if seed is None or isinstance(value, bool) or not 0 <= seed <= MAX_SEED:
-        raise RowError("InvalidSeed", f"seed {_short(value)} is no whole number in [0, {MAX_SEED}]")
+        raise RowError("InvalidSeed", f"seed {short(value)} is no whole number in [0, {MAX_SEED}]")
     return seed
 
 
@@ -166,44 +156,8 @@ def _size(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         size = 0.0
     if isinstance(value, bool) or not 0 < size <= MAX_METRES:
-        raise RowError("InvalidSize", f"size_metres {_short(value)} is no length in (0, {MAX_METRES:g}] metres")
+        raise RowError("InvalidSize", f"size_metres {short(value)} is no length in (0, {MAX_METRES:g}] metres")
     return size
-
-
-def _image(value: Any, root: str) -> bytes | None:
-    """The encoded bytes of the row's image; a path is read from below `root` only."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if value is None or value in ("", b""):
-        return None
-    if isinstance(value, str):
-        value = _read_image(value, root)
-    if not isinstance(value, bytes):
-        raise RowError("UnreadableImage", f"image is a {type(value).__name__}; give bytes or a path")
-    if len(value) > MAX_BYTES:
-        raise RowError("ImageTooLarge", f"image has {len(value)} bytes; the limit is {MAX_BYTES}: shrink it")
-    return value
-
-
-def _read_image(path: str, root: str) -> bytes:
-    if "://" in path or "://" in root:
-        raise RowError(
-            "UnreadableImage",
-            f"image {_short(path)} is an address, which is not fetched; put the bytes into the table (docs/inputs.md)",
-        )
-    try:
-        folder = Path(root).resolve()
-        file = (folder / path).resolve()
-        if not file.is_relative_to(folder):
-            raise RowError("UnreadableImage", f"image {_short(path)} lies outside {root}; see --image-root")
-        if not file.is_file():
-            raise RowError("UnreadableImage", f"image {_short(path)} is no file below {root}")
-        with file.open("rb") as stream:
-            return stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, RowError):
-            raise
-        raise RowError("UnreadableImage", f"image {_short(path)}: {error}") from error
 
 
 def text_of(value: Any) -> str:
@@ -218,12 +172,3 @@ def clean(text: str, limit: int = 200) -> str:
     """Printable, bounded text that any table can hold."""
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= limit else f"{text[:limit]}…{digest(text)[:8]}"
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        text = f"a {type(value).__name__}"
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return text.encode("utf-8", "replace").decode("utf-8")

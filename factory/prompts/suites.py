@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +91,9 @@ def write_suite(store: Store, name: str, path: str) -> str:
 
 
 def read_choice(
-    prompts: str, suite: str, path: str, limit: int | None, image_root: str | None, storage: StorageConfig
-) -> PromptTable:
+    prompts: str, suite: str, path: str, limit: int | None, image_root: str | None, storage: StorageConfig,
+    image_hosts: Sequence[str] = (),
+) -> PromptTable:  # fmt: skip
     """The table that is named, or else that of the suite, which is kept nowhere.
 
     Raises:
@@ -99,7 +101,7 @@ def read_choice(
     """
     check_choice(prompts, suite, path)
     if prompts:
-        return read_prompts(prompts, limit, image_root, storage)
+        return read_prompts(prompts, limit, image_root, storage, image_hosts)
     with tempfile.TemporaryDirectory() as folder:
         return read_prompts(write_suite(open_store(folder), suite, path), limit)
 

@@ -91,13 +91,15 @@ class Media:
 
 
 def method_of_run(
-    label: str, root: str, storage: StorageConfig, prompts: str | None = None, image_root: str | None = None
-) -> Method:
+    label: str, root: str, storage: StorageConfig, prompts: str | None = None, image_root: str | None = None,
+    image_hosts: tuple[str, ...] = (),
+) -> Method:  # fmt: skip
     """The turntables of an output folder of `im3d generate`, or of <prompt_id>.mp4 files with a table of prompts.
 
     Args:
         storage: how the folder is reached.
         image_root: folder that the table's image paths are relative to, its own by default.
+        image_hosts: that addresses of its images may name.
 
     Raises:
         UserError: when the folder has none.
@@ -108,7 +110,7 @@ def method_of_run(
     elif prompts is None:
         raise UserError(f"{root} is no output of im3d generate; for a folder of <prompt_id>.mp4 give --prompts TABLE")
     else:
-        method = _method_of_folder(label, store, assets_of_folder(root, prompts, image_root, storage))
+        method = _method_of_folder(label, store, assets_of_folder(root, prompts, image_root, storage, image_hosts))
     if not method.turntables:
         why = f": {method.problems[0]}" if method.problems else ""
         raise UserError(f"{root} holds no turntable with a prompt; a study wants finished assets{why}")
