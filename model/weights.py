@@ -67,8 +67,10 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     from recon.torchvision_shim import import_torchvision
 
     import_torchvision()
+    from diffusers.pipelines import pipeline_utils
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
+    pipeline_utils.logger.setLevel("ERROR")  # that the hub is not reached is said below, once
     try:
         try:
             return Path(DiffusionPipeline.download(hub_id, revision=revision, use_safetensors=True))
