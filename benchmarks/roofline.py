@@ -79,8 +79,8 @@ def count_pairs(render: Callable[[], Any]) -> tuple[int, int]:
     """(pixel-Gaussian pairs that were blended, lanes that were computed for them) of one forward render."""
     seen: list[Any] = []
 
-    def spy(bins, backgrounds, images, alphas, transmittances, stops, taken):
-        forward(bins, backgrounds, images, alphas, transmittances, stops, taken)
+    def spy(bins, backgrounds, images, alphas, transmittances, stops, taken, weights):
+        forward(bins, backgrounds, images, alphas, transmittances, stops, taken, weights)
         seen.append(_count_pairs(bins, stops, taken))
 
     forward = blend.blend_forward

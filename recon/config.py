@@ -70,6 +70,9 @@ class DensifyConfig:
     """Gaussians longer than this are removed; scene units (the object's radius is 1), > 0."""
     prune_hidden: bool = True
     """Remove Gaussians that no view saw since the last round: a hidden inside costs time and shows nothing."""
+    prune_weight: float = 0.01
+    """Remove Gaussians whose blending weight has reached this in no pixel of any view since the last round, in [0, 1);
+    they hang where no view needs them and cost time. 0: none. Not on a GPU, where gsplat does not tell weights."""
     noise: float = 4e4
     """"mcmc": the wandering's step as a multiple of the positions' learning rate and a Gaussian's covariance, >= 0."""
     opacity_cost: float = 0.01
@@ -80,7 +83,8 @@ class DensifyConfig:
     def __post_init__(self) -> None:
         if self.every < 1 or self.max_gaussians < 1:
             raise UserError(f"densify.every is {self.every}, max_gaussians {self.max_gaussians}; both must be >= 1")
-        shares = {"until": self.until, "grow_share": self.grow_share, "prune_opacity": self.prune_opacity}
+        shares = {"until": self.until, "grow_share": self.grow_share, "prune_opacity": self.prune_opacity,
+                  "prune_weight": self.prune_weight}  # fmt: skip
         wrong = {name: value for name, value in shares.items() if not 0 <= value <= 1}
         if wrong:
             raise UserError(f"densify: {wrong} must lie in [0, 1]")
@@ -165,7 +169,7 @@ class FitConfig:
     views: int = 1
     """Views an iteration, >= 1."""
     coarse_iterations: int = 0
-    """Iterations at half the resolution before the full one, >= 0."""
+    """Iterations at half the resolution before the full one, >= 0; a third of all at most."""
     coarse_views: int = 1
     """Views an iteration during those, >= 1."""
     robust: float = 0.0
@@ -173,6 +177,8 @@ class FitConfig:
     less, so that one bad frame does not smear the asset; 0 counts all alike."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the fit runs; "auto" is the GPU where there is one."""
+    window: bool = True
+    """On a CPU, render and compare only the part of the frames that holds the object in any view, and a margin."""
     packed: bool = False
     """On a GPU, hold only what a view sees: less memory, a little slower. The CPU engine always does."""
     loss: LossConfig = field(default_factory=LossConfig)

@@ -23,15 +23,22 @@ SPLIT_SHRINK = 1.6
 
 
 def new_statistics(count: int, device: torch.device) -> dict[str, Tensor]:
-    """Nothing known of `count` Gaussians: summed image-plane ``gradient`` [N], and ``seen`` [N], in how many views."""
+    """Nothing known of `count` Gaussians: summed image-plane ``gradient`` [N], ``seen`` [N], in how many views, and
+    once a view tells it, their largest blending ``weight`` [N]."""
     return {"gradient": torch.zeros(count, device=device), "seen": torch.zeros(count, device=device)}
 
 
-def accumulate(statistics: dict[str, Tensor], gradient: Tensor, size: int) -> None:
+def accumulate(statistics: dict[str, Tensor], gradient: Tensor, size: int, weights: Tensor | None = None) -> None:
     """Add the gradient [C,N,2] of the loss, a mean over C views, with respect to positions in pixels of a `size` image.
 
     A Gaussian counts as seen where its gradient is not exactly zero, so one that others hide is not.
+
+    Args:
+        weights: [C,N] largest blending weights in these views, where the engine tells them.
     """
+    if weights is not None:
+        most = weights.amax(0)
+        statistics["weight"] = torch.maximum(statistics["weight"], most) if "weight" in statistics else most
     norms = gradient.norm(dim=-1) * (0.5 * size * gradient.shape[0])
     statistics["gradient"] += norms.sum(0)
     statistics["seen"] += (norms > 0).sum(0)
@@ -77,11 +84,13 @@ def densify(
 
 
 def prune_mask(params: dict[str, Parameter], statistics: dict[str, Tensor], config: DensifyConfig) -> Tensor:
-    """Which Gaussians [N] are too faint, too long or hidden."""
+    """Which Gaussians [N] are too faint, too long, hidden or needed by no view."""
     drop = params["opacities"].detach().sigmoid() < config.prune_opacity
     drop |= params["scales"].detach().amax(1).exp() > config.prune_scale
     if config.prune_hidden:
         drop |= statistics["seen"] == 0
+    if "weight" in statistics:
+        drop |= statistics["weight"] < config.prune_weight
     return drop
 
 

@@ -1,9 +1,10 @@
 """Fit the Gaussians of several assets in one optimisation: `fit_batch`, or `FitBatch` in pieces.
 
-One small object leaves a GPU idle. Here every step renders all assets by one call and, on a GPU, shows all renders to
-the perceptual network at once; losses, optimisers, densification and random numbers are each asset's own. So an asset
-comes out as from a fit by itself to the bit on the CPU. On a GPU every step differs by rounding only, which grows over
-a whole fit as it does between two runs of one fit there.
+One small object leaves a GPU idle. There every step renders all assets by one call and shows all renders to the
+perceptual network at once; losses, optimisers, densification and random numbers are each asset's own. Every step
+differs from that of a fit by itself by rounding only, which grows over a whole fit as it does between two runs of one
+fit there. A CPU gains nothing by it and takes the steps of one asset after the other, so that each comes out as from a
+fit by itself to the bit.
 """
 
 from __future__ import annotations
@@ -52,12 +53,13 @@ class FitBatch:
                 "size, one configuration and as many steps"
             )
         self.fitters = list(fitters)
-        self.network_at_once = fitters[0].device.type == "cuda"
+        self.together = fitters[0].device.type == "cuda"
 
     def run(self, iterations: int) -> None:
         """Take `iterations` steps of every fitter; errors as `Fitter.run`."""
-        if len(self.fitters) == 1:
-            self.fitters[0].run(iterations)
+        if len(self.fitters) == 1 or not self.together:
+            for fitter in self.fitters:
+                fitter.run(iterations)
             return
         for fitter in self.fitters:
             fitter.open()
@@ -75,7 +77,7 @@ class FitBatch:
         )
         meta["means2d"].retain_grad()
         layers = None
-        if self.network_at_once and (seen := fitters[0].loss.features_of(rgb.flatten(0, 1))):
+        if seen := fitters[0].loss.features_of(rgb.flatten(0, 1)):
             layers = [layer.unflatten(0, (len(fitters), -1)) for layer in seen]
         costs = [
             fitter.objective(rgb[number], alpha[number], layers and [layer[number] for layer in layers])

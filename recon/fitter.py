@@ -23,6 +23,7 @@ from recon.pose import Pose
 from recon.rasterize import rasterize
 from recon.robust import ViewWeights
 from recon.targets import MIN_SIZE, checked_targets, halved
+from recon.window import Window, whole, window_of
 
 STILL = 0.3
 """Share of the iterations before the cameras' corrections move: a shape that is hardly there pulls them anywhere."""
@@ -52,6 +53,7 @@ class Fitter:
         self._steps, self._started = 0, 0.0
         self._queue = torch.empty(0, dtype=torch.long, device=self.device)
         self._losses: dict[int, FitLoss] = {}
+        self._coarse = min(self.config.coarse_iterations, self.config.iterations // 3)
         self._weights = ViewWeights(len(cameras), self.config.robust, self.device)
 
     def set_targets(self, frames: np.ndarray, masks: np.ndarray | None = None) -> None:
@@ -70,10 +72,16 @@ class Fitter:
         if not self.params:
             self._start(rgb, alpha)
         network = network_of(self.config.loss, self.device) if self.config.loss.lpips else None
-        self._losses = {1: FitLoss(self.config.loss, rgb, alpha, network)}
-        if self.config.coarse_iterations > self.iteration and self.size >= 2 * MIN_SIZE and self.size % 2 == 0:
-            self._losses[2] = FitLoss(self.config.loss, *halved(rgb, alpha), network)
+        self._window = self._window_of(alpha)
+        rgb, alpha = self._window.crop(rgb), self._window.crop(alpha)
+        self._losses = {1: FitLoss(self.config.loss, rgb, alpha, network, self._window.share)}
+        if self._coarse > self.iteration and self.size >= 2 * MIN_SIZE and self.size % 2 == 0:
+            self._losses[2] = FitLoss(self.config.loss, *halved(rgb, alpha), network, self._window.share)
         self._weights.reset()
+
+    def _window_of(self, alpha: Tensor) -> Window:
+        """What of the frames is rendered and compared; all of it on a GPU, where scenes of one size go in one call."""
+        return window_of(alpha) if self.config.window and self.device.type == "cpu" else whole(self.size)
 
     def _start(self, rgb: Tensor, alpha: Tensor) -> None:
         """The first Gaussians and all that is kept of them."""
@@ -128,25 +136,25 @@ class Fitter:
             raise ValueError("the fit has no targets; call set_targets(frames, masks) first")
         found = []
         for views in torch.arange(len(self.viewmats), device=self.device).split(4):
-            rgb, alpha, _ = self._render(views, self.size)
+            rgb, alpha, _ = self._render(views, 1)
             rgb = rgb if self.pose is None else self.pose.expose(rgb, alpha, views)
             found.append(self._losses[1].total(self._losses[1].terms(rgb, alpha, views)))
         return torch.cat(found)
 
     def _step(self) -> None:
-        views, size = self.begin_step()
-        rgb, alpha, meta = self._render(views, size)
+        rgb, alpha, meta = self._render(*self.begin_step())
         meta["means2d"].retain_grad()
         self.objective(rgb, alpha).backward()
-        self.end_step(meta["means2d"].grad)
+        self.end_step(meta["means2d"].grad, meta.get("weights"))
 
     def begin_step(self) -> tuple[Tensor, int]:
-        """The views [B] of the next step and their size in pixels; `objective`, its gradients and `end_step` follow."""
-        coarse = self.iteration < self.config.coarse_iterations and 2 in self._losses
+        """The views [B] of the next step and by what their sides are divided; `objective`, its gradients and `end_step`
+        follow."""
+        coarse = self.iteration < self._coarse and 2 in self._losses
         reduction, count = (2, self.config.coarse_views) if coarse else (1, self.config.views)
         self._set_rates()
         self._views, self._size, self.loss = self._next_views(count), self.size // reduction, self._losses[reduction]
-        return self._views, self._size
+        return self._views, reduction
 
     def objective(self, rgb: Tensor, alpha: Tensor, features: list[Tensor] | None = None) -> Tensor:
         """What this step minimises, a scalar, from renders [B,S,S,3|1] of its views; `features` as `FitLoss.terms`."""
@@ -161,10 +169,12 @@ class Fitter:
             target = target + mcmc.cost(self.params, self.config.densify)
         return target
 
-    def end_step(self, gradient: Tensor) -> None:
-        """Follow the gradients; `gradient` [B,N,2] is that of the projected means. Densify where it is due."""
-        if self.iteration < self.config.densify.until * self.config.iterations or self.config.densify.prune_hidden:
-            accumulate(self.statistics, gradient, self._size)
+    def end_step(self, gradient: Tensor, weights: Tensor | None = None) -> None:
+        """Follow the gradients; `gradient` [B,N,2] is that of the projected means, `weights` as of `accumulate`.
+        Densify where it is due."""
+        settings = self.config.densify
+        if self.iteration < settings.until * self.config.iterations or settings.prune_hidden or settings.prune_weight:
+            accumulate(self.statistics, gradient, self._size, weights)
         self._advance()
         if self.iteration % self.config.densify.every == 0:
             self._record(self._densify() if self.iteration < self.config.iterations else {})
@@ -186,10 +196,10 @@ class Fitter:
         self.iteration += 1
         self._steps += 1
 
-    def scene(self, views: Tensor, size: int) -> dict[str, Tensor]:
-        """The tensors that `rasterize` takes, for `views` [B] of `size` pixels."""
-        p, Ks = self.params, self.Ks[views].clone()
-        Ks[:, :2] *= size / self.size
+    def scene(self, views: Tensor, reduction: int) -> dict[str, Tensor]:
+        """The tensors that `rasterize` takes, for the window of `views` [B], its sides divided by `reduction`."""
+        p, Ks = self.params, self._window.intrinsics(self.Ks[views])
+        Ks[:, :2] /= reduction
         return {
             "means": p["means"],
             "quats": p["quats"],
@@ -201,20 +211,20 @@ class Fitter:
             "backgrounds": torch.ones(len(views), 3, device=self.device),
         }
 
-    def options(self, size: int) -> dict[str, Any]:
-        """How `rasterize` renders a step's pictures of `size` pixels."""
+    def options(self, reduction: int) -> dict[str, Any]:
+        """How `rasterize` renders the pictures of `scene`."""
         due = self.iteration % self.config.densify.every == 0
         config = self.config
         return {
-            "width": size,
-            "height": size,
+            "width": self._window.width // reduction,
+            "height": self._window.height // reduction,
             "sh_degree": config.sh_degree,
             "packed": config.packed,
             "check_values": due,
         }
 
-    def _render(self, views: Tensor, size: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        return rasterize(**self.scene(views, size), **self.options(size))
+    def _render(self, views: Tensor, reduction: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        return rasterize(**self.scene(views, reduction), **self.options(reduction))
 
     def _next_views(self, wanted: int) -> Tensor:
         wanted = min(wanted, len(self.viewmats))

@@ -25,6 +25,9 @@ class LossConfig:
     """File, or folder with the file, of the ImageNet weights of "vgg", "alex" or "squeeze": torchvision's (.pth or
     .safetensors), or what `python -m recon.lpips_export` writes; empty looks into torch's own cache. Nothing is ever
     downloaded."""
+    fast: bool = True
+    """On a CPU, compute "pocket" and MS-SSIM by kernels that find value and gradient together, equal to rounding, and
+    the convolutions of "vgg", "alex" and "squeeze" in bfloat16 where the processor has matrix units for it."""
 
     def __post_init__(self) -> None:
         negative = {name: weight for name, weight in self.weights().items() if not 0 <= weight < float("inf")}
@@ -37,7 +40,8 @@ class LossConfig:
 
     def weights(self) -> dict[str, float]:
         """Name and weight of every term."""
-        return {name: value for name, value in asdict(self).items() if not name.startswith("perceptual")}
+        others = ("perceptual", "perceptual_weights", "fast")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
     def term(self, name: str) -> str:
         """What the term of a weight is called in records: LPIPS says its network, for networks do not compare."""

@@ -96,13 +96,18 @@ def _window(images: Tensor) -> Tensor:
     return left @ images @ right.transpose(0, 1)
 
 
+def window_taps(count: int) -> Tensor:
+    """The weights [count] of the Gaussian window, which sum to 1."""
+    offsets = torch.arange(count) - count // 2
+    kernel = (-(offsets**2) / (2 * SIGMA**2)).exp()
+    return kernel / kernel.sum()
+
+
 @cache
 def _band(side: int, device: torch.device) -> Tensor:
     """The [side - k + 1, side] matrix that slides the k-tap Gaussian along a side; k shrinks to fit a small one."""
     taps = min(WINDOW, side - (side + 1) % 2)
-    offsets = torch.arange(taps) - taps // 2
-    kernel = (-(offsets**2) / (2 * SIGMA**2)).exp()
-    kernel = kernel / kernel.sum()
+    kernel = window_taps(taps)
     matrix = torch.zeros(side - taps + 1, side)
     for row in range(matrix.shape[0]):
         matrix[row, row : row + taps] = kernel

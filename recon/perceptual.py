@@ -101,6 +101,8 @@ class LpipsNetwork(nn.Module):
     Args:
         name: "vgg", "alex" or "squeeze".
         trunk: the trunk's parameters as torchvision names them; random without, which only tests want.
+
+    Convolutions run in the trunk's dtype, `use_matrix_units` makes it bfloat16; features and distances are float32.
     """
 
     def __init__(self, name: str, trunk: dict[str, Tensor] | None = None):
@@ -111,8 +113,15 @@ class LpipsNetwork(nn.Module):
         import lpips
 
         self.metric = lpips.LPIPS(net=name, pnet_rand=True, verbose=False)
+        self.dtype = torch.float32
         if trunk is not None:
             self._load_trunk(name, trunk)
+
+    def use_matrix_units(self) -> None:
+        """Convolve in bfloat16 from now on, where the processor has matrix units that multiply it."""
+        if torch.cpu.get_capabilities().get("amx_bf16", False):
+            self.dtype = torch.bfloat16
+            self.metric.net.to(dtype=self.dtype).to(memory_format=torch.channels_last)
 
     def _load_trunk(self, name: str, trunk: dict[str, Tensor]) -> None:
         """`lpips` cuts torchvision's ``features.K`` into ``sliceN.K``."""
@@ -125,8 +134,8 @@ class LpipsNetwork(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Unit features [B,C,h,w] of every layer, of images [B,3,H,W] in [0,1]."""
-        x = self.metric.scaling_layer(2 * images - 1).contiguous(memory_format=torch.channels_last)
-        return [_unit(layer) for layer in self.metric.net.forward(x)]
+        x = self.metric.scaling_layer(2 * images - 1).to(self.dtype, memory_format=torch.channels_last)
+        return [_unit(layer.float()) for layer in self.metric.net.forward(x)]
 
     def distance(self, features: list[Tensor], target: list[Tensor]) -> Tensor:
         """LPIPS [B] of two lists of features, by the calibrated heads."""

@@ -67,7 +67,8 @@ def rasterize(
     Returns:
         renders [C,H,W,D (+1)], alphas [C,H,W,1] and a dict with means2d [C,N,2] in pixels
         (``retain_grad()`` works), radii [C,N,2] int32 in pixels (0 where not visible), depths [C,N],
-        conics [C,N,3], width, height, n_cameras. Gradients reach means, quats, scales, opacities, colors,
+        conics [C,N,3], width, height, n_cameras; by the CPU engine also weights [C,N], a Gaussian's largest blending
+        weight at any pixel. Gradients reach means, quats, scales, opacities, colors,
         backgrounds and viewmats.
 
     Raises:
@@ -102,7 +103,7 @@ def _rasterize_scenes_cpu(
         means2d.requires_grad_().grad = gradients
         for meta, row in zip(metas, gradients, strict=True):
             meta["means2d"].register_hook(lambda gradient, row=row: (row.copy_(gradient), None)[1])
-    joined = {name: torch.stack([meta[name] for meta in metas]) for name in ("radii", "depths", "conics")}
+    joined = {name: torch.stack([meta[name] for meta in metas]) for name in ("radii", "depths", "conics", "weights")}
     return torch.stack(renders), torch.stack(alphas), metas[0] | joined | {"means2d": means2d, "n_batches": len(metas)}
 
 
@@ -119,10 +120,11 @@ def _rasterize_cpu(
     if sh_degree is not None:
         colors = colors_of(sh_degree, colors, means, viewmats)
     features, backgrounds = _features(colors, depths, backgrounds, render_mode)
-    renders, alphas = blend_tiles(means2d, conics, features, opacities, backgrounds, depths, reaches, width, height)
+    projected = (means2d, conics, features, opacities, backgrounds, depths, reaches)
+    renders, alphas, weights = blend_tiles(*projected, width, height)
     if render_mode in ("ED", "RGB+ED"):
         renders = torch.cat([renders[..., :-1], renders[..., -1:] / alphas.clamp(min=1e-10)], -1)
-    meta = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics}
+    meta = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics, "weights": weights}
     return renders, alphas, meta | {"width": width, "height": height, "n_cameras": len(viewmats)}
 
 

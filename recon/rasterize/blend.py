@@ -23,7 +23,7 @@ from recon.rasterize.bins import (
     TILE_WIDTH,
 )
 from recon.rasterize.projection import LOG2_ALPHA_MIN
-from recon.rasterize.simd import WIDTH, any_lane, exp2, fma, iota, load, select, store
+from recon.rasterize.simd import WIDTH, any_lane, exp2, fma, iota, lane_max, load, select, splat, store
 
 MAX_ALPHA = np.float32(0.999)
 MIN_TRANSMITTANCE = np.float32(1e-4)
@@ -69,11 +69,11 @@ def clip(boxes, rank, left, top):
 
 @njit(forceinline=True)
 def _blend_block(at, log2_alpha, index, transmittance, stops, planes, record):
-    """Blends one Gaussian into eight pixels; returns whether any of them took it."""
+    """Blends one Gaussian into eight pixels; returns its weights there."""
     before = load(transmittance, at)
     active = (before > 0.0) & (log2_alpha >= LOG2_ALPHA_MIN)
     if not any_lane(active):
-        return False
+        return splat(np.float32(0.0))
     alpha = exp2(log2_alpha)
     alpha = select(active, select(alpha > MAX_ALPHA, MAX_ALPHA, alpha), 0.0)
     after = before - before * alpha
@@ -84,32 +84,36 @@ def _blend_block(at, log2_alpha, index, transmittance, stops, planes, record):
         store(stops, at, select(closing, np.float32(index), load(stops, at)))
     for d in range(planes.shape[0]):
         store(planes[d], at, fma(weight, record[COLOR + d], load(planes[d], at)))
-    return True
+    return weight
 
 
 @njit(forceinline=True)
 def _blend_gaussian(box, left, top, index, transmittance, stops, planes, record):
+    """Blends one Gaussian into its box; returns the largest of its weights."""
     x0, x1, y0, y1 = box
     mean_x, xx = record[MEAN_X], record[QUADRATIC_XX]
-    taken = False
+    most = splat(np.float32(0.0))
     for y in range(y0, y1):
         start, end, linear, constant = row_of(record, x0, x1, y)
         row = (y - top) * STRIDE - left
         for x in range(start, end, WIDTH):
             dx = iota() + (np.float32(x) + HALF - mean_x)
             log2_alpha = fma(fma(dx, xx, linear), dx, constant)
-            taken |= _blend_block(row + x, log2_alpha, index, transmittance, stops, planes, record)
-    return taken
+            weight = _blend_block(row + x, log2_alpha, index, transmittance, stops, planes, record)
+            most = select(weight > most, weight, most)
+    return lane_max(most)
 
 
 @njit(cache=True)
-def _forward_tile(left, top, pair_rank, pair_slot, records, boxes, transmittance, stops, planes):
-    """Blends a tile. Moves the pairs that some pixel took to the front of the lists; returns their number."""
+def _forward_tile(left, top, pair_rank, pair_slot, records, boxes, transmittance, stops, planes, weights):
+    """Blends a tile. Moves the pairs that some pixel took to the front of the lists; returns their number. Writes every
+    slot's largest weight."""
     taken = 0
     for pair in range(pair_rank.shape[0]):
         rank, slot = pair_rank[pair], pair_slot[pair]
         box = clip(boxes, rank, left, top)
-        if _blend_gaussian(box, left, top, taken, transmittance, stops, planes, records[rank]):
+        weights[slot] = _blend_gaussian(box, left, top, taken, transmittance, stops, planes, records[rank])
+        if weights[slot] > 0.0:
             pair_rank[taken], pair_slot[taken] = rank, slot
             taken += 1
     return taken
@@ -139,14 +143,15 @@ def _open_tile(left, width, transmittance, stops):
 
 
 @njit(parallel=True, cache=True)
-def blend_forward(bins, backgrounds, images, alphas, transmittances, stops, taken):
+def blend_forward(bins, backgrounds, images, alphas, transmittances, stops, taken, weights):
     """Renders all tiles of all views.
 
     Args:
         bins: `recon.rasterize.bins.Bins`; its pair lists are reordered.
         backgrounds [C,D] float32; images [C,H,W,D] and alphas [C,H,W] float32, written;
         transmittances, stops [B, TILE_HEIGHT * STRIDE] float32 and taken [B] int64, written for the backward pass:
-        final transmittance (negative where closed), index of the pair that closed a pixel, pairs in use.
+        final transmittance (negative where closed), index of the pair that closed a pixel, pairs in use;
+        weights [P] float32, written: the largest blending weight of every slot.
     """
     columns, per_view = bins.columns, bins.columns * bins.rows
     for item in prange(bins.tile_start.shape[0] - 1):
@@ -158,6 +163,18 @@ def blend_forward(bins, backgrounds, images, alphas, transmittances, stops, take
         start, end = bins.tile_start[tile], bins.tile_start[tile + 1]
         taken[tile] = _forward_tile(
             left, top, bins.pair_rank[start:end], bins.pair_slot[start:end], bins.records, bins.boxes,
-            transmittances[tile], stops[tile], planes,
+            transmittances[tile], stops[tile], planes, weights,
         )  # fmt: skip
         _write_tile(left, top, transmittances[tile], planes, backgrounds[view], images[view], alphas[view])
+
+
+@njit(cache=True)
+def gather_weights(ranks, first_slot, weights, most):
+    """most [C,N] = the largest of each Gaussian's slots' `weights` [P], 0 where it is not visible."""
+    for view in range(ranks.shape[0]):
+        for i in range(ranks.shape[1]):
+            rank, largest = ranks[view, i], np.float32(0.0)
+            if rank >= 0:
+                for slot in range(first_slot[rank], first_slot[rank + 1]):
+                    largest = max(largest, weights[slot])
+            most[view, i] = largest

@@ -76,34 +76,38 @@ class _Project(torch.autograd.Function):
 
 
 class _Blend(torch.autograd.Function):
-    """(means2d, conics, colors, opacities, backgrounds) -> (renders, alphas)."""
+    """(means2d, conics, colors, opacities, backgrounds) -> (renders, alphas), and largest weights without gradient."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         """List pairs of tiles and Gaussians, then blend each tile front to back."""
         means2d, conics, colors, opacities, backgrounds, depths, reaches, log2_opacities, width, height = args
         views = means2d.shape[0]
         renders = torch.empty(views, height, width, colors.shape[2])
-        alphas = torch.empty(views, height, width, 1)
+        alphas, weights = torch.empty(views, height, width, 1), torch.empty(means2d.shape[:2])
         with _LOCK:
             projected = (_array(means2d), _array(conics), _array(reaches))
             bins = binning.build_bins(projected, _array(depths), _array(log2_opacities), _array(colors), width, height)
             tiles = bins.tile_start.shape[0] - 1
             transmittances = np.empty((tiles, binning.TILE_HEIGHT * binning.STRIDE), np.float32)
             stops, taken = np.empty_like(transmittances), np.empty(tiles, np.int64)
+            slot_weights = np.empty(bins.pair_slot.shape[0], np.float32)
             blend.blend_forward(
-                bins, _array(backgrounds), renders.numpy(), alphas.numpy()[..., 0], transmittances, stops, taken
-            )
+                bins, _array(backgrounds), renders.numpy(), alphas.numpy()[..., 0], transmittances, stops, taken,
+                slot_weights,
+            )  # fmt: skip
+        blend.gather_weights(bins.ranks, bins.first_slot, slot_weights, weights.numpy())
         ctx.save_for_backward(conics, opacities, backgrounds, alphas)
         ctx.state = (bins, transmittances, stops, taken, colors.shape)
-        return renders, alphas
+        ctx.mark_non_differentiable(weights)
+        return renders, alphas, weights
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients from each tile's pairs, summed by Gaussian, and of the backgrounds where they are wanted."""
         conics, opacities, backgrounds, alphas = ctx.saved_tensors
         bins, transmittances, stops, taken, color_shape = ctx.state
-        v_renders, v_alphas = grads
+        v_renders, v_alphas, _ = grads
         views, count = conics.shape[:2]
         slots = np.zeros(bins.pair_rank.shape[0] * blend_gradient.slot_width(color_shape[2]), np.float32)
         v_means2d, v_conics = torch.zeros(views, count, 2), torch.zeros(views, count, 3)
@@ -148,8 +152,8 @@ def blend_tiles(
     reaches: Tensor,  # [C,N,2]
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor]:
-    """(renders [C,H,W,D], alphas [C,H,W,1]) of projected Gaussians."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(renders [C,H,W,D], alphas [C,H,W,1], largest blending weights [C,N]) of projected Gaussians."""
     log2_opacities = opacities.detach().log2()
     return _Blend.apply(
         means2d, conics, colors, opacities, backgrounds, depths.detach(), reaches, log2_opacities, width, height

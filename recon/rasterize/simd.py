@@ -185,6 +185,22 @@ def lane_sum(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic
+def lane_max(typingctx: Any, x: Any) -> Any:
+    """The largest lane."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
+        total, half = args[0], WIDTH // 2
+        while half >= 1:
+            order = ir.Constant(INT_VECTOR, [(lane + half) % WIDTH for lane in range(WIDTH)])
+            other = builder.shuffle_vector(total, total, order)
+            total = builder.select(builder.fcmp_ordered(">", other, total), other, total)
+            half //= 2
+        return builder.extract_element(total, ir.Constant(I32, 0))
+
+    return types.float32(lanes), codegen
+
+
+@intrinsic
 def lane_sums(typingctx: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
     """Lane l holds the sum of the l-th argument's lanes: three rounds of adding transposed halves."""
 

@@ -151,3 +151,22 @@ def test_bad_settings_are_refused_by_name(kwargs, message):
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         DensifyConfig(**settings)
+
+
+def test_gaussians_that_no_view_needs_go():
+    params, optimizer = scene()
+    statistics, gradient, weights = seen_by_all(10), torch.ones(2, 10, 2), torch.full((2, 10), 0.2)
+    weights[:, :3] = 0.004
+    accumulate(statistics, gradient, 64, weights)
+    weights[1, 2] = 0.5  # a later view needs the third
+    accumulate(statistics, gradient, 64, weights)
+    means = params["means"].detach().clone()
+    counts = densify(params, optimizer, statistics, DensifyConfig(prune_weight=0.005), torch.Generator(), grow=False)
+    assert counts["pruned"] == 2
+    assert torch.equal(params["means"], means[2:])
+
+
+def test_without_weights_none_goes_for_them():
+    params, optimizer = scene()
+    counts = densify(params, optimizer, seen_by_all(10), DensifyConfig(prune_weight=0.9), torch.Generator(), grow=False)
+    assert counts["pruned"] == 0

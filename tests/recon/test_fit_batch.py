@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recon.cameras import OrbitConfig, turntable
-from recon.config import DensifyConfig, FitConfig, PoseConfig, RefineConfig
+from recon.config import DensifyConfig, FitConfig, LossConfig, PoseConfig, RefineConfig
 from recon.fit import fit
 from recon.fit_batch import FILLING, FitBatch, FitTarget, fit_batch, joined
 from recon.fitter import Fitter
@@ -63,12 +63,13 @@ def test_every_asset_has_its_own_number_of_gaussians():
 
 def test_the_network_looks_at_all_renders_at_once_as_on_a_gpu():
     """Gradients agree within rounding; where they are all but zero, Adam makes whole steps of the rounding."""
-    fitters = [Fitter(CAMERAS, CONFIG, target.seed) for target in TARGETS]
+    config = replace(CONFIG, window=False, loss=LossConfig(fast=False))
+    fitters = [Fitter(CAMERAS, config, target.seed) for target in TARGETS]
     calls = []
     for fitter, target in zip(fitters, TARGETS, strict=True):
         fitter.set_targets(target.frames)
     batch = FitBatch(fitters)
-    batch.network_at_once = True
+    batch.together = True
     network = fitters[0]._losses[1].network
     original = network.features
     try:
@@ -78,7 +79,7 @@ def test_the_network_looks_at_all_renders_at_once_as_on_a_gpu():
         del network.features
     assert calls == [len(TARGETS)]
     for fitter, target in zip(fitters, TARGETS, strict=True):
-        alone = Fitter(CAMERAS, CONFIG, target.seed)
+        alone = Fitter(CAMERAS, config, target.seed)
         alone.set_targets(target.frames)
         alone.run(1)
         assert fitter.history[-1]["losses"] == pytest.approx(alone.history[-1]["losses"], rel=1e-5)

@@ -376,7 +376,7 @@ def packing_rasterization(means, quats, scales, opacities, colors, viewmats, Ks,
     listed = means2d[pairs]
     full = torch.zeros_like(means2d).index_put(pairs, listed)
     backgrounds = options["backgrounds"]
-    renders, alphas = blend_tiles(full, conics, colors[None], opacities, backgrounds, depths, reaches, width, height)
+    renders, alphas, _ = blend_tiles(full, conics, colors[None], opacities, backgrounds, depths, reaches, width, height)
     meta = {"camera_ids": pairs[0], "gaussian_ids": pairs[1], "means2d": listed, "radii": radii[pairs]}
     return renders, alphas, meta | {"depths": depths[pairs], "conics": conics[pairs]}
 
