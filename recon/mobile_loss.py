@@ -92,7 +92,7 @@ class MobileLoss:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> list[Features]:
         """Of pictures [V,H,W,3] in [0,1]."""
-        return [self._unit(self._run(picture)[0]) for picture in pictures]
+        return [self._unit(self._run(picture)[0]) for picture in pictures.contiguous()]
 
     def distance(self, pictures: Tensor, targets: list[Features]) -> Tensor:
         """The distances [B] of pictures [B,H,W,3] to one target each, with gradients."""

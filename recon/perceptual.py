@@ -121,7 +121,7 @@ class LpipsNetwork(nn.Module):
         """Convolve in bfloat16 from now on, where the processor has matrix units that multiply it."""
         if torch.cpu.get_capabilities().get("amx_bf16", False):
             self.dtype = torch.bfloat16
-            self.metric.net.to(dtype=self.dtype).to(memory_format=torch.channels_last)
+            self.metric.net.to(self.dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def _load_trunk(self, name: str, trunk: dict[str, Tensor]) -> None:
         """`lpips` cuts torchvision's ``features.K`` into ``sliceN.K``."""

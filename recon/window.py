@@ -12,8 +12,8 @@ MARGIN = 8
 STEP = 16
 """Sides are multiples of this, so that every scale of MS-SSIM halves them evenly."""
 
-LEAST = 32
-"""Pixels of a side, of which the losses need half, and a coarse start takes half."""
+LEAST = 64
+"""Pixels of a side: AlexNet needs 31, and a coarse start halves them."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -140,16 +140,17 @@ def shared_memory() -> Finding:
 
 def numba_cache() -> Finding:
     """Whether compiled CPU kernels can be kept, so that they are compiled once."""
-    import recon.rasterize
+    from recon.numba_cache import VARIABLE, choose_cache_folder
 
-    place = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(recon.rasterize.__path__[0], "__pycache__"))
+    choose_cache_folder(os.environ)
+    place = Path(os.environ[VARIABLE])
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place):
             return Finding(what="numba cache", found=str(place))
     except OSError as error:
         return Finding(what="numba cache", found=f"{place} cannot be written to ({error.strerror})",
-                       cure="set NUMBA_CACHE_DIR to a folder that can")  # fmt: skip
+                       cure=f"set {VARIABLE} to a folder that can")  # fmt: skip
 
 
 def storage(config: FactoryConfig, out: str | None) -> Finding:

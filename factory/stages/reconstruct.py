@@ -76,8 +76,12 @@ class Reconstruct(Stage):
         return [config.fit.device, *([config.video.device] if wants_video_model(config) else [])]
 
     def load(self) -> None:
-        """Load the video model where rounds refine or turntables are tried again, and the yield gate where enabled."""
+        """Load the fit's kernels, the video model where rounds refine or turntables are tried again, and the yield gate
+        where enabled."""
         from model.video import load_video_model
+        from recon.fit_kernels import load_fit_kernels
+
+        load_fit_kernels(self._loop(exact=True).fit)
 
         self.model = None
         if wants_video_model(self.config):

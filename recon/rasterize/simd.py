@@ -1,8 +1,4 @@
-"""Give kernels memory, selection, sums and roots of `recon.rasterize.lanes`: `load`, `store`, `select`, `fma`.
-
-Numba's on-disk cache watches only the file that holds a kernel: after editing this file or lanes.py, remove
-the ``__pycache__`` folder beside it.
-"""
+"""Give kernels memory, selection, sums and roots of `recon.rasterize.lanes`: `load`, `store`, `select`, `fma`."""
 
 from __future__ import annotations
 

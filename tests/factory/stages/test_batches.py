@@ -20,6 +20,7 @@ from factory.stages.columns import ELEVATION, FRAMES, IMAGE, MASKS
 from factory.stages.reconstruct import Reconstruct
 from recon.cameras import OrbitConfig, turntable
 from recon.config import DensifyConfig, FitConfig, RefineConfig
+from recon.fit_kernels import counted
 from recon.gaussians import init_ball
 from recon.loss_weights import LossConfig
 from recon.refine import views_of
@@ -84,6 +85,13 @@ def test_rows_together_equal_rows_alone_to_the_byte(stage: Together) -> None:
         assert row["error_stage"] is None, row["error_message"]
         assert all(bytes(row[k]) == bytes(alone[k]) if k == "gaussians" else row[k] == alone[k] for k in MADE)
         assert (row["steps_refine"], row["forwards_refine"]) == (3, 6)
+
+
+def test_the_first_asset_comes_to_no_kernel_that_loading_has_not(stage: Together) -> None:
+    loaded = counted()
+    assert sum(loaded) >= 10
+    made(stage, table(1))
+    assert counted() == loaded
 
 
 def test_a_bad_row_fails_alone(stage: Together) -> None:
