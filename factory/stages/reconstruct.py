@@ -59,7 +59,7 @@ class Reconstruct(Stage):
     def expected_seconds(cls, config: FactoryConfig) -> float:
         rounds = len(config.refine.within(config.fit.iterations))
         refining = rounds * config.video.refine_steps * networks.seconds_a_step(config.video)
-        return 0.035 * config.fit.iterations + refining
+        return 0.015 * config.fit.iterations + refining
 
     @classmethod
     def networks(cls, config: FactoryConfig) -> list[Network]:
