@@ -35,7 +35,7 @@ PROBE = FitConfig(
     densify=DensifyConfig(max_gaussians=2500, prune_weight=0.0),
     device="cpu",
 )
-"""No LPIPS, which costs most: the residual is measured with it afterwards. The gate is calibrated on these very fits."""
+"""No LPIPS, which costs most: the residual is measured with it afterwards. The gate is calibrated on such fits."""
 
 FEATURES = {
     "colour_residual": "views disagree in colour",
