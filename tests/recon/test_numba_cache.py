@@ -71,6 +71,14 @@ def test_it_happens_before_kernels_are_compiled() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True\n"
 
 
+def test_it_holds_for_a_numba_that_was_imported_before(tmp_path: Path) -> None:
+    code = "import numba, recon; from recon.ssim_kernels import halve; print(halve._cache.cache_path)"
+    environment = {name: value for name, value in os.environ.items() if name not in (LOCATORS, VARIABLE)}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert Path(done.stdout.strip()).parent == tmp_path / "im3d-kernels", done.stderr
+
+
 def run_in(tree: Path, cache: Path) -> list[str]:
     """What KERNEL prints in a copy of the tree: the result, kernels found and kernels compiled."""
     environment = os.environ | {"PYTHONPATH": str(tree), VARIABLE: str(cache)}
