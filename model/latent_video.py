@@ -17,7 +17,7 @@ from model import sampling, weights
 from model.batch import check_batch
 from model.config import VideoConfig
 from model.evaluations import counted
-from model.lora import merge_files
+from model.lora import check_files, merge_files
 from model.parts import Parts, load_parts
 from model.video_models import Family, describe
 from model.views import ViewPlan
@@ -80,6 +80,14 @@ class LatentVideoModel(ABC):
         sampled = [part for name, part in networks.items() if name.startswith(cls.network_name)]
         merged = merge_files(sampled, config.lora, config.lora_scale, cls.lora_name)
         return f"{revision} + {merged[0]}", f"{license} + {merged[1]}"
+
+    @classmethod
+    def check_lora(cls, folder: Path, lora: str) -> None:
+        """Raise UserError where a LoRA is none of this folder's networks, by names and shapes alone."""
+        kinds = {name: kind for name, kind in cls.classes(folder).items() if name.startswith(cls.network_name)}
+        with torch.device("meta"):
+            networks = [kind.from_config(kind.load_config(folder / name)) for name, kind in kinds.items()]
+        check_files(networks, lora, cls.lora_name)
 
     @classmethod
     def lora_name(cls, name: str) -> str:

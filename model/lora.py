@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,21 +38,54 @@ def merge_files(networks: list[nn.Module], lora: str, scale: float, alias: Alias
         UserError: if a file is no LoRA for its network, or there are neither one nor as many as networks.
         UserError: if a file cannot be had.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    files = _files(lora, len(networks))
+    for network, file in zip(networks, files):
+        merge(network, _whole(load_file, file), scale, alias, str(file))
+    named = files[: len(lora.split(","))]
+    revisions = [f"sha256:{file_digest(file)}" for file in named]
+    return " + ".join(revisions), " + ".join(license_of(file.parent) for file in named)
+
+
+def check_files(networks: list[nn.Module], lora: str, alias: Alias) -> None:
+    """Merge the names and shapes of a LoRA's files into networks on the meta device; weights are not read.
+
+    Raises:
+        UserError: as `merge_files`.
+    """
+    for network, file in zip(networks, _files(lora, len(networks))):
+        merge(network, _whole(_outline, file), 1.0, alias, str(file))
+
+
+def _files(lora: str, count: int) -> list[Path]:
+    """The file of each of `count` networks."""
     files = [locate_file(part.strip()) for part in lora.split(",")]
-    if len(files) not in (1, len(networks)):
-        raise UserError(f"video.lora names {len(files)} files and the model has {len(networks)} networks; "
+    if len(files) not in (1, count):
+        raise UserError(f"video.lora names {len(files)} files and the model has {count} networks; "
                         "give one for all, or one for each")  # fmt: skip
-    for network, file in zip(networks, files * len(networks) if len(files) == 1 else files):
-        try:
-            tensors = load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file} is no whole safetensors file: {error}; download it again") from error
-        merge(network, tensors, scale, alias, str(file))
-    revisions = [f"sha256:{file_digest(file)}" for file in files]
-    return " + ".join(revisions), " + ".join(license_of(file.parent) for file in files)
+    return files * count if len(files) == 1 else files
+
+
+def _whole(read: Callable[[Path], dict[str, Tensor]], file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+
+    try:
+        return read(file)
+    except SafetensorError as error:
+        raise UserError(f"{file} is no whole safetensors file: {error}; download it again") from error
+
+
+def _outline(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file on the meta device; single numbers as they are."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as stored:
+        shapes = {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118 (no mapping)
+        return {
+            name: torch.empty(shape, device="meta") if math.prod(shape) > 1 else stored.get_tensor(name)
+            for name, shape in shapes.items()
+        }
 
 
 @torch.no_grad()

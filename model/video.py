@@ -11,7 +11,7 @@ import numpy as np
 
 from model import weights
 from model.config import VideoConfig
-from model.video_models import describe, view_plan
+from model.video_models import Family, describe, view_plan
 from model.views import ViewPlan
 
 __all__ = ["VideoConfig", "VideoModel", "ViewPlan", "load_video_model", "view_plan"]
@@ -66,7 +66,26 @@ def load_video_model(spec: str | VideoConfig) -> VideoModel:
     weights.device_of(config.device)
     family, _ = describe(config)
     folder = weights.locate(config.model, "video", config.revision)
-    module, name = family.adapter.split(":")
-    adapter: Any = getattr(importlib.import_module(module), name)
+    adapter = _adapter(family)
     scale = family.guidance if config.guidance_scale is None else config.guidance_scale
     return adapter.load(folder, replace(config, guidance_scale=scale))
+
+
+def check_lora(config: VideoConfig) -> None:
+    """Compare the LoRA that the settings name with the model's networks; neither's weights are read.
+
+    Raises:
+        UserError: if it is another family's or size's, broken, or nowhere to be had.
+    """
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    family, _ = describe(config)
+    if config.lora is not None:
+        _adapter(family).check_lora(weights.locate(config.model, "video", config.revision), config.lora)
+
+
+def _adapter(family: Family) -> Any:
+    """The class that runs a family."""
+    module, name = family.adapter.split(":")
+    return getattr(importlib.import_module(module), name)

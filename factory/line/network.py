@@ -22,5 +22,7 @@ class Network:
     """The branch, tag or commit that the settings ask for."""
     check_card: Callable[[Path, int], None] | None = None
     """Raises RuntimeError where a card of so many bytes cannot hold it."""
+    check: Callable[[Path], None] | None = None
+    """Raises UserError where what was found does not go with the other networks."""
     license: str | None = None
     """Where it is known without its model card."""

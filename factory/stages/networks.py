@@ -69,9 +69,16 @@ def loras(settings: VideoConfig) -> list[Network]:
     parts = [part.strip() for part in settings.lora.split(",")] if settings.lora else []
     names = ["LoRA"] if len(parts) == 1 else [f"LoRA {number}" for number in range(1, len(parts) + 1)]
     return [
-        Network(name=name, address=part, locate=partial(locate_file, part))
+        Network(name=name, address=part, locate=partial(locate_file, part), check=partial(_lora, settings))
         for name, part in zip(names, parts, strict=True)
     ]
+
+
+def _lora(settings: VideoConfig, _: Path) -> None:
+    """Raise UserError where the LoRA is none of the video model's networks."""
+    from model.video import check_lora
+
+    check_lora(settings)
 
 
 def check_views(config: FactoryConfig, plan: ViewPlan) -> None:

@@ -79,6 +79,8 @@ def _seen(stage: str, network: Network, machine: str, on_card: bool) -> Need:
         place = network.locate()
         if place is not None:
             check_whole(network, place)
+            if network.check is not None:
+                network.check(place)
         if place is not None and on_card and network.check_card is not None:
             network.check_card(place, _card_bytes())
         revisions.update(revisions_of([network]))

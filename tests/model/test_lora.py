@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from model.config import VideoConfig
 from model.lora import merge
+from model.video import check_lora
 from model.wan import WanVideoModel
 from tests.model.test_wan import folders, load, picture  # noqa: F401 (a fixture)
 
@@ -122,6 +124,28 @@ def test_keys_of_an_image_branch_are_left_out_where_there_is_none(caplog: pytest
 def test_loras_of_other_models_are_refused(lora: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         changes(lora)
+
+
+def test_the_preflight_refuses_the_same_without_reading_weights(
+    folders: dict[str, Path],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("safetensors.torch.load_file", lambda file: pytest.fail(f"{file} is read"))
+    file = tmp_path / "turn.safetensors"
+    settings = VideoConfig(model=str(folders["2.1"]), lora=str(file))
+    save_file(original(alpha=2.0), file)
+    check_lora(settings)
+    save_file(original() | {"unet.down.0.lora_A.weight": torch.ones(1, 1)}, file)
+    with pytest.raises(ValueError, match=r"unet\.down\.0\.lora_A\.weight, which are no LoRA keys of this network"):
+        check_lora(settings)
+    wide = {name: torch.cat([value, value], 1) if "lora_A" in name else value for name, value in original().items()}
+    save_file(wide, file)
+    with pytest.raises(ValueError, match="it is for another size or family"):
+        check_lora(settings)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match="is no whole safetensors file"):
+        check_lora(settings)
 
 
 def test_a_lora_enters_frames_revision_and_licence(folders: dict[str, Path], tmp_path: Path) -> None:  # noqa: F811

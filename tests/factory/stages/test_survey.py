@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
+from safetensors.torch import save_file
 
 from factory.config.settings import FactoryConfig, preset
 from factory.line.settings import LineConfig
@@ -18,6 +20,7 @@ from factory.stages.preflight import find_weights, preflight
 from factory.stages.survey import Need, look, refuse_missing
 from factory.weights.folder import resolved
 from model.config import ImageConfig, VideoConfig
+from tests.model.video_checkpoints import write_wan
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 
@@ -117,3 +120,14 @@ def test_every_node_is_asked_and_the_one_that_lacks_the_folder_is_named(
     finally:
         ray.shutdown()
         made.shutdown()
+
+
+def test_weights_that_do_not_go_together_are_refused_before_anything_is_loaded(tiny_sdxl: Path, tmp_path: Path) -> None:
+    wan, lora = write_wan(tmp_path / "wan", "2.1"), tmp_path / "turn.safetensors"
+    save_file({"unet.down_blocks.0.lora_A.weight": torch.ones(2, 2)}, lora)
+    config = replace(preset("pocket"), video=VideoConfig(model=str(wan), lora=str(lora), device="cpu"))
+    needs = needs_of(config)
+    assert needs["video"].problem is None
+    assert "which are no LoRA keys of this network: it is another family's" in str(needs["LoRA"].problem)
+    config = replace(preset("pocket"), video=VideoConfig(model=str(tiny_sdxl), device="cpu"))
+    assert "StableDiffusionXLPipeline" in str(needs_of(config)["video"].problem)
