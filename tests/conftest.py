@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,15 @@ def write_pocket(folder: Path) -> Path:
     save_half(PocketUNet(**sizes), folder / "image")
     save_half(PocketUNet(**sizes, temporal=True), folder / "video")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_ray_left_behind() -> Iterator[None]:
+    """Whatever Ray a file of tests started ends with it, since the next one may need another."""
+    yield
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
