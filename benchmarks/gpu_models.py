@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.full_size import FULL_SIZES, TINY, FullSize
-from model.config import Precision
+from benchmarks.full_training import step_of
 from recon.memory import PeakMemory
 
 ROOM = 6 << 30
@@ -92,42 +92,6 @@ def training(tiny: bool) -> list[dict[str, Any]]:
             rows.append({"part": f"training step, activations {kind}", "skipped": "does not fit the memory"})
         free()
     return rows
-
-
-def step_of(row: FullSize, device: torch.device, recomputed: bool) -> Callable[[], None]:
-    """One optimiser step of `in_training`."""
-    loss, batch, trained = in_training(row, device, recomputed)
-    optimizer, generator = torch.optim.AdamW(trained, lr=1e-5), torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        value, _ = loss(batch, generator)
-        value.backward()
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss of a training step is {float(value)}")
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def in_training(row: FullSize, device: torch.device, recomputed: bool, precision: Precision = "bfloat16") -> Any:
-    """Loss, one random turntable and trained parameters, as `im3d finetune --target svd` or `i2vgen-xl` has them."""
-    from model.config import TrainConfig
-    from model.latent_training import I2VGenXLLoss, StableVideoLoss
-    from model.parallel import recompute
-    from model.pocket.data import Batch
-    from model.temporal import freeze_spatial
-
-    model = row.build(torch.float32, device, sampled_only=row.family == "svd")
-    unet = model.network.train().requires_grad_(True)
-    freeze_spatial(unet, row.family)  # type: ignore[arg-type]
-    if recomputed:
-        recompute([*unet.down_blocks, unet.mid_block, *unet.up_blocks])
-    kind = StableVideoLoss if row.family == "svd" else I2VGenXLLoss
-    frames = torch.randint(256, (1, row.frames, row.size, row.size, 4), dtype=torch.uint8, device=device)
-    batch = Batch(frames=frames, captions=["a chair"], azimuths=torch.zeros(1, row.frames), elevations=torch.zeros(1))
-    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    return kind(model, TrainConfig(precision=precision)), batch, trained
 
 
 def synchronise(device: torch.device) -> None:

@@ -45,7 +45,7 @@ class LatentVideoLoss(nn.Module):
         model = self.families[0]
         with torch.no_grad():
             latents = torch.stack([model.encode(video) for video in pixels])
-            kept = (torch.rand(len(batch), generator=generator) >= self.config.text_dropout).to(pixels.device)
+            kept = torch.rand(len(batch), generator=generator) >= self.config.text_dropout
             seeds = torch.randint(1 << 31, (len(batch),), generator=generator).tolist()
             predict = self.denoiser(pixels[:, 0], batch.captions, kept, seeds)
         with autocast(latents.device, self.config.precision):
@@ -53,7 +53,7 @@ class LatentVideoLoss(nn.Module):
 
     @abstractmethod
     def denoiser(self, images: Tensor, captions: Sequence[str], kept: Tensor, seeds: Sequence[int]) -> Any:
-        """The network under its conditions, dropped where `kept` [B] is false."""
+        """The network under its conditions, dropped where `kept` [B], on the CPU, is false."""
 
     @abstractmethod
     def error(self, predict: Any, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Terms]:
@@ -71,7 +71,7 @@ class I2VGenXLLoss(LatentVideoLoss):
         """See `LatentVideoLoss.denoiser`."""
         prompts = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
         text, image, latents = self.families[0].conditions(images, prompts)
-        return self.families[0].denoiser(text, image * kept[:, None, None], latents)
+        return self.families[0].denoiser(text, image * kept[:, None, None].to(image), latents)
 
     def error(self, predict: Any, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Terms]:
         """See `LatentVideoLoss.error`."""
@@ -97,7 +97,8 @@ class StableVideoLoss(LatentVideoLoss):
     def denoiser(self, images: Tensor, captions: Sequence[str], kept: Tensor, seeds: Sequence[int]) -> Any:
         """See `LatentVideoLoss.denoiser`; captions are not used."""
         image, latents = self.families[0].conditions(images, seeds)
-        return self.families[0].denoiser(image * kept[:, None, None], latents * kept[:, None, None, None, None])
+        seen = kept[:, None, None].to(image)
+        return self.families[0].denoiser(image * seen, latents * seen[..., None, None].to(latents))
 
     def error(self, predict: Any, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Terms]:
         """See `LatentVideoLoss.error`."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.config import TrainConfig, VideoConfig
+from model.config import Precision, TrainConfig, VideoConfig
 from model.pocket.data import Batch
 from model.pocket.losses import Terms, normal
 from model.training import Recipe, Setting, autocast
@@ -96,6 +96,11 @@ class WanLoraLoss(nn.Module):
         return found
 
 
+def frozen_precision(precision: Precision) -> Precision:
+    """What the frozen network is held in: 14B parameters in float32 would fill a card by themselves."""
+    return "bfloat16" if precision == "auto" else precision
+
+
 def wan_lora(setting: Setting) -> Recipe:
     """The LoRA of the folder `wan`; rank and alpha are `train.lora_rank` and `train.lora_alpha`.
 
@@ -106,8 +111,9 @@ def wan_lora(setting: Setting) -> Recipe:
 
     base, config = setting.weights / "wan", setting.config
     settings = VideoConfig(
-        model=str(base), device="cpu", dtype="float32", guidance_scale=1.0, frames=WAN_FRAMES[0], template="{prompt}"
-    )
+        model=str(base), device="cpu", dtype=frozen_precision(config.precision), guidance_scale=1.0,
+        frames=WAN_FRAMES[0], template="{prompt}",
+    )  # fmt: skip
     model = WanVideoModel.load(base, settings)
     if "transformer_2" in model.parts.networks:
         raise UserError(f"{base} is Wan 2.2 A14B, whose two networks want a LoRA each; take Wan 2.1 I2V or TI2V-5B")
