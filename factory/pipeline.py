@@ -36,7 +36,10 @@ def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
         Step(
             actor=stage,
             pool=pools[stage.name],
-            arguments={"config": SimpleNamespace(**{name: getattr(given, name) for name in stage.sections})}
+            arguments={
+                "config": SimpleNamespace(**{name: getattr(given, name) for name in stage.sections}),
+                "storage": given.storage,
+            }
             | (end if issubclass(stage, Commit) else {}),
             seconds=stage.expected_seconds(given),
             row_bytes=0 if issubclass(stage, Commit) else size,

@@ -10,6 +10,7 @@ from typing import TypeVar
 from factory.line.cost import CostConfig
 from factory.line.settings import Runner
 from factory.storage.interface import StorageConfig
+from factory.storage.weights import read_weights_by
 from jobs.errors import guarded
 from jobs.help import parse_flags
 
@@ -53,6 +54,10 @@ def start(
     arguments = [word for word in arguments if word != "--debug"]
 
     def job() -> AnyJob:
-        return parse(arguments) if parse else parse_flags(kind, arguments, f"im3d {name}")
+        made = parse(arguments) if parse else parse_flags(kind, arguments, f"im3d {name}")
+        storage = getattr(getattr(made, "settings", made), "storage", None)
+        if isinstance(storage, StorageConfig):
+            read_weights_by(storage)
+        return made
 
     return guarded(lambda: run(job()), debug)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from model.config import Device, Precision
 from model.digests import CACHE
 from model.digests import revision_of as revision_of
+from model.remote import open_address
 from model.views import VIEWS_FILE
 from recon.user_error import UserError
 
@@ -151,10 +152,8 @@ def reader(spec: str, pocket_folder: str, revision: str | None = None) -> Reader
 
 
 def _remote_text(address: str, name: str, revision: str | None) -> str | None:
-    from pyarrow import fs
-
+    source, path = open_address(address)
     try:
-        source, path = fs.FileSystem.from_uri(address.rstrip("/"))
         with source.open_input_stream(f"{path}/{name}") as stream:
             return stream.read().decode()
     except FileNotFoundError:
@@ -190,8 +189,8 @@ def _copied(address: str) -> Path:
     from filelock import FileLock
     from pyarrow import fs
 
+    source, path = open_address(address)
     try:
-        source, path = fs.FileSystem.from_uri(address.rstrip("/"))
         parent, _, name = path.rpartition("/")
         folders = [name, *SIBLINGS] if _is_pocket(source, path) else [name]
         found = [item for folder in folders

@@ -45,7 +45,7 @@ class SingleStage(Stage):
     ) -> None:  # fmt: skip
         self.storage = storage or StorageConfig()
         self.store, self.run_id = open_store(out, self.storage), run_id
-        super().__init__(config, threads, board)
+        super().__init__(config, threads, board, self.storage)
 
     def make(self, row: Row) -> Row:
         """The columns of a row's result; raises ValueError for a row that cannot be used."""

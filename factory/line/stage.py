@@ -42,7 +42,8 @@ from factory.line.health import (
 from factory.line.network import Network
 from factory.line.placement import Pool
 from factory.line.rows import Row, with_columns
-from factory.storage.interface import StorageError
+from factory.storage.interface import StorageConfig, StorageError
+from factory.storage.weights import read_weights_by
 
 
 class Stage:
@@ -55,6 +56,7 @@ class Stage:
         config: the sections of the settings that the stage names, as attributes; or the settings of a line of its own.
         threads: how many threads numerical libraries may use.
         board: where progress is reported (`board.Board`, a Ray actor), or None.
+        storage: how weights at s3:// are reached; None: as the process does already.
     """
 
     name: ClassVar[str]
@@ -111,7 +113,9 @@ class Stage:
         """The devices, as "auto" or "cuda", that the resolved settings want its models on."""
         return []
 
-    def __init__(self, config: Any, threads: int = 1, board: Any = None) -> None:
+    def __init__(self, config: Any, threads: int = 1, board: Any = None, storage: StorageConfig | None = None) -> None:
+        if storage is not None:
+            read_weights_by(storage)
         self.config, self.reporter = config, Reporter(self.name, board, self.calls)
         self.sized = self.pool.gpus == 0 or self.pool.rows == 1
         self.fits = self.together if self.sized else 1

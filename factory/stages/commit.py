@@ -14,6 +14,7 @@ from factory.line.rows import Row, rows_of
 from factory.line.stage import Stage, dead_letter
 from factory.stages.asset_table import MadeWith
 from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MESH, SCORES, SOURCE_IMAGE, VIEW_PLAN
+from factory.storage.interface import StorageConfig
 
 
 class Commit(Stage):
@@ -25,17 +26,18 @@ class Commit(Stage):
         made_with: what the assets of the run have in common.
     """
 
-    name, sections, grows = "commit", ("orbit", "files", "cost", "storage"), True
+    name, sections, grows = "commit", ("orbit", "files", "cost"), True
     reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, VIEW_PLAN, MESH, SCORES)
 
     def __init__(
-        self, config: Any, out: str, run_id: str, made_with: MadeWith | None = None, threads: int = 1, board: Any = None
-    ) -> None:
+        self, config: Any, out: str, run_id: str, made_with: MadeWith | None = None, threads: int = 1,
+        board: Any = None, storage: StorageConfig | None = None,
+    ) -> None:  # fmt: skip
         from factory.storage.store import open_store
 
-        self.store, self.run_id = open_store(out, config.storage), run_id
+        self.store, self.run_id = open_store(out, storage), run_id
         self.made_with = made_with or MadeWith()
-        super().__init__(config, threads, board)
+        super().__init__(config, threads, board, storage)
 
     @classmethod
     def columns(cls) -> tuple[pa.Field, ...]:

@@ -17,6 +17,7 @@ from factory.line.device import device_for
 from factory.line.network import Network
 from factory.line.placement import Pool, check_nodes
 from factory.line.stage import Stage
+from factory.storage.weights import read_weights_by
 from factory.weights.catalogue import CATALOGUE
 from factory.weights.folder import known
 from recon.user_error import UserError
@@ -54,6 +55,7 @@ def look(
     stages: Sequence[type[Stage]], config: FactoryConfig, pools: Mapping[str, Pool], machine: str = HERE
 ) -> list[Need]:
     """What stages need of this machine: each network once, where it is first loaded."""
+    read_weights_by(config.storage)
     found: dict[str, Need] = {}
     for stage in stages:
         device = _device(stage, config, pools[stage.name])
