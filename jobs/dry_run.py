@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
     from factory.line.estimate import Estimate, Range, Sample
     from factory.line.output_folder import OutputFolder
+    from factory.line.placement import Pool
     from factory.line.tally import Tally
     from factory.prompts.prompt_table import PromptTable
     from factory.prompts.row import Prompt
@@ -47,6 +48,7 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     taken = {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in wanted}
     chosen = [taken[name] for name in names]
     find_weights(settings)
+    laid_out(settings)  # refuses pools that have no room, before anything is made
     with _folder(settings, out) as place, open_output(place, settings.storage) as folder:
         if len(folder.ledger.done) + len(folder.ledger.dead):
             raise UserError(f"{place} holds outcomes already; give an empty folder as --dry-run-out")
@@ -80,11 +82,40 @@ def _estimate(settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, fold
     if dead := list(folder.ledger.rows(DEAD)):
         make_console().print(dead_table(dead))
     assert tally is not None  # the folder was empty
-    pools, alone = pools_of(settings), settings.line.runner == "inprocess"
-    actors = {stage: 1 if alone else pool.actors for stage, pool in pools.items()}
-    found = estimate(_sample(folder.ledger, tally, len(chosen), actors), rows, settings.cost, pools)
+    alone = settings.line.runner == "inprocess"
+    actors = {stage: 1 if alone else pool.actors for stage, pool in pools_of(settings).items()}
+    sample = _sample(folder.ledger, tally, len(chosen), actors)
+    found = estimate(sample, rows, settings.cost, laid_out(settings, sample.seconds))
     folder.store.put("estimate.json", json.dumps(asdict(found), indent=1).encode())
     return found
+
+
+def laid_out(settings: FactoryConfig, seconds: Mapping[str, Sequence[float]] | None = None) -> dict[str, Pool]:
+    """The pools of a run on this machine or on the cluster as it is now, each as large as its stage is slow.
+
+    Args:
+        seconds: of rows by stage; what the stages expect where none are given.
+
+    Raises:
+        UserError: in one sentence, for pools that have no room.
+    """
+    from factory.line.layout import Pace, lay_out
+    from factory.line.nodes import living_nodes, this_machine
+    from factory.line.pace import LEAST_SECONDS
+    from factory.stages.chain import pools_of, stages_of
+    from factory.weights.folder import resolved
+
+    given, chain, local = resolved(settings), stages_of(settings.chain), settings.line.address == "local"
+    expected = {stage.name: stage.expected_seconds(given) for stage in chain}
+    measured = {stage: max(sum(rows) / len(rows), LEAST_SECONDS) for stage, rows in (seconds or {}).items() if rows}
+    return lay_out(
+        pools_of(settings),
+        [this_machine()] if local else living_nodes(),
+        Pace(seconds=expected | measured),
+        growing=[stage.name for stage in chain if stage.grows],
+        local=local,
+        autoscaling=settings.line.autoscaling,
+    )[0]
 
 
 def _sample(ledger: Ledger, tally: Tally, prompts: int, actors: Mapping[str, int]) -> Sample:
@@ -131,6 +162,7 @@ def estimate_table(found: Estimate) -> Any:
 
     add("prompts that make an asset", found.share, lambda value: f"{value:.1%}")
     add("time", found.seconds, _duration)
+    table.add_row("actors", ", ".join(f"{stage} {count}" for stage, count in found.actors.items()))
     add("network evaluations", found.forwards, lambda value: f"{value:,.0f}")
     add("storage", found.size, _bytes)
     if found.dollars.mid:

@@ -1,4 +1,4 @@
-"""Count the CPUs that this process may use: `available_cpus`, by its affinity and the quotas of its container."""
+"""Count the CPUs that this process may use by its affinity and its container's quotas: `available_cpus`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def available_cpus(root: Path = Path("/")) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([allowed, *_quotas(root)])))
+
+
+def logical_cpus() -> int:
+    """CPUs that a Ray of this machine counts: `Pool.threads` bounds the real ones, and reading needs some too."""
+    return max(8, available_cpus())
 
 
 def _quotas(root: Path) -> Iterator[float]:

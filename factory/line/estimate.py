@@ -69,6 +69,8 @@ class Estimate:
     slowest: str
     """The stage that the run waits for."""
     seconds: Range
+    actors: Mapping[str, int]
+    """By stage."""
     dollars: Range
     """Of the actors from start to end, loading and idling included."""
     model_dollars: Range
@@ -106,7 +108,7 @@ def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, 
 
     Args:
         rows: prompts in the table, at least as many as were sampled.
-        pools: of each stage in `sample.seconds`.
+        pools: of each stage in `sample.seconds`; one that grows has all of its `max_actors`.
 
     Raises:
         ValueError: when fewer than two of the sampled prompts made an asset.
@@ -115,7 +117,8 @@ def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, 
     if made < 2:
         raise UserError(f"{made} of {sample.prompts} sampled prompts made an asset; an estimate wants at least 2")
     totals = {stage: total(values, rows) for stage, values in sample.seconds.items()}
-    each = {stage: totals[stage].times(1 / pools[stage].actors) for stage in totals}
+    actors = {stage: pools[stage].max_actors or pools[stage].actors for stage in totals}
+    each = {stage: totals[stage].times(1 / actors[stage]) for stage in totals}
     slowest = max(each, key=lambda stage: each[stage].mid)
     filling = sum(float(np.mean(values)) for stage, values in sample.seconds.items() if stage != slowest)
     seconds = each[slowest].plus(sample.loading + filling)
@@ -128,7 +131,8 @@ def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, 
         share=share,
         slowest=slowest,
         seconds=seconds,
-        dollars=seconds.times(_held(pools).dollars(prices)),
+        actors=actors,
+        dollars=seconds.times(_held(pools, actors).dollars(prices)),
         model_dollars=_sum([totals[stage].times(usage(1.0, pools[stage]).dollars(prices)) for stage in totals]),
         size=size,
         storage_dollars=size.times(prices.storage_gb_month_price / 1e9),
@@ -136,11 +140,11 @@ def estimate(sample: Sample, rows: int, prices: CostConfig, pools: Mapping[str, 
     )
 
 
-def _held(pools: Mapping[str, Pool]) -> Usage:
+def _held(pools: Mapping[str, Pool], actors: Mapping[str, int]) -> Usage:
     """What all actors hold in a second of the run."""
     held = Usage()
-    for pool in pools.values():
-        held += usage(float(pool.actors), pool)
+    for stage, count in actors.items():
+        held += usage(float(count), pools[stage])
     return held
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from factory.line.cpus import logical_cpus
 from factory.line.placement import Node
 from recon.user_error import UserError
 
@@ -74,6 +75,13 @@ def living_nodes() -> list[Node]:
         if node["Alive"]
         for has in [node["Resources"]]
     ]
+
+
+def this_machine() -> Node:
+    """The one node that a Ray of this machine would have."""
+    import torch
+
+    return Node(cpus=logical_cpus(), gpus=torch.cuda.device_count(), labels={})
 
 
 def end_actor(actor: str, for_good: bool) -> None:

@@ -14,7 +14,8 @@ TRIALS_IN_A_RUN = 20
 """A run is long when it has so many times the rows that are measured: what the second start costs is little then."""
 MIN_ROWS = 16
 """That a stage has finished, for its mean to count."""
-_LEAST_SECONDS = 1e-3
+LEAST_SECONDS = 1e-3
+"""Of a row, where pools grow by it."""
 
 
 def rows_to_measure(chain: Sequence[Step], placed: Sequence[Step], line: LineConfig, rows: int) -> int:
@@ -35,7 +36,7 @@ def measured(counts: Mapping[str, tuple[int, float]], source: str) -> Pace | Non
     fewest = min((rows for rows, _ in counts.values()), default=0)
     if fewest < MIN_ROWS:
         return None
-    seconds = {name: max(spent / rows, _LEAST_SECONDS) for name, (rows, spent) in counts.items()}
+    seconds = {name: max(spent / rows, LEAST_SECONDS) for name, (rows, spent) in counts.items()}
     return Pace(seconds=seconds, source=f"measured over {fewest} rows {source}")
 
 

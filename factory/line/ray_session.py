@@ -11,7 +11,7 @@ import ray
 from ray.data import DataContext
 
 from factory.ledger.stop_signal import preserved_handler
-from factory.line.cpus import available_cpus
+from factory.line.cpus import logical_cpus
 from factory.line.shared_memory import LOCAL_STORE_BYTES
 from recon.user_error import UserError
 
@@ -23,7 +23,6 @@ _SLOW = ("timed out", "may not have started", "failed to start gcs", "failed to 
 def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
     """Start Ray on this machine ("local") or join a cluster; nothing when a session is already open.
 
-    A local Ray counts at least 8 logical CPUs: `Pool.threads` bounds the real ones, and reading needs some of its own.
     Tried three times where Ray's own processes come up too slowly; nothing else gets better by trying.
 
     Raises:
@@ -36,8 +35,7 @@ def start_ray(address: str, store_bytes: int = LOCAL_STORE_BYTES) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default: any other program would starve the workers
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == "local":
-        cpus = max(8, available_cpus())
-        common |= {"num_cpus": cpus, "object_store_memory": store_bytes, "include_dashboard": False}
+        common |= {"num_cpus": logical_cpus(), "object_store_memory": store_bytes, "include_dashboard": False}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with preserved_handler(signal.SIGTERM):

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from factory.config.settings import preset
+from factory.line.placement import Node
 from jobs import generate
+from jobs.dry_run import laid_out
 
 pytestmark = pytest.mark.timeout(600)
 CHEAP = ["--image.steps", "1", "--video.steps", "1", "--fit.iterations", "10", "--fit.num-points", "500"]
@@ -53,6 +56,34 @@ def test_a_suite_leaves_nothing_in_the_output_folder(tmp_path: Path, capsys: pyt
     assert generate.main([*suite, "--dry-run", "1"]) == 2
     assert "a dry run of 1 prompts" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_pools_grow_as_the_run_would_let_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box of eight GPUs; a fit takes as long as all else together, so about half of the actors are its."""
+    eight = Node(cpus=100, gpus=8, labels={})
+    monkeypatch.setattr("factory.line.nodes.this_machine", lambda: eight)
+    seconds = {
+        "image": [1.0],
+        "video": [20.0, 24.0],
+        "views": [1.0],
+        "reconstruct": [23.0],
+        "score": [1.0],
+        "commit": [0.1],
+    }
+    pools = laid_out(preset("paper"), seconds)
+    assert (pools["video"].max_actors or 0) > 10
+    assert abs((pools["video"].max_actors or 0) - (pools["reconstruct"].max_actors or 0)) <= 2
+    assert pools["commit"].max_actors == 1
+
+
+def test_pools_without_room_are_refused_before_anything_is_made(
+    tmp_path: Path, table: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept"
+    pools = ["--line.pools", "reconstruct=1x500cpu"]
+    assert generate.main([*table, *pools, "--dry-run", "3", "--dry-run-out", str(kept)]) == 2
+    assert "the line reserves" in capsys.readouterr().err
+    assert not list(kept.glob("assets/*"))
 
 
 def test_mistakes_are_one_sentence(table: list[str], capsys: pytest.CaptureFixture[str]) -> None:

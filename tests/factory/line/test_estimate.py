@@ -46,6 +46,9 @@ def test_the_run_waits_for_the_stage_that_is_slowest_by_actor() -> None:
     assert found.slowest == "reconstruct"
     assert found.seconds.mid == 1000 * 50 / 2 + 30 + 2 + 1
     assert found.seconds.low == found.seconds.high == found.seconds.mid  # the sampled rows were all alike
+    grown = dict(POOLS, reconstruct=Pool(actors=2, max_actors=10, gpus=0.5, cpus=1))
+    assert estimate(sample(), 1000, CostConfig(), grown).seconds.mid == 1000 * 50 / 10 + 30 + 2 + 1
+    assert estimate(sample(), 1000, CostConfig(), grown).actors["reconstruct"] == 10
     many = dict(POOLS, reconstruct=Pool(actors=50, gpus=0.5, cpus=1))
     assert estimate(sample(), 1000, CostConfig(), many).slowest == "image"
 
