@@ -11,6 +11,7 @@ exactly one record in the ledger.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +24,18 @@ from factory.stages.commit import Commit
 from factory.weights.folder import resolved
 
 
-def steps(config: FactoryConfig, out: str, run_id: str) -> list[Step]:
-    """The chain, in order; raises ValueError where its stages do not fit together."""
+def steps(config: FactoryConfig, out: str, run_id: str, networks: Sequence[dict[str, Any]] = ()) -> list[Step]:
+    """The chain, in order; raises ValueError where its stages do not fit together.
+
+    Args:
+        networks: name, revision and licence of those that it loads, for the rows of the assets.
+    """
     chain, pools = stages_of(config.chain), pools_of(config)
     given = resolved(config)
     sizes = accumulate(stage.added_bytes(given) for stage in chain)
     timed = {stage.name: pools[stage.name] for stage in chain if stage.columns()}
     columns = written_columns(config.chain)
-    made_with = MadeWith(fingerprint=fingerprint(config), columns=columns, pools=timed)
+    made_with = MadeWith(fingerprint=fingerprint(config), columns=columns, pools=timed, networks=networks)
     end: dict[str, Any] = {"out": out, "run_id": run_id, "made_with": made_with}
     return [
         Step(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from factory.line.tally import Tally
     from factory.prompts.prompt_table import PromptTable
     from factory.prompts.row import Prompt
+    from factory.stages.survey import Need
 
 
 def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | None) -> int:
@@ -39,7 +40,7 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     from factory.line.estimate import choose
     from factory.line.output_folder import open_output
     from factory.line.summary import make_console
-    from factory.stages.preflight import find_weights
+    from factory.stages.preflight import find_networks
 
     if settings.line.address == "local":
         settings = replace(settings, line=replace(settings.line, runner="inprocess"))
@@ -47,13 +48,13 @@ def dry_run(settings: FactoryConfig, table: PromptTable, count: int, out: str | 
     wanted = set(names)
     taken = {prompt.prompt_id: prompt for prompt in table.prompts if prompt.prompt_id in wanted}
     chosen = [taken[name] for name in names]
-    find_weights(settings)
+    needs = find_networks(settings)
     laid_out(settings)  # refuses pools that have no room, before anything is made
     with _folder(settings, out) as place, open_output(place, settings.storage) as folder:
         if len(folder.ledger.done) + len(folder.ledger.dead):
             raise UserError(f"{place} holds outcomes already; give an empty folder as --dry-run-out")
         print(f"Dry run of {len(chosen)} of {len(table.prompts)} prompts; the output folder is not touched")
-        found = _estimate(settings, chosen, len(table.prompts), folder)
+        found = _estimate(settings, chosen, len(table.prompts), folder, needs)
     make_console().print(estimate_table(found))
     return 0
 
@@ -70,7 +71,9 @@ def _folder(settings: FactoryConfig, out: str | None) -> Iterator[str]:
             yield folder
 
 
-def _estimate(settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, folder: OutputFolder) -> Estimate:
+def _estimate(
+    settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, folder: OutputFolder, needs: Sequence[Need]
+) -> Estimate:
     """Run the line over the chosen prompts, and keep what it tells of `rows` of them in `estimate.json`."""
     from factory.ledger.ledger import DEAD
     from factory.line.estimate import estimate
@@ -78,7 +81,7 @@ def _estimate(settings: FactoryConfig, chosen: Sequence[Prompt], rows: int, fold
     from factory.stages.chain import pools_of
     from jobs.prompt_line import run_prompts
 
-    tally = run_prompts(settings, chosen, folder)
+    tally = run_prompts(settings, chosen, folder, needs)
     if dead := list(folder.ledger.rows(DEAD)):
         make_console().print(dead_table(dead))
     assert tally is not None  # the folder was empty

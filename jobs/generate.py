@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from factory.ledger.ledger import Ledger
     from factory.line.output_folder import OutputFolder
     from factory.prompts.prompt_table import PromptTable
+    from factory.stages.survey import Need
 
 
 @dataclass(kw_only=True, slots=True)
@@ -90,11 +91,11 @@ def run(job: Generate) -> int:
         preflight(job.settings)  # before anything is written
     with open_output(job.out, storage) as folder:
         needed = bool(len(folder.ledger.missing(table.prompts.ids)))
-        check_changes(job, folder, needed)
+        needs = check_changes(job, folder, needed)
         source = {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root}
         add_input(folder.store, source | {"image_hosts": list(job.image_hosts)})
         _dead_letter_rejected(job, table, folder.ledger)
-        return make(job, table, folder)
+        return make(job, table, folder, needs)
 
 
 def _with_prompts(job: Generate) -> Generate:
@@ -112,53 +113,61 @@ def _placed(job: Generate) -> Generate:
     """The job, with its folder below OUT where --new-run asks for that."""
     from factory.config.settings import run_settings
     from factory.ledger import run_identity
-    from factory.stages.preflight import find_weights
+    from factory.stages.preflight import find_networks, weights_of
     from factory.storage.read_only import open_read_only
 
     if not job.new_run:
         return job
     if job.accept_changes:
         raise UserError("--new-run and --accept-changes exclude each other; give one of them")
-    weights, settings = find_weights(job.settings), run_settings(job.settings)
+    weights, settings = weights_of(find_networks(job.settings)), run_settings(job.settings)
     if not run_identity.changes(open_read_only(job.out, job.settings.storage), settings, weights):
         return job
     return replace(job, out=run_identity.folder_of_new_run(job.out, settings.fingerprint, weights), new_run=False)
 
 
-def check_changes(job: Generate, folder: OutputFolder, needs_weights: bool) -> None:
+def check_changes(job: Generate, folder: OutputFolder, needs_weights: bool) -> list[Need]:
     """Refuse to mix outcomes of different settings or weights, else write down what is used now.
 
     Args:
         needs_weights: rows will be made, so that the weights must be there.
+
+    Returns:
+        The networks that were found; none where no rows will be made.
     """
     from factory.config.settings import run_settings
     from factory.ledger import run_identity
-    from factory.stages.preflight import find_weights
+    from factory.stages.preflight import find_networks, weights_of
 
     used, ledger = run_settings(job.settings), folder.ledger
     settled = 0 if job.accept_changes else len(ledger.done) + len(ledger.dead)
     run_identity.check_unchanged(folder.store, used, None, settled)
-    weights = find_weights(job.settings) if needs_weights else None
+    needs = find_networks(job.settings) if needs_weights else []
+    weights = weights_of(needs) if needs_weights else None
     run_identity.check_unchanged(folder.store, used, weights, settled)
     run_identity.write(folder.store, used, weights)
+    return needs
 
 
-def make(job: Generate, table: PromptTable, folder: OutputFolder) -> int:
-    """Make what the folder lacks of a table, and report; returns the exit code. A stopped run leaves the page too."""
+def make(job: Generate, table: PromptTable, folder: OutputFolder, needs: Sequence[Need]) -> int:
+    """Make what the folder lacks of a table by the networks of `check_changes`, and report; returns the exit code.
+
+    A stopped run leaves the page too.
+    """
     from factory.outputs.gallery import write_gallery
-    from factory.stages.preflight import describe_networks
+    from factory.stages.preflight import describe
     from jobs.prompt_line import run_prompts
 
     missing = len(folder.ledger.missing(table.prompts.ids))
     if missing:
         settled = len(table.prompts) - missing
         print(f"{settled} prompts settled before, {len(table.rejected)} rows unusable")
-        print(f"Networks: {describe_networks(job.settings) or 'none'}")
+        print(f"Networks: {describe(needs) or 'none'}")
         if late := job.settings.late_rounds():
             rounds, end = ", ".join(map(str, late)), job.settings.fit.iterations
             print(f"No refinement after {rounds} iterations: the fit ends after {end}; see --refine.rounds-at")
     try:
-        run_prompts(job.settings, table.prompts, folder)
+        run_prompts(job.settings, table.prompts, folder, needs)
     except (KeyboardInterrupt, RuntimeError):
         if not folder.lease.lost:
             write_gallery(folder.store, folder.ledger, job.settings)

@@ -72,9 +72,9 @@ def run(job: Retry) -> int:
             return 0
         table = _table(job, folder.store, chosen)
         as_generate = Generate(prompts=job.out, out=job.out, accept_changes=job.accept_changes, settings=job.settings)
-        check_changes(as_generate, folder, needs_weights=True)
+        needs = check_changes(as_generate, folder, needs_weights=True)
         folder.ledger.requeue({prompt.prompt_id for prompt in table.prompts})
-        return make(as_generate, table, folder)
+        return make(as_generate, table, folder, needs)
 
 
 def _wanted(row: dict[str, Any], job: Retry) -> bool:

@@ -33,6 +33,10 @@ FILE_COLUMNS = {
 """The columns that refer to files, and their names; null where an asset has none."""
 
 
+NETWORKS = pa.list_(pa.struct([("name", pa.string()), ("revision", pa.string()), ("license", pa.string())]))
+"""A hub commit or sha256 of each network of a run, and what its card states."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MadeWith:
     """What the assets of a run have in common."""
@@ -43,6 +47,8 @@ class MadeWith:
     """What the stages of the chain write into the table."""
     pools: Mapping[str, Pool] = field(default_factory=dict)
     """What the actors of each stage hold, which an asset pays for."""
+    networks: Sequence[Row] = ()
+    """Name, revision and licence of every network that the chain loads."""
 
 
 def assets_schema(columns: Iterable[pa.Field], scores: Iterable[str] = ()) -> pa.Schema:
@@ -64,6 +70,7 @@ def assets_schema(columns: Iterable[pa.Field], scores: Iterable[str] = ()) -> pa
         *[("num_views", pa.int32()), ("fov_degrees", pa.float64()), ("distance", pa.float64())],
         *[(name, pa.float64()) for name in scores],
         *[(name, pa.string()) for name in ("fingerprint", "config_fingerprint")],
+        ("networks", NETWORKS),
         *ATTEMPT,
     ]
     features = {"info": {"features": {"image": {"_type": "Image"}}}}
@@ -95,4 +102,4 @@ def asset_row(
     known = {name: row.get(name) for name in schema.names} | numbers | row_cost(row, made_with.pools, config.cost)
     identity = {"fingerprint": identity_of(row, made_with), "config_fingerprint": made_with.fingerprint}
     image = {"bytes": files["image.png"], "path": f"{folder}/image.png"}
-    return known | entries | cameras | identity | {"image": image}, schema
+    return known | entries | cameras | identity | {"image": image, "networks": list(made_with.networks)}, schema

@@ -1,14 +1,12 @@
-"""Check that the devices and weights of a run are there, and name them: `preflight`, `find_weights`."""
+"""Check that the devices and weights of a run are there, and name them: `preflight`, `find_networks`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from factory.config.settings import FactoryConfig
 from factory.ledger.run_identity import Weights
 from factory.line.device import device_for
-from factory.line.network import Network
-from factory.line.stage import Stage
 from factory.stages.chain import pools_of, stages_of
 from factory.stages.survey import Need, refuse_missing, survey
 from factory.weights.folder import resolved
@@ -17,7 +15,7 @@ from factory.weights.folder import resolved
 def preflight(config: FactoryConfig) -> None:
     """Find out before anything starts whether this machine has the GPU and weights that the settings ask for.
 
-    On a cluster only the chain and its pools are checked: what the nodes lack, `find_weights` finds out.
+    On a cluster only the chain and its pools are checked: what the nodes lack, `find_networks` finds out.
 
     Raises:
         UserError: for what is missing and how to get it, a chain whose stages do not fit together, and models on CUDA
@@ -26,8 +24,8 @@ def preflight(config: FactoryConfig) -> None:
     _needs(config)
 
 
-def find_weights(config: FactoryConfig) -> Weights:
-    """Check as `preflight` does, and the revisions of the weights: on a cluster as every node has them.
+def find_networks(config: FactoryConfig) -> list[Need]:
+    """Check as `preflight` does, and find every network: on a cluster as every node has it.
 
     Raises:
         UserError: if something is missing.
@@ -40,7 +38,24 @@ def find_weights(config: FactoryConfig) -> Weights:
         start_ray(config.line.address)
         needs = survey(stages_of(config.chain), config, pools_of(config))
         refuse_missing(needs, config.weights)
+    return needs
+
+
+def weights_of(needs: Iterable[Need]) -> Weights:
+    """The revision of every network."""
     return {name: revision for need in needs for name, revision in need.revisions.items()}
+
+
+def provenance(needs: Iterable[Need]) -> list[dict[str, str | None]]:
+    """Name, revision and licence of every network, as asset rows have them."""
+    found = {name: (revision, need.license) for need in needs for name, revision in need.revisions.items()}
+    return [{"name": name, "revision": revision, "license": license} for name, (revision, license) in found.items()]
+
+
+def describe(needs: Iterable[Need]) -> str:
+    """The networks with their licences, as "image pocket (apache-2.0), ..."."""
+    named = {need.name: f"{need.name} {need.address} ({need.license})" for need in needs if need.license}
+    return ", ".join(named.values())
 
 
 def _needs(config: FactoryConfig) -> list[Need]:
@@ -55,28 +70,3 @@ def _needs(config: FactoryConfig) -> list[Need]:
     needs = survey(stages, config, pools)
     refuse_missing(needs, config.weights)
     return needs
-
-
-def describe_networks(config: FactoryConfig) -> str:
-    """The networks that the chain loads with their licences, as "image pocket (apache-2.0), ..."; weights are there.
-
-    On a cluster this machine has no model cards, so that only licences known without them are named.
-    """
-    from model.weights import license_of
-
-    config, named = resolved(config), []
-    for network in _networks(stages_of(config.chain), config).values():
-        known = network.license
-        if known is None and config.line.address == "local" and (place := network.locate()) is not None:
-            known = license_of(place)
-        named.append(f"{network.name} {network.address}" + (f" ({known})" if known else ""))
-    return ", ".join(named)
-
-
-def _networks(stages: Sequence[type[Stage]], config: FactoryConfig) -> dict[str, Network]:
-    """By name, each once."""
-    found: dict[str, Network] = {}
-    for stage in stages:
-        for network in stage.networks(config):
-            found.setdefault(network.name, network)
-    return found

@@ -38,6 +38,8 @@ class Need:
     """Why it is not there, in one sentence; None: it is."""
     revisions: Weights = field(default_factory=dict)
     """Of the network, and of what lies beside it."""
+    license: str | None = None
+    """As the network's card states it, or as it is known without one; None where it is not there."""
 
 
 def survey(stages: Sequence[type[Stage]], config: FactoryConfig, pools: Mapping[str, Pool]) -> list[Need]:
@@ -76,9 +78,12 @@ def _device(stage: type[Stage], config: FactoryConfig, pool: Pool) -> str:
 
 def _seen(stage: str, network: Network, machine: str, on_card: bool) -> Need:
     revisions: Weights = {}
+    license: str | None = None
 
     def find() -> None:
+        nonlocal license
         place = network.locate()
+        license = network.license or _license(network, place)
         if place is not None:
             check_whole(network, place)
             if network.check is not None:
@@ -89,8 +94,9 @@ def _seen(stage: str, network: Network, machine: str, on_card: bool) -> Need:
 
     problem = _problem(find)
     return Need(
-        stage=stage, name=network.name, address=network.address, machine=machine, problem=problem, revisions=revisions
-    )
+        stage=stage, name=network.name, address=network.address, machine=machine, problem=problem, revisions=revisions,
+        license=license,
+    )  # fmt: skip
 
 
 def _problem(check: Callable[[], None]) -> str | None:
@@ -151,6 +157,16 @@ def revisions_of(networks: Iterable[Network]) -> Weights:
                 mark = "" if network.address == "pocket" else f"{network.name} "
                 found |= {f"{mark}{part}": revision_of(place.parent / part) for part in SIBLINGS}
     return found
+
+
+def _license(network: Network, place: Path | None) -> str:
+    """What the card in a network's folder or beside its file states, else the catalogue; "unknown" where none does."""
+    from model.weights import license_of
+
+    if place is not None and (stated := license_of(place.parent if place.is_file() else place)) != "unknown":
+        return stated
+    name = known(network.address)
+    return CATALOGUE[name].license or "unknown" if name else "unknown"
 
 
 def _on_nodes(stages: Sequence[type[Stage]], config: FactoryConfig, pools: Mapping[str, Pool]) -> list[Need]:

@@ -112,6 +112,8 @@ def test_rows_say_how_the_asset_was_made(run) -> None:
         assert (row["steps_video"], row["steps_refine"]) == (2, 1)
         assert row["forwards_video"] == 2
         assert row["video_revision"].startswith("sha256:")
+        networks = {network["name"]: network for network in row["networks"]}
+        assert networks["video"]["revision"] == row["video_revision"]
         assert (row["elevation"], row["num_views"]) == (pytest.approx(0.3), 16)
         assert all(row[f"seconds_{stage}"] > 0 for stage in ("image", "video", "views", "reconstruct", "score"))
         assert [loss["step"] for loss in row["losses"] if loss["name"] == "lpips_pocket"] == [20, 30]

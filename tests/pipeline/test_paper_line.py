@@ -129,6 +129,10 @@ def check_row(row: dict[str, Any], out: Path, views: int) -> None:
     assert len(scores) == 2
     assert row["image_revision"].startswith("sha256:")
     assert row["video_revision"].startswith("sha256:")
+    networks = {network["name"]: network for network in row["networks"]}
+    assert networks.keys() == json.loads((out / "weights.json").read_text()).keys()
+    assert networks["image"] == {"name": "image", "revision": row["image_revision"], "license": "openrail++"}
+    assert networks["perceptual"]["license"] != "unknown"
     gaussians = read_ply(out / row["ply"]["path"])
     assert len(gaussians.means) > 100
     assert torch.isfinite(gaussians.means).all()

@@ -16,7 +16,8 @@ from factory.ledger import run_identity
 from factory.ledger.commit_protocol import commit
 from factory.ledger.ledger import Ledger
 from factory.ledger.schemas import DEAD_LETTERS
-from factory.stages.preflight import find_weights
+from factory.stages.preflight import find_networks, weights_of
+from factory.stages.survey import Need
 from factory.storage.local import LocalStore
 from jobs import generate
 from jobs.generate import Generate
@@ -53,7 +54,7 @@ def test_settings_of_the_line_may_change_and_every_kind_is_kept(tmp_path: Path) 
 
 
 def test_weights_of_the_embedded_models_are_named_by_content() -> None:
-    weights = find_weights(preset("pocket"))
+    weights = weights_of(find_networks(preset("pocket")))
     assert set(weights) == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
     assert all(revision.startswith("sha256:") for revision in weights.values())
     assert len(set(weights.values())) == 6
@@ -62,7 +63,8 @@ def test_weights_of_the_embedded_models_are_named_by_content() -> None:
 @pytest.fixture(autouse=True)
 def quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs find these weights, without hashing real ones each time."""
-    monkeypatch.setattr("factory.stages.preflight.find_weights", lambda config: WEIGHTS)
+    needs = [Need(stage="image", name="image", revisions=WEIGHTS)]
+    monkeypatch.setattr("factory.stages.preflight.find_networks", lambda config: needs)
 
 
 def dead_folder(folder: Path) -> list[str]:
@@ -122,8 +124,8 @@ def test_accepted_changes_are_written_down(tmp_path: Path, monkeypatch: pytest.M
 def test_what_lies_beside_a_pocket_generator_belongs_to_it(tiny_pocket) -> None:
     config = preset("pocket")
     config = dataclasses.replace(config, image=dataclasses.replace(config.image, model=str(tiny_pocket / "image")))
-    before = find_weights(config)
+    before = weights_of(find_networks(config))
     path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0")
-    after = find_weights(config)
+    after = weights_of(find_networks(config))
     assert {name for name in after if after[name] != before[name]} == {"image autoencoder"}

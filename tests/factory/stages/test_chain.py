@@ -20,7 +20,7 @@ from factory.pipeline import steps
 from factory.prompts.row import Prompt
 from factory.prompts.work import PromptWork
 from factory.stages.chain import BUILT_IN, pools_of, stages_of, written_columns
-from factory.stages.preflight import describe_networks, find_weights, preflight
+from factory.stages.preflight import describe, find_networks, preflight, provenance, weights_of
 from factory.storage.store import open_store
 
 OWN = """
@@ -138,11 +138,16 @@ def test_actors_get_their_own_settings_only() -> None:
 
 
 def test_networks_are_told_once_each_with_their_licences() -> None:
-    answer = describe_networks(preset("pocket")).split(", ")
+    needs = find_networks(preset("pocket"))
+    answer = describe(needs).split(", ")
     assert [name.split()[0] for name in answer] == ["image", "recon", "video", "judge"]
     assert all(name.endswith("(apache-2.0)") for name in answer)
     hull = FactoryConfig(chain="image,examples.stages.visual_hull:VisualHull,score,commit")
-    assert "video" not in describe_networks(hull)
+    assert "video" not in describe(find_networks(hull))
+    rows = {row["name"]: row for row in provenance(needs)}
+    assert rows.keys() == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
+    assert {row["license"] for row in rows.values()} == {"apache-2.0"}
+    assert all(str(row["revision"]).startswith("sha256:") for row in rows.values())
 
 
 def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +158,7 @@ def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeyp
         preflight(config)
     config.views = replace(config.views, masks="u2netp")
     preflight(config)
-    assert find_weights(config)["masks"].startswith("sha256:")
+    assert weights_of(find_networks(config))["masks"].startswith("sha256:")
 
 
 def test_stages_are_declared_without_loading_what_they_compute_with() -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from factory.config.settings import FactoryConfig, preset
 from factory.line.settings import LineConfig
 from factory.stages.chain import pools_of, stages_of
-from factory.stages.preflight import find_weights, preflight
+from factory.stages.preflight import find_networks, preflight, weights_of
 from factory.stages.survey import Need, look, refuse_missing
 from factory.weights.folder import resolved
 from model.config import ImageConfig, VideoConfig
@@ -47,7 +47,7 @@ def test_a_missing_network_is_told_with_the_command_that_brings_it(
     assert "missing" in table
     assert "judge" in table
     shutil.copytree(tiny_sdxl, tmp_path / "sdxl")
-    assert find_weights(config)["image"].startswith("sha256:")
+    assert weights_of(find_networks(config))["image"].startswith("sha256:")
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_every_node_is_asked_and_the_one_that_lacks_the_folder_is_named(
         config = config_of("~/weights", address="auto")
         wanted = r"~/weights/sdxl.* on \S+: im3d weights pull sdxl --to ~/weights --accept-license sdxl$"
         with pytest.raises(RuntimeError, match=wanted):
-            find_weights(config)
+            find_networks(config)
         assert capsys.readouterr().out.count("missing") == 1
         shutil.copytree(tiny_sdxl, homes[1] / "weights" / "sdxl")
-        assert find_weights(config)["image"].startswith("sha256:")
+        assert weights_of(find_networks(config))["image"].startswith("sha256:")
     finally:
         ray.shutdown()
         made.shutdown()
