@@ -53,7 +53,7 @@ class ViewFinder:
         from model.weights import fetched
 
         self.config, self.orbit, self.masker = config, orbit, Masker(config.masks, device, threads)
-        self.estimator = load_estimator(fetched(config.estimator)) if config.elevation is None else None
+        self.estimator = load_estimator(fetched(config.estimator)).to(device) if config.elevation is None else None
 
     def find(self, frames: NDArray[np.uint8], plan: ViewPlan) -> Found:
         """What is found out about a turntable uint8 [V,S,S,3|4] whose model promises `plan`.

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from factory.config.settings import ViewsConfig
 from factory.stages.dino_elevation import DinoElevation, load_backbone, load_estimator
+from factory.stages.find_views import ViewFinder
+from recon.config import OrbitConfig
 from recon.elevation import ElevationNetwork, elevation_loss, prepare
 from recon.torchvision_shim import import_torchvision
 
@@ -58,3 +61,9 @@ def test_either_kind_is_found_by_its_folder(tmp_path: Path) -> None:
     assert isinstance(load_estimator("pocket"), ElevationNetwork)
     with pytest.raises(ValueError, match="no elevation network"):
         load_estimator(tmp_path)
+
+
+def test_the_line_computes_it_where_its_stage_runs() -> None:
+    finder = ViewFinder(ViewsConfig(), OrbitConfig(), "meta")
+    assert finder.estimator is not None
+    assert {parameter.device.type for parameter in finder.estimator.parameters()} == {"meta"}
