@@ -86,6 +86,8 @@ class DiffusersImageModel:
             raise UserError(f"{folder} is no text-to-image pipeline in safetensors: {error}") from error
         if sampling.DPMSolverMultistepScheduler in getattr(pipeline.scheduler, "compatibles", []):
             pipeline.scheduler = sampling.dpm_solver(pipeline.scheduler.config)
+        if hasattr(pipeline.vae, "enable_slicing"):
+            pipeline.vae.enable_slicing()  # decodes an image at a time: eight of 1024 pixels would be the memory's peak
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline.to(device), config, revision, weights.license_of(folder))
 

@@ -31,6 +31,15 @@ def test_images_follow_prompt_and_seed_alone(tiny_sdxl: Path) -> None:
     assert np.abs(model.generate(["zebra"], [5])[0].astype(int) - images[0]).max() > 0  # another prompt
 
 
+def test_images_are_decoded_one_at_a_time(tiny_sdxl: Path) -> None:
+    model = load(tiny_sdxl, steps=1)
+    seen: list[int] = []
+    decoder = model.pipeline.vae.decoder
+    decoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    assert len(model.generate(["a cup", "a car", "a dog"], [0, 1, 2])) == 3
+    assert seen == [1, 1, 1]
+
+
 def test_evaluations_are_counted(tiny_sdxl: Path) -> None:
     model = load(tiny_sdxl, steps=4, guidance_scale=5.0)
     model.generate(["a", "b"], [1, 2])
