@@ -160,13 +160,13 @@ def revisions_of(networks: Iterable[Network]) -> Weights:
 
 
 def _license(network: Network, place: Path | None) -> str:
-    """What the card in a network's folder or beside its file states, else the catalogue; "unknown" where none does."""
-    from model.weights import license_of
+    """What the card beside a network's files states, or `im3d weights pull` wrote there, else the catalogue."""
+    from factory.weights.pull import license_in
 
-    if place is not None and (stated := license_of(place.parent if place.is_file() else place)) != "unknown":
-        return stated
-    name = known(network.address)
-    return CATALOGUE[name].license or "unknown" if name else "unknown"
+    folder = place.parent if place is not None and place.is_file() else place
+    stated = license_in(folder) if folder is not None else None
+    name = known(network.address) or (known(str(folder)) if folder is not None else None)
+    return stated or (CATALOGUE[name].license if name else None) or "unknown"
 
 
 def _on_nodes(stages: Sequence[type[Stage]], config: FactoryConfig, pools: Mapping[str, Pool]) -> list[Need]:

@@ -81,10 +81,7 @@ def sizes_that_differ(folder: Path) -> list[str]:
 
     A folder without digests was not pulled, and nothing is known of it.
     """
-    try:
-        listed = json.loads((folder / DIGESTS).read_text())["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    listed = _record(folder).get("files", {})
     there = {name: folder / name for name in listed}
     return [
         f"{name} has {file.stat().st_size} bytes instead of {listed[name]['size']}" if file.is_file()
@@ -129,6 +126,24 @@ def _make(entry: Entry, listing: Listing, target: Path) -> None:
     adapt(entry, raw, target)
     if raw != target:
         shutil.rmtree(raw, ignore_errors=True)
+
+
+def license_in(folder: Path) -> str | None:
+    """The licence of a local network: as its card states it, else as it was when the network was pulled."""
+    from model.weights import license_of
+
+    stated = license_of(folder)
+    known = _record(folder).get("license", "unknown") if stated == "unknown" else stated
+    return None if known == "unknown" else known
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What was written down when a local folder was pulled; empty where it was not, or the file is damaged."""
+    try:
+        found = json.loads((folder / DIGESTS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write_digests(entry: Entry, listing: Listing, target: Path) -> None:

@@ -15,7 +15,7 @@ from factory.config.settings import FactoryConfig
 from factory.storage.store import open_store
 from factory.weights.catalogue import CATALOGUE, Entry
 from factory.weights.folder import resolved
-from factory.weights.pull import DIGESTS, check, problems, pull
+from factory.weights.pull import DIGESTS, check, license_in, problems, pull
 from model.config import VideoConfig
 from model.weights import fetched, license_of, locate, revision_of
 from tests.model.fake_hub import COMMIT, FakeHub, fake_hub
@@ -48,6 +48,10 @@ def test_wanted_files_come_with_digests_and_nothing_else(hub: FakeHub, tmp_path:
     record = json.loads((folder / DIGESTS).read_text())
     assert (record["source"], record["revision"], record["license"]) == ("ali-vilab/i2vgen-xl", COMMIT, "mit")
     assert problems(str(folder)) == []
+    assert license_in(folder) == "mit"
+    (folder / "README.md").unlink()
+    assert license_in(folder) == "mit"  # as it was pulled
+    (folder / "README.md").write_bytes(hub.repositories["ali-vilab/i2vgen-xl"]["README.md"])
     asked = len(hub.asked)
     pull("i2vgen-xl", str(tmp_path), hub=hub.address)
     assert len(hub.asked) == asked  # what is whole is not asked for again
