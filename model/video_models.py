@@ -41,6 +41,8 @@ class Family:
     """Guidance scale where none is set."""
     strength: float | None
     """Share of the schedule of a refinement where none is set: about as much noise as signal; None: by flow shift."""
+    multiple: Callable[[Reader], int]
+    """What the side of its frames is a multiple of, in pixels, given the folder's json files."""
     half: Literal["float16", "bfloat16"] = "float16"
     """Its precision on CUDA where none is set."""
     template: str = "{prompt}"
@@ -103,27 +105,45 @@ def _droplet3d(config: VideoConfig, read: Reader) -> ViewPlan:
     )  # fmt: skip
 
 
+def _any_side(read: Reader) -> int:
+    return 1
+
+
+def _of_vae(read: Reader) -> int:
+    """Pixels of a latent, along a side; the UNets take any number of these."""
+    return 2 ** (len(read("vae/config.json").get("block_out_channels", (1, 2, 4, 4))) - 1)
+
+
+def _wan_multiple(read: Reader) -> int:
+    patch = read("transformer/config.json").get("patch_size", (1, 2, 2))
+    return int(read("vae/config.json").get("scale_factor_spatial", 8)) * patch[1]
+
+
+def _droplet3d_multiple(read: Reader) -> int:
+    return _of_vae(read) * read("transformer/config.json").get("patch_size", 2)
+
+
 _ON_GPU = {"size", "offload", "storage"}
 _TURNED = {"frames", "direction", "background", "closes", "lora", "lora_scale", "template", "negative_prompt"}
 _ALL = (
     Family(name="pocket", frames=PAPER_VIEWS,
-           adapter="model.pocket.video:PocketVideoModel", uses=frozenset(), plan=_pocket,
+           adapter="model.pocket.video:PocketVideoModel", uses=frozenset(), plan=_pocket, multiple=_any_side,
            guidance=3.0, strength=0.5),
     Family(name="i2vgen-xl", frames=PAPER_VIEWS,
-           adapter="model.i2vgen_xl:I2VGenXLVideoModel", plan=_uniform, guidance=3.0, strength=0.5,
+           adapter="model.i2vgen_xl:I2VGenXLVideoModel", plan=_uniform, multiple=_of_vae, guidance=3.0, strength=0.5,
            uses=frozenset(_ON_GPU | {"frames", "decode_chunk", "template", "negative_prompt"})),
     Family(name="svd", frames=PAPER_VIEWS,
-           adapter="model.stable_video:StableVideoModel", plan=_uniform, guidance=3.0, strength=0.29,
+           adapter="model.stable_video:StableVideoModel", plan=_uniform, multiple=_of_vae, guidance=3.0, strength=0.29,
            uses=frozenset(_ON_GPU | {"frames", "decode_chunk"})),
     Family(name="sv3d", frames=SV3D_VIEWS,
-           adapter="model.sv3d:SV3DModel", plan=_sv3d, guidance=2.5, strength=0.29,
+           adapter="model.sv3d:SV3DModel", plan=_sv3d, multiple=_of_vae, guidance=2.5, strength=0.29,
            uses=frozenset(_ON_GPU | {"elevation", "decode_chunk"})),
     Family(name="wan", frames=WAN_FRAMES[1],
-           adapter="model.wan:WanVideoModel", plan=_wan, guidance=5.0, strength=None, half="bfloat16",
-           uses=frozenset(_ON_GPU | _TURNED | {"flow_shift"})),
+           adapter="model.wan:WanVideoModel", plan=_wan, multiple=_wan_multiple, guidance=5.0, strength=None,
+           half="bfloat16", uses=frozenset(_ON_GPU | _TURNED | {"flow_shift"})),
     Family(name="droplet3d", frames=DROPLET3D_FRAMES,
-           adapter="model.droplet3d:Droplet3DModel", plan=_droplet3d, guidance=6.0, strength=0.5,
-           uses=frozenset(_ON_GPU | _TURNED), half="bfloat16",
+           adapter="model.droplet3d:Droplet3DModel", plan=_droplet3d, multiple=_droplet3d_multiple,
+           guidance=6.0, strength=0.5, uses=frozenset(_ON_GPU | _TURNED), half="bfloat16",
            negative_prompt="The video is low quality, blurry, distortion.",
            template="{prompt} The video is of high quality, and the view is very clear. The camera completes a full "
                     "360-degree rotation around the object."),
@@ -162,7 +182,23 @@ def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
     read = weights.reader(config.model, "video", config.revision)
     family = family_of(config.model, read)
     family.check(config)
-    return family, declared_views(family.plan(config, read), read(VIEWS_FILE))
+    plan = declared_views(family.plan(config, read), read(VIEWS_FILE))
+    check_side("video.size", plan.size, family.multiple(read), config.model)
+    return family, plan
+
+
+def side_multiple(config: VideoConfig) -> int:
+    """What the side of the frames is a multiple of, in pixels; errors as `describe`."""
+    read = weights.reader(config.model, "video", config.revision)
+    return family_of(config.model, read).multiple(read)
+
+
+def check_side(setting: str, side: int | None, multiple: int, model: str) -> None:
+    """Raise UserError for a side, if one is set, that a model has no latents of."""
+    if side is not None and side % multiple:
+        near = max(1, round(side / multiple)) * multiple
+        raise UserError(f"{setting} is {side} and {model} makes frames of a multiple of {multiple} pixels a side: "
+                        f"take {near}")  # fmt: skip
 
 
 def view_plan(config: VideoConfig) -> ViewPlan:

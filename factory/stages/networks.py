@@ -36,10 +36,13 @@ def turntable(config: FactoryConfig) -> Network:
     settings = config.video
 
     def find() -> Path:
-        from model.video_models import view_plan
+        from model.video_models import check_side, side_multiple, view_plan
 
         place = locate(settings.model, "video", settings.revision)
-        check_views(config, view_plan(settings))
+        plan = view_plan(settings)
+        check_views(config, plan)
+        if plan.size is None:  # frames are as large as the picture
+            check_side("image.size", config.image.size, side_multiple(settings), settings.model)
         side = config.image.size
         if side is not None and (own := own_side(place)) not in (None, side):
             raise UserError(f"image.size is {side}, but the video model {settings.model!r} takes pictures of {own} "

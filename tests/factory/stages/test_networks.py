@@ -1,6 +1,9 @@
 """What settings ask for is named, and what does not fit together is refused before anything is loaded."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from factory.ledger import run_identity
 from factory.stages.networks import check_views, generator, loras, turntable
 from factory.stages.survey import revisions_of
 from factory.storage.local import LocalStore
+from model.config import VideoConfig
 from model.views import latent_views, uniform_views
 from recon.config import OrbitConfig
 from recon.user_error import UserError
@@ -28,6 +32,35 @@ def test_an_image_size_that_the_video_model_does_not_take_is_refused_at_the_star
         UserError, match=r"image.size is 64, but the video model 'pocket' takes .* give --image.size 128"
     ):
         turntable(replace(config, image=replace(config.image, size=64))).locate()
+
+
+@pytest.mark.parametrize(
+    ("index", "parts", "multiple"),
+    [
+        ("I2VGenXLPipeline", {"vae": {"block_out_channels": [1] * 4}, "unet": {"block_out_channels": [1] * 4}}, 8),
+        ("StableVideoDiffusionPipeline", {"vae": {"block_out_channels": [1] * 4}, "unet": {}}, 8),
+        ("WanImageToVideoPipeline", {"vae": {}, "transformer": {"patch_size": [1, 2, 2]}}, 16),
+        ("WanImageToVideoPipeline", {"vae": {"scale_factor_spatial": 16}, "transformer": {}}, 32),
+    ],
+    ids=["i2vgen-xl", "svd", "wan", "wan ti2v"],
+)
+def test_a_side_without_latents_is_refused_at_the_start(
+    tmp_path: Path, index: str, parts: dict[str, Any], multiple: int
+) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": index}))
+    for name, values in parts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(values))
+    config, wrong = preset("paper"), 512 + multiple // 2
+    config.video = VideoConfig(model=str(tmp_path))
+    turntable(config).locate()
+    config.image = replace(config.image, size=wrong)
+    with pytest.raises(UserError, match=rf"image.size is {wrong} and .* a multiple of {multiple} pixels a side: take "):
+        turntable(config).locate()
+    config.video = replace(config.video, size=512)  # the picture is resized
+    turntable(config).locate()
+    with pytest.raises(UserError, match=rf"video.size is {wrong} and "):
+        turntable(replace(config, video=replace(config.video, size=wrong))).locate()
 
 
 @pytest.mark.parametrize(
