@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+import trimesh
 import yaml
 from PIL import Image
 
 from eval.small_clip import DEFAULT_CONFIG, build_clip, build_tokenizer, save_clip
 from factory.line.metrics import Metrics
-from jobs import generate, report, retry
+from jobs import export, generate, report, retry
 from recon.cameras import turntable
 from recon.gaussians import render
 from recon.ply import read_ply
@@ -54,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory):
     (folder / "broken.png").write_bytes((folder / "box.png").read_bytes()[:50])
     rows = [
         {"prompt_id": "text", "prompt": "a <b>red</b> car"},
-        {"prompt_id": "image", "prompt": "a box", "image": "box.png", "seed": 3},
+        {"prompt_id": "image", "prompt": "a box", "image": "box.png", "seed": 3, "size_metres": 0.4},
         {"prompt_id": "broken", "prompt": "a box", "image": "broken.png"},
         {"prompt_id": "empty", "prompt": ""},
         {"prompt_id": "../up", "prompt": "a box"},
@@ -107,6 +108,7 @@ def test_rows_say_how_the_asset_was_made(run) -> None:
     out, _, _ = run
     text, image = (table(out, "assets")[name] for name in ("text", "image"))
     assert (text["from_image"], image["from_image"], image["seed"]) == (False, True, 3)
+    assert (text["size_metres"], image["size_metres"]) == (None, 0.4)
     assert (text["steps_image"], image["steps_image"]) == (2, None)
     for row in (text, image):
         assert (row["steps_video"], row["steps_refine"]) == (2, 1)
@@ -123,6 +125,19 @@ def test_rows_say_how_the_asset_was_made(run) -> None:
         assert all(-100 <= value <= 100 for value in scores.values())
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert (settings["fit"]["iterations"], settings["refine"]["rounds_at"]) == (30, [20])
+
+
+def test_an_asset_is_exported_in_the_metres_of_its_prompt(run, tmp_path: Path) -> None:
+    out, _, _ = run
+    to = ["--format", "glb", "--out", str(tmp_path / "export"), "--runner", "inprocess"]
+    assert export.main(["--run", str(out), *to]) == 0
+    sides = {}
+    for name in ("image", "text"):
+        (file,) = (tmp_path / "export").rglob(f"{name}*.glb")
+        scene: Any = trimesh.load_scene(file)
+        sides[name] = scene.extents.max()
+    assert sides["image"] == pytest.approx(0.4, rel=1e-4)
+    assert 0.45 < sides["text"] <= 2  # in the unit sphere
 
 
 WITHOUT_RAY = """
