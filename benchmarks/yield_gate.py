@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.assets import load_assets
+from recon.risk import RiskModel, calibration_error, roc_auc
 
 SIZE, VIEWS = 64, 16
 VISIBLE = 0.12
@@ -46,14 +47,14 @@ class Options:
     """Write the calibrated model to this folder."""
 
 
-def render(mesh: Any, elevation: float, shape: Callable[[float], Any] | None = None) -> np.ndarray:
+def render(mesh: Any, elevation: float, shape: Callable[[float], Any] | None = None, size: int = SIZE) -> np.ndarray:
     """A turntable uint8 [V,S,S,4]; `shape` gives the mesh at each moment in [0, 1)."""
     from recon.meshes.load import render_turntable
 
     if shape is None:
-        return render_turntable(mesh, elevation, SIZE, VIEWS)
+        return render_turntable(mesh, elevation, size, VIEWS)
     turns = np.arange(VIEWS) / VIEWS
-    return np.concatenate([render_turntable(shape(t), elevation, SIZE, 1, 2 * np.pi * t) for t in turns])
+    return np.concatenate([render_turntable(shape(t), elevation, size, 1, 2 * np.pi * t) for t in turns])
 
 
 def deformed(mesh: Any, kind: str, amount: float, cycles: int) -> Callable[[float], Any]:
@@ -87,11 +88,12 @@ def slight_flaws(frames: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.rint(pixels + noise).clip(0, 255).astype(np.uint8)
 
 
-def broken(mesh: Any, elevation: float, kind: str, random: np.random.Generator) -> np.ndarray:
+def broken(mesh: Any, elevation: float, kind: str, random: np.random.Generator, size: int = SIZE) -> np.ndarray:
     """An unusable turntable of one of `KINDS`."""
     if kind in ("bend", "twist"):
-        return render(mesh, elevation, deformed(mesh, kind, random.uniform(0.3, 0.9), int(random.integers(1, 4))))
-    frames, start = render(mesh, elevation), int(random.integers(VIEWS))
+        moving = deformed(mesh, kind, random.uniform(0.3, 0.9), int(random.integers(1, 4)))
+        return render(mesh, elevation, moving, size)
+    frames, start = render(mesh, elevation, size=size), int(random.integers(VIEWS))
     frames, count = np.roll(frames, -start, 0), int(random.integers(3, 7))
     if kind == "frozen":
         frames[1 : 1 + count] = frames[0]
@@ -166,37 +168,11 @@ def _read(progress: Path | None) -> list[dict[str, Any]]:
     return [json.loads(line) for line in progress.read_text().splitlines()]
 
 
-def calibrate(rows: list[dict[str, Any]], ridge: float = 0.02):
-    """The `YieldModel` that fits the rows: logistic regression with a small ridge, by Newton's method."""
-    from recon.yield_gate import FEATURES, YieldModel
+def calibrate(rows: list[dict[str, Any]]) -> RiskModel:
+    """The model that fits the rows."""
+    from recon.yield_gate import FEATURES
 
-    values = np.log(np.array([[row["features"][name] for name in FEATURES] for row in rows]) + 1e-3)
-    failed = np.array([row["failed"] for row in rows], float)
-    means, stds = values.mean(0), values.std(0) + 1e-6
-    inputs = np.concatenate([(values - means) / stds, np.ones((len(rows), 1))], 1)
-    penalty = ridge * len(rows) * np.diag([1.0] * len(FEATURES) + [0.0])
-    weights = np.zeros(inputs.shape[1])
-    for _ in range(50):
-        chance = 1 / (1 + np.exp(-inputs @ weights))
-        slope = inputs.T @ (chance - failed) + penalty @ weights
-        curve = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + penalty + 1e-9 * np.eye(len(weights))
-        weights = weights - np.linalg.solve(curve, slope)
-    rounded = [[round(float(x), 5) for x in part] for part in (means, stds, weights)]
-    return YieldModel(list(FEATURES), rounded[0], rounded[1], rounded[2][:-1], rounded[2][-1])
-
-
-def roc_auc(scores: np.ndarray, failed: np.ndarray) -> float:
-    """The chance that a failure scores higher than a success; ties count half."""
-    bad, good = scores[failed], scores[~failed]
-    return float(((bad[:, None] > good) + 0.5 * (bad[:, None] == good)).mean())
-
-
-def calibration_error(scores: np.ndarray, failed: np.ndarray, bins: int = 10) -> float:
-    """Mean distance between predicted and observed share of failures over bins of the score."""
-    which = np.minimum((scores * bins).astype(int), bins - 1)
-    gaps = [abs(scores[which == b].mean() - failed[which == b].mean()) * (which == b).mean()
-            for b in range(bins) if (which == b).any()]  # fmt: skip
-    return float(sum(gaps))
+    return RiskModel.fit([row["features"] for row in rows], [row["failed"] for row in rows], list(FEATURES))
 
 
 def main(options: Options) -> dict[str, Any]:

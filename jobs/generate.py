@@ -90,7 +90,7 @@ def run(job: Generate) -> int:
     if table.prompts and is_new(open_read_only(job.out, storage)):
         preflight(job.settings)  # before anything is written
     with open_output(job.out, storage) as folder:
-        needed = bool(len(folder.ledger.missing(table.prompts.ids)))
+        needed = bool(len(folder.ledger.missing(table.prompts.ids))) or job.settings.quality.retries > 0
         needs = check_changes(job, folder, needed)
         source = {"prompts": job.prompts, "limit": job.limit, "image_root": job.image_root}
         add_input(folder.store, source | {"image_hosts": list(job.image_hosts)})

@@ -239,6 +239,27 @@ class YieldConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class QualityConfig:
+    """Finished assets are judged, and bad ones kept apart (`recon.quality`)."""
+
+    enabled: bool = True
+    """Measure every asset: `usable` and `quality_reasons` in its row."""
+    min: float = 0.0
+    """The least `usable` of an asset, in [0, 1); one below is a dead letter `Rejected`, its files lie in `rejected`."""
+    retries: int = 0
+    """How often a rejected prompt is made again, each time with another seed, in [0, 10]."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min < 1 or not 0 <= self.retries <= 10:
+            raise UserError(f"quality.min is {self.min}, retries {self.retries}; give [0, 1) and 0..10")
+        if (self.min and not self.enabled) or (self.retries and not self.min):
+            raise UserError(
+                f"quality.min is {self.min} and retries {self.retries}: retries need a quality.min above 0, and that "
+                "needs quality.enabled"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
 class MeshConfig:
     """Gaussians to a triangle mesh (A.7)."""
 

@@ -1,4 +1,4 @@
-"""Judge whether a turntable is worth a fit, by the risk of an unusable asset (Figure 8): `YieldModel`.
+"""Judge whether a turntable is worth a fit, by the risk of an unusable asset (Figure 8): `measure`.
 
 A short fit of few Gaussians at 64 pixels cannot follow views that contradict each other. What it leaves, how the
 frames change from one to the next, and how far their outlines are from those of one object, go into a logistic model,
@@ -8,9 +8,7 @@ colour flicker.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from recon.fit import fit
 from recon.gaussians import render
 from recon.loss_weights import LossConfig
 from recon.perceptual import load_perceptual
+from recon.risk import RiskModel
 
 WEIGHTS = Path(__file__).parent / "weights" / "yield"
 MIN_FRAMES = 4
@@ -53,47 +52,9 @@ FEATURES = {
 """What is measured, and how it is said in an asset's row."""
 
 
-@dataclass(slots=True)
-class YieldModel:
-    """Logistic regression over the logarithms of the features, in the order of `names`.
-
-    ``p = sigmoid(bias + sum_i weights_i (log(x_i + 1e-3) - means_i) / stds_i)``
-    """
-
-    names: list[str]
-    means: list[float]
-    stds: list[float]
-    weights: list[float]
-    bias: float
-
-    def parts(self, features: dict[str, float]) -> np.ndarray:
-        """What each feature adds to the log odds."""
-        values = np.log(np.array([features[name] for name in self.names]) + 1e-3)
-        return (values - self.means) / self.stds * self.weights
-
-    def probability(self, features: dict[str, float]) -> float:
-        """That the asset is unusable, in [0, 1]."""
-        return float(1 / (1 + np.exp(-(self.parts(features).sum() + self.bias))))
-
-    def reasons(self, features: dict[str, float], count: int = 2) -> list[str]:
-        """At most `count` features that speak most against the asset, in words; none that speak for it."""
-        parts = self.parts(features)
-        return [FEATURES[self.names[i]] for i in np.argsort(-parts)[:count] if parts[i] > 0.5]
-
-    def save(self, folder: Path) -> None:
-        """Write `model.json` to `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-
-def load_yield_model(folder: Path = WEIGHTS) -> YieldModel:
-    """The model that `YieldModel.save` wrote; a ValueError says if there is none."""
-    path = folder / "model.json"
-    if not path.is_file():
-        raise ValueError(
-            f"no yield model in {folder}: model.json is missing; python -m benchmarks.yield_gate writes it"
-        )
-    return YieldModel(**json.loads(path.read_text()))
+def load_yield_model(folder: Path = WEIGHTS) -> RiskModel:
+    """The model in `folder`; a ValueError says if there is none."""
+    return RiskModel.load(folder)
 
 
 def measure(
@@ -112,13 +73,13 @@ def measure(
     """
     if len(frames) < MIN_FRAMES:
         raise ValueError(f"a turntable of {len(frames)} frames cannot be judged; give at least {MIN_FRAMES}")
-    small = _small(np.concatenate([frames[..., :3], masks[..., None]], -1))
-    settings, angles = orbit or OrbitConfig(), even_turn(len(small)) if azimuths is None else azimuths
-    cameras = around(torch.tensor(angles), elevation, small.shape[1], settings)
+    shrunk = small(np.concatenate([frames[..., :3], masks[..., None]], -1))
+    settings, angles = orbit or OrbitConfig(), even_turn(len(shrunk)) if azimuths is None else azimuths
+    cameras = around(torch.tensor(angles), elevation, shrunk.shape[1], settings)
     with torch.no_grad():
-        result = fit_probe(small, cameras)
-    outlines = {"incoherence": float(incoherence(small[..., 3], CANDIDATES, settings, angles).min())}
-    return residuals(small, result) | motion(small) | outlines
+        result = fit_probe(shrunk, cameras)
+    outlines = {"incoherence": float(incoherence(shrunk[..., 3], CANDIDATES, settings, angles).min())}
+    return residuals(shrunk, result) | motion(shrunk) | outlines
 
 
 def fit_probe(frames: np.ndarray, cameras) -> np.ndarray:
@@ -132,16 +93,28 @@ def fit_probe(frames: np.ndarray, cameras) -> np.ndarray:
 def residuals(frames: np.ndarray, renders: np.ndarray) -> dict[str, float]:
     """What a fit leaves: frames uint8 and renders float32 in [0,1], both [V,S,S,4]."""
     wanted = frames.astype(np.float32) / 255
-    area = np.maximum(wanted[..., 3].sum((1, 2)), 1)
-    colour = np.sqrt(np.square(renders[..., :3] - wanted[..., :3]).mean(-1).sum((1, 2)) / area)
-    shape = np.abs(renders[..., 3] - wanted[..., 3]).sum((1, 2)) / area
     network = load_perceptual("pocket")
     pairs = [network.features(torch.from_numpy(x[..., :3]).permute(0, 3, 1, 2)) for x in (renders, wanted)]
-    detail = network.distance(*pairs).numpy() * wanted[..., 3].size / len(wanted) / area
-    found = {}
-    for name, values in (("colour", colour), ("perceptual", detail), ("shape", shape)):
-        found |= {f"{name}_residual": float(values.mean()), f"worst_{name}_residual": float(values.max())}
-    return found
+    detail = network.distance(*pairs).numpy() * wanted[..., 3].size / len(wanted) / _areas(wanted)
+    return pixel_residuals(frames, renders) | _mean_and_worst("perceptual", detail)
+
+
+def pixel_residuals(frames: np.ndarray, renders: np.ndarray) -> dict[str, float]:
+    """Those of `residuals` that need no network: of colour and shape."""
+    wanted = frames.astype(np.float32) / 255
+    areas = _areas(wanted)
+    colour = np.sqrt(np.square(renders[..., :3] - wanted[..., :3]).mean(-1).sum((1, 2)) / areas)
+    shape = np.abs(renders[..., 3] - wanted[..., 3]).sum((1, 2)) / areas
+    return _mean_and_worst("colour", colour) | _mean_and_worst("shape", shape)
+
+
+def _areas(frames: np.ndarray) -> np.ndarray:
+    """Pixels that each frame covers, at least 1: [V]."""
+    return np.maximum(frames[..., 3].sum((1, 2)), 1)
+
+
+def _mean_and_worst(name: str, values: np.ndarray) -> dict[str, float]:
+    return {f"{name}_residual": float(values.mean()), f"worst_{name}_residual": float(values.max())}
 
 
 def motion(frames: np.ndarray) -> dict[str, float]:
@@ -164,7 +137,7 @@ def _bend(values: np.ndarray) -> float:
     return float(np.sqrt(np.square(np.roll(values, 1) - 2 * values + np.roll(values, -1)).mean()))
 
 
-def _small(frames: np.ndarray) -> np.ndarray:
+def small(frames: np.ndarray) -> np.ndarray:
     """uint8 [V,S,S,C] averaged down to at most `PROBE_SIZE` pixels a side."""
     if frames.shape[1] <= PROBE_SIZE:
         return frames

@@ -17,7 +17,7 @@ from factory.line.pool_flags import Pools
 from factory.line.settings import LineConfig
 from factory.storage.store import StorageConfig
 from model.config import I2VGEN_XL, SDXL, ImageConfig, VideoConfig
-from recon.config import DensifyConfig, FitConfig, MeshConfig, OrbitConfig, RefineConfig, YieldConfig
+from recon.config import DensifyConfig, FitConfig, MeshConfig, OrbitConfig, QualityConfig, RefineConfig, YieldConfig
 from recon.loss_weights import LossConfig
 from recon.user_error import UserError
 
@@ -82,6 +82,7 @@ class FactoryConfig:
     yields: YieldConfig = field(default_factory=YieldConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     files: FilesConfig = field(default_factory=FilesConfig)
     line: LineConfig = field(default_factory=LineConfig)
     weights: str | None = None

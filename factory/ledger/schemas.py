@@ -36,7 +36,10 @@ LINE = pa.schema(
     ]
 )
 
+REJECTED = "Rejected"
+"""The `error_type` of an asset that was made and found unusable."""
 OUTCOME = pa.schema([("prompt_id", pa.string()), ("status", pa.string())])
+"""Of a row: "done", "failed", or "rejected"."""
 
 DEAD_LETTERS = pa.schema([*IDENTITY, *ERROR, *ATTEMPT, ("fingerprint", pa.string())])
 

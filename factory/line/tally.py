@@ -25,6 +25,8 @@ class Tally:
     total: int
     done: int = 0
     failed: int = 0
+    """Those that were rejected included."""
+    rejected: int = 0
     waiting_for: str = ""
     """What must come up before rows can move, as "Ray"; empty once it is there."""
     read: Callable[[], Snapshot] | None = None
@@ -37,17 +39,19 @@ class Tally:
     _history: deque[tuple[float, int]] = field(default_factory=deque)
 
     def count(self, statuses: Sequence[str], max_failed_share: float) -> None:
-        """Count outcomes of rows, each "done" or "failed".
+        """Count outcomes of rows, as `OUTCOME` names them.
 
         Raises:
-            TooManyFailures: once more than this share of at least MIN_ROWS_TO_JUDGE rows has failed.
+            TooManyFailures: once more than this share of at least MIN_ROWS_TO_JUDGE rows has failed; that many assets
+                are rejected shows no fault of the line.
         """
         self.done += statuses.count("done")
-        self.failed += statuses.count("failed")
-        finished = self.done + self.failed
-        if finished >= MIN_ROWS_TO_JUDGE and self.failed > max_failed_share * finished:
+        self.rejected += statuses.count("rejected")
+        self.failed += statuses.count("failed") + statuses.count("rejected")
+        finished, broken = self.done + self.failed, self.failed - self.rejected
+        if finished >= MIN_ROWS_TO_JUDGE and broken > max_failed_share * finished:
             raise TooManyFailures(
-                f"{self.failed} of {finished} rows failed, more than line.max_failed_share = {max_failed_share}: "
+                f"{broken} of {finished} rows failed, more than line.max_failed_share = {max_failed_share}: "
                 "look into dead_letters/, fix the cause, then `im3d retry`"
             )
 

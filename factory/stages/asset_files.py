@@ -93,8 +93,10 @@ def transforms_json(elevation: float, size: int, orbit: OrbitConfig) -> bytes:
     return json.dumps(document, indent=1).encode()
 
 
-def write_asset(store: Store, row: Row, config: Any, made_with: MadeWith, device: str = "cpu") -> tuple[Row, Any]:
-    """Write the asset's files under a key of their own digest; return its table row and schema.
+def write_asset(
+    store: Store, row: Row, config: Any, made_with: MadeWith, device: str = "cpu", root: str = "files"
+) -> tuple[Row, Any]:
+    """Write the asset's files under a key of their own digest below `root`; return its table row and schema.
 
     Args:
         config: the settings `orbit`, `files` and `cost`.
@@ -104,7 +106,7 @@ def write_asset(store: Store, row: Row, config: Any, made_with: MadeWith, device
     content = hashlib.sha256(identity_of(row, made_with).encode())
     for name, data in sorted(files.items()):
         content.update(name.encode() + hashlib.sha256(data).digest())
-    folder = f"files/{row['prompt_id']}-{content.hexdigest()[:10]}"
+    folder = f"{root}/{row['prompt_id']}-{content.hexdigest()[:10]}"
     for name, data in files.items():
         store.put(f"{folder}/{name}", data)
     return asset_row(row, files, folder, config, made_with)

@@ -40,6 +40,9 @@ ELEVATION = _field("elevation", pa.float64(), "of the turntable's cameras, radia
 GAUSSIANS = _field("gaussians", pa.large_binary(), "3DGS PLY")
 MESH = _field("mesh", pa.large_binary(), "GLB, where one is wanted")
 NUM_GAUSSIANS = _field("num_gaussians", pa.int32(), "how many the PLY has")
+USABLE = _field("usable", pa.float64(), "probability that the asset is of use, in [0, 1]; None where it was not judged")
+REASONS = _field("quality_reasons", pa.list_(pa.string()), "what speaks most against the asset, in words")
+MEASURES = _field("measures", pa.map_(pa.string(), pa.float64()), "of `recon.quality`, by the table's column")
 SCORES = _field("scores", pa.map_(pa.string(), pa.float64()), "by the name of the published table's column")
 
 

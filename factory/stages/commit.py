@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
 import pyarrow as pa
 
 from factory.ledger.commit_protocol import commit_block
-from factory.ledger.schemas import DEAD_LETTERS, OUTCOME
+from factory.ledger.schemas import DEAD_LETTERS, OUTCOME, REJECTED
 from factory.line.failure import Failure
 from factory.line.rows import Row, rows_of
 from factory.line.stage import Stage, dead_letter
 from factory.stages.asset_table import MadeWith
-from factory.stages.columns import ELEVATION, FRAMES, GAUSSIANS, IMAGE, MESH, SCORES, SOURCE_IMAGE, VIEW_PLAN
+from factory.stages.columns import (
+    ELEVATION,
+    FRAMES,
+    GAUSSIANS,
+    IMAGE,
+    MEASURES,
+    MESH,
+    REASONS,
+    SCORES,
+    SOURCE_IMAGE,
+    USABLE,
+    VIEW_PLAN,
+)
 from factory.storage.interface import StorageConfig
 
 
@@ -26,8 +39,9 @@ class Commit(Stage):
         made_with: what the assets of the run have in common.
     """
 
-    name, sections, grows = "commit", ("orbit", "files", "cost"), True
-    reads, uses = (IMAGE, GAUSSIANS, ELEVATION), (SOURCE_IMAGE, FRAMES, VIEW_PLAN, MESH, SCORES)
+    name, sections, grows = "commit", ("orbit", "files", "cost", "quality"), True
+    reads = (IMAGE, GAUSSIANS, ELEVATION)
+    uses = (SOURCE_IMAGE, FRAMES, VIEW_PLAN, MESH, SCORES, USABLE, REASONS, MEASURES)
 
     def __init__(
         self, config: Any, out: str, run_id: str, made_with: MadeWith | None = None, threads: int = 1,
@@ -58,7 +72,7 @@ class Commit(Stage):
             blocks[DEAD_LETTERS] = [dead_letter(row | {"run_id": self.run_id}, made_with) for row in dead]
         for schema, outcomes in blocks.items():
             commit_block(self.store, outcomes, schema)
-        status = [(row["prompt_id"], "done" if row["error_stage"] is None else "failed") for row in rows]
+        status = [(row["prompt_id"], _status(row)) for row in rows]
         return pa.Table.from_arrays([pa.array(column) for column in zip(*status)], schema=OUTCOME)
 
     @classmethod
@@ -71,8 +85,25 @@ class Commit(Stage):
 
         return write_asset(self.store, row, self.config, self.made_with, self.device())
 
+    def reject(self, row: Row) -> None:
+        """Keep a row's files apart, with all that is known of it, and make it a dead letter that says where and why."""
+        from factory.stages.asset_files import write_asset
+
+        asset, _ = write_asset(self.store, row, self.config, self.made_with, self.device(), "rejected")
+        folder = asset["ply"]["path"].rpartition("/")[0]
+        about = {name: value for name, value in asset.items() if name != "image"}
+        self.store.put(f"{folder}/asset.json", json.dumps(about, indent=1).encode())
+        why = "; ".join(row["quality_reasons"]) or "no single measure"
+        message = (
+            f"usable {row['usable']:.2f} is below quality.min {self.config.quality.min:g} ({why}); kept in {folder}"
+        )
+        row.update(error_stage=self.name, error_type=REJECTED, error_message=message)
+
     def _write(self, row: Row, blocks: dict[pa.Schema, list[Row]]) -> None:
         try:
+            if row.get("usable") is not None and row["usable"] < self.config.quality.min:
+                self.reject(row)
+                return
             outcome, schema = self.write(row)
             blocks.setdefault(schema, []).append(outcome)
         except OSError:
@@ -81,3 +112,10 @@ class Commit(Stage):
             failure = Failure.of(error)
             self.reporter.try_failed([row], failure)
             failure.mark(row, self.name)
+
+
+def _status(row: Row) -> str:
+    """As `OUTCOME` has it."""
+    if row["error_stage"] is None:
+        return "done"
+    return "rejected" if row["error_type"] == REJECTED else "failed"

@@ -115,7 +115,7 @@ class Reconstruct(Stage):
 
     def _judge(self, turntable: Row) -> tuple[float, list[str]]:
         """The probability that it is unusable, and why; certain for what cannot be fitted at all, as blank frames."""
-        from recon.yield_gate import measure
+        from recon.yield_gate import FEATURES, measure
 
         frames, masks = unpack(turntable["frames"]), unpack(turntable["masks"])
         plan = plan_of(turntable, len(frames), self.config.orbit)
@@ -125,7 +125,7 @@ class Reconstruct(Stage):
             features = measure(frames[chosen], masks[chosen], turntable["elevation"], seen, azimuths)
         except ValueError as error:
             return 1.0, [str(error)]
-        return self.judge.probability(features), self.judge.reasons(features)
+        return self.judge.probability(features), self.judge.reasons(features, FEATURES)
 
     def process(self, rows: list[Row]) -> None:
         """Fit rows of one size together, each to its own turntable, which the yield gate may have chosen."""

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.yield_gate import calibrate, calibration_error, roc_auc
-from recon.yield_gate import FEATURES, YieldModel, load_yield_model, measure, motion, residuals
+from benchmarks.yield_gate import calibrate
+from recon.risk import RiskModel, calibration_error, roc_auc
+from recon.yield_gate import FEATURES, load_yield_model, measure, motion, residuals
 
 VIEWS, SIZE = 16, 24
 
@@ -73,8 +74,8 @@ def test_calibration_finds_what_tells_failures_and_names_it(tmp_path):
     failed = np.array([row["failed"] for row in held_back])
     assert roc_auc(scores, failed) > 0.97
     assert calibration_error(scores, failed) < 0.2
-    assert model.reasons(held_back[1]["features"])[0] == "the colours flicker"
-    assert "the colours flicker" not in model.reasons(held_back[0]["features"])
+    assert model.reasons(held_back[1]["features"], FEATURES)[0] == "the colours flicker"
+    assert "the colours flicker" not in model.reasons(held_back[0]["features"], FEATURES)
 
 
 def test_roc_auc_is_the_share_of_ordered_pairs():
@@ -91,4 +92,4 @@ def test_shipped_model_knows_every_feature():
 def test_a_missing_model_says_who_writes_it(tmp_path):
     with pytest.raises(ValueError, match=r"benchmarks\.yield_gate"):
         load_yield_model(tmp_path)
-    assert YieldModel(["a"], [0.0], [1.0], [0.0], 0.0).probability({"a": 1.0}) == 0.5
+    assert RiskModel(["a"], [0.0], [1.0], [0.0], 0.0).probability({"a": 1.0}) == 0.5

@@ -27,7 +27,7 @@ class Judge:
     def probability(self, features):
         return features["score"]
 
-    def reasons(self, features):
+    def reasons(self, features, words):
         return [f"score {features['score']}"]
 
 
