@@ -135,13 +135,37 @@ def _pull(job: Pull) -> int:
     names = list(dict.fromkeys([*(_names(job.preset) if job.preset else ()), *job.names]))
     if not names:
         raise UserError("name networks to pull, or a --preset that loads public ones: im3d weights list")
-    for name in (*names, *job.accept_license):
-        entry_of(name)  # before anything is downloaded
+    _refuse_unaccepted(names, job)
     for name in names:
         print(f"{name}: {entry_of(name).source}", flush=True)
         place = pull(name, job.to, accept=name in job.accept_license, hub=job.hub, storage=job.storage)
         print(f"{place} is whole, under {_license(place, job)}", flush=True)
     return 0
+
+
+def _refuse_unaccepted(names: Sequence[str], job: Pull) -> None:
+    """Raise UserError before anything is downloaded: for unknown names, and for all licences that are to be accepted.
+
+    Those of networks that are there were accepted before; what only the hub knows of a licence, `pull` refuses.
+    """
+    from factory.weights.catalogue import entry_of
+
+    accepted = job.accept_license
+    entries = {name: entry_of(name) for name in (*names, *accepted)}
+    waiting = {name: entry for name, entry in entries.items()
+               if entry.must_accept and name not in accepted and not _is_pulled(name, job)}  # fmt: skip
+    if waiting:
+        terms = ", ".join(f"{name} ({entry.license or 'unknown'}, {entry.page})" for name, entry in waiting.items())
+        flags = " ".join([*accepted, *waiting])
+        raise UserError(f"read the licences of {terms}, which are not free for every use or not known, and pull with "
+                        f"--accept-license {flags}")  # fmt: skip
+
+
+def _is_pulled(name: str, job: Pull) -> bool:
+    try:
+        return bool(_license(f"{job.to.rstrip('/')}/{name}", job))
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _license(place: str, job: Pull) -> str:

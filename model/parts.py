@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from torch import nn
 from model.config import Offload, Storage
 from model.weights import read_json
 from recon.user_error import UserError
+
+_VARIANT = re.compile(r"\.(fp16|bf16|non_ema)[.-]")
+"""In the names of files that a loader takes only where it is asked for that variant."""
 
 
 def load_parts(
@@ -61,11 +65,17 @@ def check_card(folder: Path, total: int, offload: Offload = "none", storage: Sto
 def stored_counts(folder: Path) -> dict[str, int]:
     """By subfolder, how many numbers its safetensors hold, as their headers say.
 
+    What a loader leaves alone does not count: variants in other precisions, and in a pipeline's folder the one file
+    with all of its networks beside the subfolders.
+
     Raises:
         ValueError: for a file that is cut off or none.
     """
     counts: dict[str, int] = {}
+    whole_pipeline = (folder / "model_index.json").is_file()
     for file in sorted(folder.rglob("*.safetensors")):
+        if _VARIANT.search(file.name) or (whole_pipeline and file.parent == folder):
+            continue
         name = file.relative_to(folder).parts[0] if file.parent != folder else ""
         try:
             with safe_open(file, framework="pt") as tensors:

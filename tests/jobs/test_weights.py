@@ -51,9 +51,13 @@ def test_pull_then_check(hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFix
     pull = ["pull", "i2vgen-xl", "svd", "--to", str(tmp_path), "--hub", hub.address]
     assert main(pull) == 2
     captured = capsys.readouterr()
-    assert "i2vgen-xl is whole, under mit" in captured.out
-    assert captured.err.startswith("error: stabilityai/stable-video-diffusion-img2vid is under the licence unknown")
+    assert captured.err.startswith("error: read the licences of svd (unknown, https://huggingface.co/stabilityai/")
+    assert captured.err.endswith("and pull with --accept-license svd\n")
+    assert not any(tmp_path.iterdir())  # refused before the first download
     assert main([*pull, "--accept-license", "svd"]) == 0
+    assert "i2vgen-xl is whole, under mit" in capsys.readouterr().out
+    assert main(pull) == 0  # accepted before
+    capsys.readouterr()
     assert main(["check", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == ["i2vgen-xl: whole", "svd: whole"]
     (tmp_path / "svd" / "model_index.json").unlink()

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from model.config import Offload, Storage
-from model.parts import Parts, check_card, check_room
+from model.parts import Parts, check_card, check_room, stored_counts
 
 
 def networks() -> dict[str, nn.Module]:
@@ -44,6 +44,19 @@ def test_a_card_is_compared_with_what_files_say_of_themselves(
     (tmp_path / "vae" / "model.safetensors").write_bytes(whole[:-4])
     with pytest.raises(ValueError, match=r"no whole safetensors file .* download it again"):
         check_card(tmp_path, needed, offload, storage)
+
+
+def test_a_card_need_not_hold_copies_that_no_loader_reads(tmp_path: Path) -> None:
+    """As in a whole clone of a hub repository: variants, and one file with everything."""
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "model_index.json").write_text("{}")
+    weight = {"weight": torch.zeros(500)}
+    names = ("diffusion_pytorch_model", "diffusion_pytorch_model.fp16", "model.fp16-00001-of-00002")
+    for place in ("sd_xl_base_1.0", *(f"unet/{name}" for name in names)):
+        save_file(weight, tmp_path / f"{place}.safetensors")
+    assert stored_counts(tmp_path) == {"unet": 500}
+    (tmp_path / "model_index.json").unlink()  # a network's own folder: its file lies at the top
+    assert stored_counts(tmp_path) == {"": 500, "unet": 500}
 
 
 def test_one_part_at_a_time_is_on_the_device() -> None:
