@@ -6,7 +6,7 @@ the image followed by black frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class Droplet3DModel(LatentVideoModel):
         return {"scheduler": scheduler, "tokenizer": read_tokenizer(folder)}
 
     def scheduler(self) -> sampling.Scheduler:
-        """DPM-Solver++ on the checkpoint's own betas and prediction type."""
-        return sampling.dpm_solver(self.files["scheduler"])
+        """DPM-Solver++ on the checkpoint's own noise levels and prediction type."""
+        return sampling.dpm_solver(with_shifted_noise(self.files["scheduler"]))
 
     def latent_shape(self, side: int) -> tuple[int, int, int, int]:
         """See `LatentVideoModel.latent_shape`."""
@@ -153,3 +153,18 @@ class Droplet3DModel(LatentVideoModel):
             return_tensors="pt",
         )  # fmt: skip
         return encoder(tokens.input_ids.to(self.device)).last_hidden_state.to(self.dtype)
+
+
+def with_shifted_noise(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of a scheduler of CogVideoX with its shift s of the noise, a / (s + (1 - s) a), as betas.
+
+    Schedulers of other classes know none, and their configs come back as they are.
+    """
+    from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+
+    if not str(config.get("_class_name", "")).startswith("CogVideoX"):
+        return config
+    plain: Any = CogVideoXDDIMScheduler.from_config({**config, "rescale_betas_zero_snr": False})
+    signal = plain.alphas_cumprod.double()
+    betas = 1 - signal / torch.cat([signal.new_ones(1), signal[:-1]])
+    return {**config, "trained_betas": betas.tolist()}

@@ -1,13 +1,16 @@
 """Droplet3D on a tiny checkpoint: its denoiser against a loop written here, its planes by value, numbers of frames."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
 from model import sampling
+from model.droplet3d import with_shifted_noise
 from model.video import VideoConfig, load_video_model
 from tests.model.video_checkpoints import write_droplet3d
 
@@ -132,3 +135,13 @@ def test_a_tokenizer_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) 
     (broken / "tokenizer" / "spiece.model").write_bytes(b"no model")
     with pytest.raises(ValueError, match="cannot be read, which needs the package sentencepiece"):
         load(broken)
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_noise_is_shifted_as_cogvideox_shifts_it(rescaled: bool) -> None:
+    theirs: Any = CogVideoXDDIMScheduler(snr_shift_scale=3.0, rescale_betas_zero_snr=rescaled)
+    config = json.loads(theirs.to_json_string())
+    found, wanted = sampling.dpm_solver(with_shifted_noise(config)).alphas_cumprod, theirs.alphas_cumprod
+    assert torch.allclose(found[:-1], wanted[:-1].float(), rtol=1e-3)
+    assert not torch.allclose(sampling.dpm_solver(config).alphas_cumprod[:-1], wanted[:-1].float(), rtol=0.1)
+    assert with_shifted_noise({"_class_name": "DDIMScheduler"}) == {"_class_name": "DDIMScheduler"}
