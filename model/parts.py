@@ -56,10 +56,27 @@ def check_room(
 
 def check_card(folder: Path, total: int, offload: Offload = "none", storage: Storage = "same") -> None:
     """Raise RuntimeError where a card of `total` bytes cannot hold the weights in `folder` in 16 bits; none is read."""
+    _refuse_larger(*_sizes(folder, storage), offload, storage, total)
+
+
+def card_bytes(folder: Path, offload: Offload = "none", storage: Storage = "same") -> int:
+    """What the weights in `folder` take of a card in 16 bits, at once; none is read."""
+    return _at_once(*_sizes(folder, storage), offload)
+
+
+def _sizes(folder: Path, storage: Storage) -> tuple[dict[str, int], list[str]]:
+    """Bytes of the networks in `folder` on a card, and which of them a sampler calls."""
     counts = stored_counts(folder)
     sampled = [name for name in counts if name.startswith(("unet", "transformer"))]
     sizes = {name: count if storage == "float8" and name in sampled else 2 * count for name, count in counts.items()}
-    _refuse_larger(sizes, sampled, offload, storage, total)
+    return sizes, sampled
+
+
+def _at_once(sizes: Mapping[str, int], sampled: Collection[str], offload: Offload) -> int:
+    """Bytes that lie on the card together."""
+    if offload == "layers":
+        sizes = {name: size for name, size in sizes.items() if name not in sampled}
+    return sum(sizes.values()) if offload == "none" else max(sizes.values(), default=0)
 
 
 def stored_counts(folder: Path) -> dict[str, int]:
@@ -89,9 +106,7 @@ def stored_counts(folder: Path) -> dict[str, int]:
 def _refuse_larger(
     sizes: Mapping[str, int], sampled: Collection[str], offload: Offload, storage: Storage, free: int
 ) -> None:
-    if offload == "layers":
-        sizes = {name: size for name, size in sizes.items() if name not in sampled}
-    needed = sum(sizes.values()) if offload == "none" else max(sizes.values(), default=0)
+    needed = _at_once(sizes, sampled, offload)
     if needed > free:
         raise UserError(f"the networks need {needed / 2**30:.1f} GiB of GPU memory and {free / 2**30:.1f} GiB are "
                         f"free with video.offload {offload} and video.storage {storage}: set video.offload to parts "

@@ -6,7 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from model import weights
 from model.config import VideoConfig
@@ -183,8 +184,20 @@ def describe(config: VideoConfig) -> tuple[Family, ViewPlan]:
     family = family_of(config.model, read)
     family.check(config)
     plan = declared_views(family.plan(config, read), read(VIEWS_FILE))
+    if config.lora and config.frames is None:  # of other frames than it was trained on a LoRA promises nothing
+        plan = declared_views(plan, _views_of_lora(config.lora))
     check_side("video.size", plan.size, family.multiple(read), config.model)
     return family, plan
+
+
+def _views_of_lora(lora: str) -> dict[str, Any]:
+    """What the `VIEWS_FILE` beside a LoRA that was trained here says; of several the first that has one."""
+    for part in lora.split(","):
+        folder = part.strip() if Path(part.strip()).suffix != ".safetensors" else part.strip().rpartition("/")[0]
+        here = "://" in folder or Path(folder).expanduser().is_dir()
+        if here and (found := weights.json_beside(folder, VIEWS_FILE)):
+            return found
+    return {}
 
 
 def side_multiple(config: VideoConfig) -> int:

@@ -8,6 +8,7 @@ alpha / rank * B A beside it, B zero at first. The loss is flow matching (Lipman
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from model.pocket.data import Batch
 from model.pocket.losses import Terms, normal
 from model.training import Recipe, Setting, autocast
 from model.video_models import WAN_FRAMES
+from model.views import VIEWS_FILE, latent_views
 from model.wan import WanVideoModel
 from model.weights import license_of
 from recon.user_error import UserError
@@ -122,6 +124,9 @@ def wan_lora(setting: Setting) -> Recipe:
     def save(folder: Path) -> None:
         (folder / NAME).mkdir(parents=True, exist_ok=True)
         save_file(loss.tensors(), folder / NAME / FILE)
+        views = latent_views(WAN_FRAMES[0])  # as it was trained: even steps, counter-clockwise
+        declared = {"azimuths": views.azimuths, "fit": views.fit, "exact": True}
+        (folder / NAME / VIEWS_FILE).write_text(json.dumps(declared))
         (folder / NAME / "README.md").write_text(
             f"---\nlicense: {license_of(base)}\n---\nA LoRA of Wan image-to-video.\n"
         )

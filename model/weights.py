@@ -151,6 +151,14 @@ def reader(spec: str, pocket_folder: str, revision: str | None = None) -> Reader
     return lambda name: json.loads(fetch(spec, name, revision) or "{}")
 
 
+def json_beside(folder: str, name: str) -> dict[str, Any]:
+    """A json file in a local folder or at an address; empty where it is missing."""
+    if "://" in folder:
+        return json.loads(_remote_text(folder, name, None) or "{}")
+    file = Path(folder).expanduser() / name
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def _remote_text(address: str, name: str, revision: str | None) -> str | None:
     source, path = open_address(address)
     try:

@@ -75,10 +75,19 @@ class OnnxMasker:
 
 
 def offered_device(wanted: str) -> str:
-    """`wanted`, "cpu" or "cuda"; "cpu" where the installed onnxruntime computes on no GPU."""
+    """`wanted`, "cpu" or "cuda"; "cpu" where the installed onnxruntime computes on no GPU.
+
+    That CUDA is compiled in is not believed: its libraries must load, so the embedded network is opened there.
+    """
     import onnxruntime
 
-    return wanted if wanted != "cuda" or "CUDAExecutionProvider" in onnxruntime.get_available_providers() else "cpu"
+    if wanted != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "cpu" if wanted == "cuda" else wanted
+    try:
+        OnnxMasker(U2NETP, "cuda")
+    except UserError:
+        return "cpu"
+    return "cuda"
 
 
 def _mask(output: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -112,6 +121,8 @@ def _session(data: bytes, path: Path, device: str, threads: int | None):
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
+    if device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()  # of CUDA and cuDNN, as torch's wheels bring them
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[wanted])
     except Exception as error:  # onnxruntime's own classes share no public base

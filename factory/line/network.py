@@ -22,6 +22,8 @@ class Network:
     """The branch, tag or commit that the settings ask for."""
     check_card: Callable[[Path, int], None] | None = None
     """Raises RuntimeError where a card of so many bytes cannot hold it."""
+    card_bytes: Callable[[Path], int] | None = None
+    """What it takes of a card, where that is much."""
     check: Callable[[Path], None] | None = None
     """Raises UserError where what was found does not go with the other networks."""
     license: str | None = None

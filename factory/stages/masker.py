@@ -67,8 +67,8 @@ class Masker:
         device = offered_device(self.device)
         if device != self.device:
             logging.getLogger("factory").warning(
-                "masks_on_cpu: onnxruntime offers no CUDA here, so masks by %s take the CPU of an actor that holds a "
-                "GPU: pip install 'im3d-factory[paper-gpu]' in the place of onnxruntime",
+                "masks_on_cpu: onnxruntime offers no CUDA here, or its libraries do not load, so masks by %s take the "
+                "CPU of an actor that holds a GPU: pip install 'im3d-factory[paper-gpu]' in the place of onnxruntime",
                 self.name,
             )
         return OnnxMasker(onnx_file(self.name), device, self.threads)

@@ -26,7 +26,10 @@ def generator(kind: str, settings: ImageConfig | VideoConfig) -> Network:
     from model.weights import locate
 
     find = partial(locate, settings.model, kind, settings.revision)
-    return Network(name=kind, address=settings.model, revision=settings.revision, locate=find, check_card=_fits)
+    return Network(
+        name=kind, address=settings.model, revision=settings.revision, locate=find, check_card=_fits,
+        card_bytes=_card_bytes,
+    )  # fmt: skip
 
 
 def turntable(config: FactoryConfig) -> Network:
@@ -49,8 +52,11 @@ def turntable(config: FactoryConfig) -> Network:
                             f"pixels: give --image.size {own}")  # fmt: skip
         return place
 
-    fits = partial(_fits, offload=settings.offload, storage=settings.storage)
-    return Network(name="video", address=settings.model, revision=settings.revision, locate=find, check_card=fits)
+    how: dict[str, Any] = {"offload": settings.offload, "storage": settings.storage}
+    return Network(
+        name="video", address=settings.model, revision=settings.revision, locate=find,
+        check_card=partial(_fits, **how), card_bytes=partial(_card_bytes, **how),
+    )  # fmt: skip
 
 
 def _fits(place: Path, card: int, **settings: Any) -> None:
@@ -58,6 +64,13 @@ def _fits(place: Path, card: int, **settings: Any) -> None:
     from model.parts import check_card
 
     check_card(place, card, **settings)
+
+
+def _card_bytes(place: Path, **settings: Any) -> int:
+    """What the network takes of a card."""
+    from model.parts import card_bytes
+
+    return card_bytes(place, **settings)
 
 
 def seconds_a_step(settings: VideoConfig) -> float:
@@ -111,7 +124,7 @@ def masks(name: str) -> Network:
     if name == "pocket":
         return _embedded("recon")
     known = "apache-2.0" if name == "u2netp" else None  # as its authors state it
-    return Network(name="masks", address=name, locate=partial(_masks, name), license=known)
+    return Network(name="masks", address=name, locate=partial(_masks, name), check=_opens, license=known)
 
 
 def elevation(settings: ViewsConfig) -> list[Network]:
@@ -129,7 +142,8 @@ def perceptual(settings: LossConfig) -> list[Network]:
         return []
     if settings.perceptual == "pocket":
         return [_embedded("recon")]
-    return [Network(name="perceptual", address=settings.perceptual, locate=partial(_perceptual, settings))]
+    find = partial(_perceptual, settings)
+    return [Network(name="perceptual", address=settings.perceptual, locate=find, check=_holds_tensors)]
 
 
 def yield_gate() -> Network:
@@ -194,6 +208,27 @@ def _masks(name: str) -> Path:
             "or set --views.masks pocket"
         )
     return onnx_file(name)
+
+
+def _opens(place: Path) -> None:
+    """Raise UserError for a file that is no whole ONNX masker."""
+    from recon.onnx_masker import OnnxMasker
+
+    OnnxMasker(place, threads=1)
+
+
+def _holds_tensors(place: Path) -> None:
+    """Raise UserError for a file of weights that is cut off or none."""
+    import torch
+    from safetensors import safe_open
+
+    try:
+        if place.suffix == ".safetensors":
+            with safe_open(place, framework="pt"):
+                return
+        torch.load(place, map_location="meta", weights_only=True)
+    except Exception as error:  # of safetensors, zip files and pickles, which share no base
+        raise UserError(f"{place} holds no whole network ({type(error).__name__}: {error}): get it again") from error
 
 
 def _perceptual(settings: LossConfig) -> Path:

@@ -59,16 +59,43 @@ def look(
     """What stages need of this machine: each network once, where it is first loaded."""
     read_weights_by(config.storage)
     found: dict[str, Need] = {}
+    held: dict[str, int] = {}
     for stage in stages:
         device = _device(stage, config, pools[stage.name])
         if device == "cuda":
             problem = _problem(_require_cuda)
             found.setdefault("GPU", Need(stage=stage.name, name="GPU", machine=machine, problem=problem))
         for network in stage.networks(config):
+            on_card = device == "cuda" and found["GPU"].problem is None
             if network.name not in found:
-                on_card = device == "cuda" and found["GPU"].problem is None
                 found[network.name] = _seen(stage.name, network, machine, on_card)
+            place = network.locate() if on_card and found[network.name].problem is None else None
+            if place is not None and network.card_bytes is not None:
+                held[stage.name] = held.get(stage.name, 0) + network.card_bytes(place)
+    if held and (problem := _problem(lambda: check_shared_card(held, pools, _card_bytes()))):
+        found["GPU memory"] = Need(stage=next(iter(held)), name="GPU memory", machine=machine, problem=problem)
     return list(found.values())
+
+
+def check_shared_card(held: Mapping[str, int], pools: Mapping[str, Pool], card: int) -> None:
+    """Raise UserError where the first actors of stages that one card may be shared by need more of it than it has.
+
+    Args:
+        held: bytes of its networks, by stage. card: bytes of the card.
+    """
+    shares: dict[float, tuple[int, tuple[str, ...]]] = {0.0: (0, ())}
+    for stage, size in held.items():
+        for used, (others, names) in list(shares.items()):
+            together = round(used + pools[stage].gpus, 4)
+            if together <= 1 and others + size > shares.get(together, (0, ()))[0]:
+                shares[together] = (others + size, (*names, stage))
+    most, names = max(shares.values())
+    if most > card:
+        raise UserError(
+            f"the networks of {' and '.join(names)} hold {most / 2**30:.1f} GiB together, and their pools let them "
+            f"share a card of {card / 2**30:.1f} GiB: give one a whole card, as --line.pools {names[-1]}=1gpu, or set "
+            "--video.offload parts"
+        )
 
 
 def _device(stage: type[Stage], config: FactoryConfig, pool: Pool) -> str:
@@ -121,8 +148,13 @@ def _card_bytes() -> int:
 
 
 def check_whole(network: Network, place: Path) -> None:
-    """Raise UserError for a folder that is half downloaded, or holds no weights that are read."""
-    if not place.is_dir():
+    """Raise UserError for a folder or file that is half downloaded, or a folder without weights that are read."""
+    from factory.weights.pull import sizes_that_differ
+
+    if place.is_file():
+        wrong = [clause for clause in sizes_that_differ(place.parent) if clause.startswith(f"{place.name} ")]
+        if wrong:
+            raise UserError(f"{place.parent} is not whole: {wrong[0]}")
         return
     if parts := sorted(place.rglob("*.part")):
         raise UserError(f"{place} is half downloaded ({parts[0].name} is there)")
@@ -130,8 +162,6 @@ def check_whole(network: Network, place: Path) -> None:
         pickled = any(place.rglob("*.bin")) or any(place.rglob("*.ckpt"))
         why = "only pickled weights, which are not read" if pickled else "no *.safetensors"
         raise UserError(f"{place} holds {why}: the {network.name} model {network.address!r} is not there yet")
-    from factory.weights.pull import sizes_that_differ
-
     if wrong := sizes_that_differ(place):
         raise UserError(f"{place} is not whole: {wrong[0]}")
 
@@ -149,6 +179,9 @@ def revisions_of(networks: Iterable[Network]) -> Weights:
             found[network.name] = " ".join(part for part in (network.address, network.revision) if part)
         elif place.is_file():
             found[network.name] = f"sha256:{file_digest(place)}"
+            beside = place.parent / VIEWS_FILE
+            if place.suffix == ".safetensors" and beside.is_file():
+                found[f"{network.name} views"] = f"sha256:{file_digest(beside)}"
         else:
             found[network.name] = revision_of(place)
             if (place / VIEWS_FILE).is_file():

@@ -14,7 +14,7 @@ from model.pocket.data import Batch
 from model.sv3d_conversion import convert
 from model.temporal import is_temporal
 from model.training import Recipe, Setting, Training
-from model.video import load_video_model
+from model.video import load_video_model, view_plan
 from model.wan_lora_training import wan_lora
 from recon.user_error import UserError
 from tests.model.sv3d_files import published, tiny_parts, write_published
@@ -80,6 +80,12 @@ def test_a_lora_of_wan_trains_and_generates(kind: str, tmp_path: Path) -> None:
     assert video.shape == (1, 9, 32, 32, 3)
     assert not np.array_equal(video, load_video_model(plain).generate(images, ["a cup"], [0]))
     assert made.license == "apache-2.0 + apache-2.0"
+    assert not made.views.exact  # nine frames are none of those that it was trained on
+    views = view_plan(VideoConfig(**(_fields(plain) | {"lora": str(tmp_path / "wan-lora"), "frames": None})))
+    assert (len(views), views.exact, views.chosen) == (81, True, tuple(range(0, 80, 4)))
+    one = VideoConfig(model=str(tmp_path / "wan"), lora=str(tmp_path / "wan-lora" / "lora.safetensors"), size=32)
+    assert view_plan(one) == views
+    assert not view_plan(VideoConfig(model=str(tmp_path / "wan"))).exact
 
 
 def _fields(config: VideoConfig) -> dict[str, Any]:

@@ -3,10 +3,11 @@ import hashlib
 import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from recon.masks import masks_of
-from recon.onnx_masker import U2NETP, OnnxMasker
+from recon.onnx_masker import U2NETP, OnnxMasker, offered_device
 from recon.over_white import over_white
 
 pytest.importorskip("onnxruntime")
@@ -62,6 +63,13 @@ def test_unusable_files_and_devices_are_one_sentence(tmp_path):
         OnnxMasker(tmp_path)
     with pytest.raises(ValueError, match="device is 'tpu'"):
         OnnxMasker(device="tpu")
+
+
+def test_cuda_that_is_compiled_in_but_does_not_load_is_not_offered(monkeypatch):
+    compiled = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: compiled)  # its libraries are missing here
+    assert offered_device("cuda") == "cpu"
+    assert offered_device("cpu") == "cpu"
 
 
 def test_a_missing_runtime_is_one_sentence(monkeypatch):

@@ -13,13 +13,17 @@ import torch
 from ray.cluster_utils import Cluster
 from safetensors.torch import save_file
 
-from factory.config.settings import FactoryConfig, preset
+from factory.config.settings import FactoryConfig, ViewsConfig, preset
+from factory.line.placement import Pool
 from factory.line.settings import LineConfig
 from factory.stages.chain import pools_of, stages_of
 from factory.stages.preflight import find_networks, preflight, weights_of
-from factory.stages.survey import Need, look, refuse_missing
+from factory.stages.survey import Need, check_shared_card, look, refuse_missing
 from factory.weights.folder import resolved
 from model.config import ImageConfig, VideoConfig
+from model.parts import card_bytes
+from recon.loss_weights import LossConfig
+from recon.user_error import UserError
 from tests.model.video_checkpoints import write_wan
 
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -87,6 +91,49 @@ def test_a_card_that_is_too_small_is_told_before_anything_is_loaded(
         found = needs_of(config)
         assert found["GPU"].problem is None
         assert problem in (found["video"].problem or "") if problem else found["video"].problem is None
+
+
+def test_stages_that_share_a_card_must_fit_it_together() -> None:
+    pools = {"image": Pool(gpus=0.16), "video": Pool(gpus=0.5), "reconstruct": Pool(gpus=0.5), "score": Pool(gpus=1)}
+    held = {"image": 7 << 30, "video": 44 << 30, "reconstruct": 44 << 30, "score": 60 << 30}
+    check_shared_card(held, pools, 88 << 30)
+    wanted = r"video and reconstruct hold 88\.0 GiB together, .* a card of 80\.0 GiB: give one a whole card, as "
+    with pytest.raises(UserError, match=wanted + r"--line\.pools reconstruct=1gpu"):
+        check_shared_card(held, pools, 80 << 30)
+    check_shared_card(held, pools | {"video": Pool(gpus=1)}, 60 << 30)
+    check_shared_card({"image": 7 << 30}, pools, 8 << 30)
+
+
+def test_the_sum_is_told_before_anything_is_loaded(
+    tiny_sdxl: Path, tiny_i2vgen_xl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_sdxl, tmp_path / "sdxl")
+    shutil.copytree(tiny_i2vgen_xl, tmp_path / "i2vgen-xl")
+    config = preset("paper")
+    config.weights, config.video = str(tmp_path), VideoConfig(model="i2vgen-xl", device="cuda")
+    sizes = [card_bytes(tmp_path / name) for name in ("sdxl", "i2vgen-xl", "i2vgen-xl")]
+    monkeypatch.setattr("factory.stages.survey._require_cuda", lambda: None)
+    for card, problem in ((sum(sizes) - 1, "image and video and reconstruct hold"), (sum(sizes), None)):
+        monkeypatch.setattr("factory.stages.survey._card_bytes", lambda card=card: card)
+        found = needs_of(config).get("GPU memory")
+        assert (found is None) == (problem is None)
+        assert found is None or problem in str(found.problem)
+
+
+def test_single_files_that_are_cut_off_are_told_before_anything_is_paid_for(tmp_path: Path) -> None:
+    file = tmp_path / "isnet" / "isnet-general-use.onnx"
+    file.parent.mkdir()
+    file.write_bytes(b"\x08\x07not whole")
+    config = preset("pocket")
+    config.views = ViewsConfig(masks=str(file))
+    assert "is no ONNX network that onnxruntime can load" in str(needs_of(config)["masks"].problem)
+    (file.parent / "digests.json").write_text(json.dumps({"files": {file.name: {"size": 178_648_008}}}))
+    assert "has 11 bytes instead of 178648008" in str(needs_of(config)["masks"].problem)
+    trunk = tmp_path / "lpips.safetensors"
+    for name in (trunk, tmp_path / "vgg16.pth"):
+        name.write_bytes(b"\x08\0\0\0\0\0\0\0{")
+        config.fit = replace(config.fit, loss=LossConfig(perceptual="vgg", perceptual_weights=str(name)))
+        assert "holds no whole network" in str(needs_of(config)["perceptual"].problem)
 
 
 def test_one_name_with_two_contents_is_refused() -> None:
