@@ -22,6 +22,7 @@ FACTS = {
     "forwards": ("network evaluations", 0),
     "num_gaussians": ("Gaussians", 0),
     "yield_score": ("risk of an unusable turntable", 3),
+    "usable": ("probability that it is of use", 3),
     "seed": ("seed", 0),
 }
 """The numbers of an asset beside its scores: what they are called, and decimals."""

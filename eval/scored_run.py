@@ -69,7 +69,7 @@ class ScoredRun:
     scores: dict[str, NDArray[np.float64]]
     """By column, as `eval.score_columns` knows it; after an @ the protocol of the evaluation that judged."""
     numbers: dict[str, NDArray[np.float64]]
-    """seed, seconds, forwards, cost_dollars, gpu_seconds, num_gaussians, yield_score."""
+    """seed, seconds, forwards, cost_dollars, gpu_seconds, num_gaussians, yield_score, usable."""
     calls: dict[str, NDArray[np.float64]]
     """Network evaluations: `steps_*` of the sampler and `forwards_*`, by part of the line."""
     stage_seconds: dict[str, NDArray[np.float64]]

@@ -173,7 +173,8 @@ class Fitter:
         """Follow the gradients; `gradient` [B,N,2] is that of the projected means, `weights` as of `accumulate`.
         Densify where it is due."""
         settings = self.config.densify
-        if self.iteration < settings.until * self.config.iterations or settings.prune_hidden or settings.prune_weight:
+        pruned = settings.prune_hidden or (settings.prune_weight and weights is not None)
+        if self.iteration < settings.until * self.config.iterations or pruned:
             accumulate(self.statistics, gradient, self._size, weights)
         self._advance()
         if self.iteration % self.config.densify.every == 0:

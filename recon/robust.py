@@ -34,9 +34,9 @@ class ViewWeights:
         memory = torch.where(self.visits[views] > 0, MEMORY, 0.0)
         self.losses[views] = memory * self.losses[views] + (1 - memory) * losses
         self.visits[views] += 1
-        if self.visits.min() < ROUNDS:
-            return torch.ones_like(losses)
-        return robust_weights(self.losses, self.deviations)[views]
+        trusted = torch.ones_like(losses)
+        known = self.visits.min() >= ROUNDS  # stays on the device: nothing waits for it
+        return torch.where(known, robust_weights(self.losses, self.deviations)[views], trusted)
 
 
 def robust_weights(losses: Tensor, deviations: float) -> Tensor:

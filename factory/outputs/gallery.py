@@ -132,6 +132,8 @@ def _facts(row: dict[str, Any]) -> str:
     for name, value in scores.items():
         _, kind, what, model = name.split("_", 3)
         facts[f"CLIP {kind}, {what}"] = (f"{value:.1f}", model)
+    if row.get("usable") is not None:
+        facts["usable"] = (f"{row['usable']:.0%}", "; ".join(row["quality_reasons"] or []))
     forwards = sum(row[name] or 0 for name in by_part(row, "forwards").values())
     facts["elevation"] = (f"{row['elevation'] * 180 / 3.141592653589793:.0f}°", "")
     if row.get("num_gaussians") is not None:

@@ -32,7 +32,7 @@ from recon.user_error import UserError
 
 VIEWERS = "exports/html"
 """Where pages with a viewer are looked for in a run's folder: what `im3d export --format html` writes there."""
-_NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score")
+_NUMBERS = ("seed", "cost_dollars", "gpu_seconds", "num_gaussians", "yield_score", "usable")
 _TEXTS = ("prompt_id", "prompt", "ply.path")
 _LETTER = ["prompt_id", "prompt", *(name for name, _ in ERROR)]
 

@@ -18,7 +18,16 @@ from factory.storage.interface import StorageConfig
 
 Row = dict[str, Any]
 TEXTS = ("asset_id", "prompt_id", "prompt", "caption", "caption_by", "split", "run", "kind", "license", "models")
-NUMBERS = ("elevation", "fov_degrees", "distance", "size_metres", "yield_score", "cost_dollars", "gpu_seconds")
+NUMBERS = (
+    "elevation",
+    "fov_degrees",
+    "distance",
+    "size_metres",
+    "yield_score",
+    "usable",
+    "cost_dollars",
+    "gpu_seconds",
+)
 COUNTS = ("seed", "num_gaussians", "num_views")
 CLUSTERS = ("image_cluster", "text_cluster")
 SCORES = pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))
