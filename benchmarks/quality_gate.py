@@ -130,7 +130,7 @@ def turntables(path: Path, index: int, options: Options) -> Iterator[tuple[str, 
         elevation, failed = float(random.uniform(0.05, np.pi / 4)), bool(draw % 2)
         truth, kind = render_turntable(mesh, elevation, SIZE, VIEWS), str(random.choice(KINDS)) if failed else "clean"
         frames = failure(mesh, elevation, kind, random) if failed else truth
-        if failed and not shows(frames, truth):
+        if failed and kind != "ground" and not shows(frames, truth):
             continue
         if random.random() < 0.5:
             frames, kind = slight_flaws(frames, random), kind if failed else "slight flaws"

@@ -53,7 +53,7 @@ class Options:
     """Also judge the mesh that `--mesh.enabled` would write, or with `--mesh.optimise`, on the same views and by its
     surface."""
     sheet: Path | None = None
-    """Write a PNG here: for every asset the unseen views, true above fitted."""
+    """Write a PNG here: for every asset the unseen views, true above fitted, and below those of its mesh."""
     fit: FitConfig = field(default_factory=lambda: preset("pocket").fit)
 
 
@@ -75,12 +75,12 @@ def chosen_assets(options: Options) -> list[dict[str, Any]]:
 
 
 def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views."""
+    """Figures of one asset, and its sheet [2S,8S,3] of true and fitted unseen views; with a mesh [3S,8S,3]."""
     from factory.evaluation.truth import judge, true_turntable
     from recon.cameras import OrbitConfig, turntable
     from recon.fit import fit
     from recon.gaussians import render
-    from recon.meshes.load import load_mesh
+    from recon.meshes.load import load_mesh, render_turntable
 
     mesh, between = load_mesh(path), math.pi / options.views
     frames = true_turntable(mesh, elevation, options.size, options.views)
@@ -93,17 +93,20 @@ def fit_asset(path: Path, elevation: float, options: Options, perceptual: Any) -
     rgb, alpha = (image.detach().cpu().numpy() for image in render(result.gaussians, unseen))
     figures = judge(truth, rgb, alpha[..., 0], perceptual)
     figures |= {"seconds_per_fit": seconds, "cpu_seconds_per_fit": cpu, "gaussians": len(result.gaussians)}
+    shown = [truth[..., :3], (rgb.clip(0, 1) * 255).astype(np.uint8)]
     if options.mesh != "none":
         targets = {"targets": frames, "masks": frames[..., 3], "cameras": result.cameras}
-        figures |= mesh_figures(result.gaussians, targets, path, elevation, options, perceptual)
-    rows = [np.concatenate(list(images), 1) for images in (truth[..., :3], (rgb.clip(0, 1) * 255).astype(np.uint8))]
-    return figures, np.concatenate(rows)
+        of_mesh, glb = mesh_figures(result.gaussians, targets, path, elevation, options, perceptual)
+        figures |= of_mesh
+        made = render_turntable(load_mesh(glb, in_place=True), elevation, options.size, UNSEEN_VIEWS, between)
+        shown.append(made[..., :3])
+    return figures, np.concatenate([np.concatenate(list(images), 1) for images in shown])
 
 
 def mesh_figures(
     gaussians: Gaussians, targets: dict[str, Any], path: Path, elevation: float, options: Options, perceptual: Any
-) -> dict[str, float | None]:
-    """Figures of `factory.evaluation.fidelity.compare`, each named "mesh_...", and the seconds that the mesh took.
+) -> tuple[dict[str, float | None], bytes]:
+    """Figures of `factory.evaluation.fidelity.compare`, each named "mesh_...", the seconds that the mesh took, and it.
 
     Args:
         targets: what `recon.dmtet.optimise.optimised_mesh` takes.
@@ -126,9 +129,9 @@ def mesh_figures(
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
     mesh, truth = Solid(load_mesh(glb, in_place=True), fine=True), Solid(load_mesh(path), fine=True)
     found = compare(mesh, truth, turn, perceptual)
-    return {f"mesh_{name}": value for name, value in found.items()} | {
-        "mesh_seconds": seconds, "mesh_cpu_seconds": cpu, "mesh_faces": len(levels[0].faces),
-    }  # fmt: skip
+    figures = {f"mesh_{name}": value for name, value in found.items()}
+    figures |= {"mesh_seconds": seconds, "mesh_cpu_seconds": cpu, "mesh_faces": len(levels[0].faces)}
+    return figures, glb
 
 
 def done_before(progress: Path | None) -> dict[str, dict[str, Any]]:
