@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 LEAST = 1e-3
 """Added to a measure before its logarithm is taken."""
+NARROWEST = 1e-3
+"""Spread of the logarithms that a measure is taken to have at least; one that is never known has none."""
 FARTHEST = 3.0
 """Standard deviations that a measure counts at most."""
 SPEAKS = 0.5
@@ -65,7 +67,7 @@ class RiskModel:
         known = ~np.isnan(values)
         counts = known.sum(0).clip(1)
         means = np.nan_to_num(values).sum(0) / counts
-        stds = (np.square(np.nan_to_num(values - means)).sum(0) / counts) ** 0.5 + 1e-6
+        stds = np.maximum((np.square(np.nan_to_num(values - means)).sum(0) / counts) ** 0.5, NARROWEST)
         standard = _standard(values, means, stds)
         inputs = np.concatenate([standard, np.ones((len(rows), 1))], 1)
         penalty = ridge * len(rows) * np.diag([1.0] * len(names) + [0.0])
