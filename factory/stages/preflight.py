@@ -8,8 +8,10 @@ from factory.config.settings import FactoryConfig
 from factory.ledger.run_identity import Weights
 from factory.line.device import device_for
 from factory.stages.chain import pools_of, stages_of
+from factory.stages.columns import USABLE
 from factory.stages.survey import Need, refuse_missing, survey
 from factory.weights.folder import resolved
+from recon.user_error import UserError
 
 
 def preflight(config: FactoryConfig) -> None:
@@ -62,6 +64,11 @@ def _needs(config: FactoryConfig) -> list[Need]:
     """What `preflight` finds on this machine: nothing where the line runs on a cluster."""
     config = resolved(config)
     stages, pools = stages_of(config.chain), pools_of(config)
+    if config.quality.min and USABLE.name not in {column.name for stage in stages for column in stage.columns()}:
+        raise UserError(
+            f"quality.min is {config.quality.min:g} and no stage of {config.chain} judges assets: put score into the "
+            "chain, or leave quality.min at 0"
+        )
     for stage in stages:
         for device in stage.devices(config):
             device_for(device, pools[stage.name], stage.name)

@@ -22,6 +22,8 @@ from factory.prompts.work import PromptWork
 from factory.stages.chain import BUILT_IN, pools_of, stages_of, written_columns
 from factory.stages.preflight import describe, find_networks, preflight, provenance, weights_of
 from factory.storage.store import open_store
+from recon.config import QualityConfig
+from recon.user_error import UserError
 
 OWN = """
 import pyarrow as pa
@@ -148,6 +150,14 @@ def test_networks_are_told_once_each_with_their_licences() -> None:
     assert rows.keys() == {"image", "video", "autoencoder", "text_encoder", "recon", "judge"}
     assert {row["license"] for row in rows.values()} == {"apache-2.0"}
     assert all(str(row["revision"]).startswith("sha256:") for row in rows.values())
+
+
+def test_a_gate_in_a_chain_that_judges_nothing_is_refused() -> None:
+    config = preset("pocket")
+    config.quality = QualityConfig(min=0.5)
+    preflight(config)
+    with pytest.raises(UserError, match=r"quality\.min is 0\.5 and no stage of image,video,views,reconstruct,commit"):
+        preflight(replace(config, chain="image,video,views,reconstruct,commit"))
 
 
 def test_a_missing_masker_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
