@@ -111,12 +111,17 @@ def parse_ply(data: bytes, path: str = "asset.ply") -> Gaussians:
     )
 
 
+def has_gaussians(header: Header) -> bool:
+    """Whether the vertices of a PLY are Gaussians, whatever other elements it has."""
+    return "vertex" in header.elements and {"scale_0", "rot_0", "f_dc_0"} <= set(header.elements["vertex"].properties)
+
+
 def _check_kind(header: Header, names: list[str], path: str) -> None:
     """Raise ValueError, with the command that converts it, for a PLY of another kind."""
     own = "`python -m recon.ply_conversion IN.ply OUT.ply`"
     if "packed_position" in names:
         raise ValueError(f"{path} is a compressed PLY of SuperSplat; convert it with `splat-transform IN.ply OUT.ply`")
-    if header.count("face"):
+    if header.count("face") and not has_gaussians(header):
         raise ValueError(f"{path} is a mesh of {header.count('face')} faces, no Gaussians; `im3d render` and `im3d "
                          "evaluate` read it as a mesh")  # fmt: skip
     if {"scale_0", "scale_1", "rot_0"} <= set(names) and "scale_2" not in names:

@@ -215,11 +215,12 @@ def read_shape(
 
 
 def has_faces(data: bytes, path: str) -> bool:
-    """Whether a PLY is a mesh, by its header; ValueError where it has none."""
+    """Whether a PLY is a mesh and no Gaussians, by its header; ValueError where it has none."""
+    from recon.ply import has_gaussians
     from recon.ply_header import read_header
 
     header = read_header(data, path)
-    return header.count("face") + header.count("tristrips") > 0
+    return header.count("face") + header.count("tristrips") > 0 and not has_gaussians(header)
 
 
 def turned_gaussians(gaussians: Gaussians, rotation: NDArray[np.float32]) -> Gaussians:

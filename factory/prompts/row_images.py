@@ -54,17 +54,20 @@ class RowImages:
         """The encoded bytes that a row's `image` stands for; None without one.
 
         Raises:
-            RowError: when it cannot be read, or has over 32 MiB.
+            RowError: when it cannot be read, is empty, or has over 32 MiB.
         """
         value = _named(value)
         if value is None or value in ("", b""):
             return None
+        said = f"image {short(value)}" if isinstance(value, str) else "image"
         if isinstance(value, Future):
             value = _fetched(value)
         if isinstance(value, str):
             value = self._file(value)
         if not isinstance(value, bytes):
             raise RowError("UnreadableImage", f"image is a {type(value).__name__}; give bytes or a path")
+        if not value:
+            raise RowError("UnreadableImage", f"{said} has no bytes; write it again")
         if len(value) > MAX_BYTES:
             raise RowError("ImageTooLarge", f"image has {len(value)} bytes; the limit is {MAX_BYTES}: shrink it")
         return value

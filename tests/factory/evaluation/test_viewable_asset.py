@@ -80,3 +80,12 @@ def test_a_mesh_in_ply_is_the_mesh_in_glb() -> None:
         shape = read_shape(bytes(mesh.export(file_type="ply")), "box.ply", up=up)  # pyright: ignore
         assert isinstance(shape, Solid)
         assert np.abs(shape.pictures(TURN).astype(int) - expected).mean() < 1
+
+
+def test_gaussians_with_faces_beside_them_are_gaussians(tmp_path: Path) -> None:
+    write_ply(tmp_path / "a.ply", lump())
+    plain = (tmp_path / "a.ply").read_bytes()
+    faces = b"element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    shape = read_shape(plain.replace(b"end_header\n", faces, 1) + b"\3" + bytes(12), "a.ply")
+    assert isinstance(shape, Splats)
+    assert torch.equal(shape.gaussians.sh0, lump().sh0)

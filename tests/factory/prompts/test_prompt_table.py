@@ -194,6 +194,16 @@ def test_images_come_from_bytes_and_from_below_the_table(tmp_path: Path) -> None
     assert read_prompts(str(tmp_path / "p.csv"), image_root=str(outside)).rejected[0].error_type == "UnreadableImage"
 
 
+def test_image_file_without_bytes_is_no_row_without_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "p.csv").write_text("prompt,image\nx,a.png\ny,\n")
+    table = read_prompts(str(tmp_path / "p.csv"))
+    assert [(p.prompt, p.image) for p in table.prompts] == [("y", None)]
+    assert [(r.error_type, r.error_message) for r in table.rejected] == [
+        ("UnreadableImage", "image 'a.png' has no bytes; write it again")
+    ]
+
+
 def test_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")
     (tmp_path / "table").mkdir()
