@@ -1,7 +1,7 @@
 """Check a run, and make again what is damaged: `im3d check --out DIR [--repair]`.
 
-Exit code: 0 when every row has its files and every table can be read (with --repair: again), 1 when not,
-2 when the folder is no run, or is held by one that goes on.
+Exit code: 0 when every row has its files and every table can be read (with --repair: again), 1 when not
+or when the runs that repair have dead letters, 2 when the folder is no run, or is held by one that goes on.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(job: Check) -> int:
         raise UserError(f"{job.out} holds no {SETTINGS}; give an output folder of im3d generate")
     found = check_run(store)
     _tell(job, found)
-    if found.whole or not job.repair:
+    if not job.repair or (found.whole and not found.orphans):  # files without a row: a table may be lost
         return 0 if found.whole else 1
     code = _repair(job, found)
     again = check_run(store)
@@ -67,7 +67,8 @@ def _tell(job: Check, found: Checked) -> None:
     if found.strays:
         print(f"{len(found.strays)} files are no tables of ours and are passed over: {', '.join(found.strays[:SHOWN])}")
     if found.orphans:
-        print(f"{found.orphans} files ({found.orphan_bytes / 1e6:.1f} MB) belong to no row; `im3d sweep` removes them")
+        print(f"{found.orphans} files ({found.orphan_bytes / 1e6:.1f} MB) belong to no row: a worker died, or a table "
+              "is lost; --repair makes missing rows again, then `im3d sweep` removes the files")  # fmt: skip
     what = "all whole" if found.whole else f"{len(problems)} problems"
     way_out = "" if found.whole or job.repair else "; --repair makes what is missing again"
     print(f"{found.rows} assets, {found.files} files compared: {what}{way_out}")

@@ -55,6 +55,13 @@ def test_a_run_is_checked_and_repaired(tmp_path: Path, capsys: pytest.CaptureFix
     assert check.main([*flags, "--repair"]) == 0
     assert "1 tables moved aside" in capsys.readouterr().out
 
+    for part in (out / "assets").glob("part-*.parquet"):
+        part.unlink()
+    assert check.main(flags) == 0
+    assert "a table is lost; --repair makes missing rows again" in capsys.readouterr().out
+    assert check.main([*flags, "--repair"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 assets, ")
+
 
 def test_other_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.main(["--out", str(tmp_path)]) == 2
