@@ -11,13 +11,14 @@ Opener = Callable[[str], tuple[Any, str]]
 """The pyarrow file system of an address, and the path in it."""
 
 
-def _by_environment(address: str) -> tuple[Any, str]:
+def by_environment(address: str) -> tuple[Any, str]:
+    """As pyarrow opens it, with what the cloud's environment says."""
     from pyarrow import fs
 
     return fs.FileSystem.from_uri(address)
 
 
-_opener: Opener = _by_environment
+_opener: Opener = by_environment
 
 
 def read_by(opener: Opener) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 from factory.storage.interface import StorageConfig
 
 
 def read_weights_by(storage: StorageConfig) -> None:
-    """From here on, in this process, `model.weights` opens addresses with this endpoint, region and role."""
+    """From here on, in this process, `model.weights` opens s3:// with this endpoint, region and role."""
     from factory.storage.store import pyarrow_filesystem
-    from model.remote import read_by
+    from model.remote import by_environment, read_by
 
-    read_by(partial(pyarrow_filesystem, config=storage))
+    def opened(address: str) -> tuple[Any, str]:
+        return pyarrow_filesystem(address, storage) if address.startswith("s3://") else by_environment(address)
+
+    read_by(opened)

@@ -54,9 +54,13 @@ def test_a_command_reads_as_its_flags_say(endpoint: str, capsys: pytest.CaptureF
     assert weights.locate(f"s3://{BUCKET}/endpoint-of-settings/net", "image").is_dir()
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/net", "http://host/net"])
-def test_other_schemes_are_refused_by_name(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_addresses_are_opened_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "_opener", remote._opener)
+    monkeypatch.setattr(weights, "_CACHE", tmp_path / "cache")
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "config.json").write_bytes(NETWORK)
     read_weights_by(StorageConfig())
-    with pytest.raises(UserError, match="scheme not supported"):
-        weights.locate(address, "image")
+    place = weights.locate((tmp_path / "net").as_uri(), "image")
+    assert (place / "config.json").read_bytes() == NETWORK
+    with pytest.raises(UserError, match="cannot read model weights at nothing://here"):
+        weights.locate("nothing://here", "image")
