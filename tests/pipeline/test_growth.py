@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from operator import truediv
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +80,16 @@ def test_a_long_run_grows_by_what_its_first_rows_took(tmp_path: Path) -> None:
     finally:
         ray.shutdown()
     placed = [one["pools"] for one in map(json.loads, store.get("events.jsonl").splitlines()) if "pools" in one]
-    assert [lines[0].split(" of ")[0] for lines in placed] == ["image: 1 to 4 actors", "image: 1 to 2 actors"]
-    assert placed[1][1].startswith("video: 1 to 6 actors")  # the best of eight for 0.2 and 0.6 s
-    assert "measured over 16 rows of this run" in placed[1][-1]
-    assert "bottleneck" in placed[1][-1]
+    counts = [[int(lines[stage].split(" actors")[0].split()[-1]) for stage in (0, 1)] for lines in placed]
+    assert counts[0] == [4, 4]  # nothing is known of either yet
+    pace = placed[1][-1]
+    assert "measured over 16 rows of this run" in pace
+    assert "bottleneck" in pace
+    seconds = [float(pace.split(f"{name} ")[1].split(",")[0]) for name in ("image", "video")]
+    rates = [min(map(truediv, (count, 8 - count), seconds)) for count in range(1, 8)]
+    assert min(map(truediv, counts[1], seconds)) > 0.98 * max(rates)  # of all ways to share eight GPUs
+    assert sum(counts[1]) == 8
+    assert counts[1][1] > counts[1][0]
     rows = list(ledger.rows(ASSETS))
     assert len(rows) == 340
-    assert len({part for row in rows for part in row["device"].split() if part.startswith("video")}) >= 6
+    assert len({part for row in rows for part in row["device"].split() if part.startswith("video")}) >= counts[1][1]
