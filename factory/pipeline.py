@@ -1,8 +1,8 @@
 """Build the chain of stages that runs on Ray Data, by `steps`:
 
     prompts ── TextToImage ── ImageToVideo ── FindViews ── Reconstruct ── Score ── Commit ──▶ one record a prompt
-               image          frames          masks,       Gaussians,     CLIP     files, then an asset row
-                                              elevation    fit and                 or a dead letter
+               image          frames          masks,       Gaussians,     CLIP,    files, then an asset row
+                                              elevation    fit and        usable   or a dead letter
                                                            re-denoise
 
 `steps` is this chain, or another that the settings name; `factory.line.run` drives prompts through it until each has
