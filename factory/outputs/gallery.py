@@ -92,12 +92,13 @@ def _page(assets: list[dict], dead: list[dict], num_assets: int, num_dead: int, 
 <h1>Text to 3D</h1>
 <p class="sub">{counted}{shown} · {escape(models)}</p>
 <main class="grid">
-{"".join(map(_card, assets))}</main>
+{"".join(_card(row, config.quality.min > 0) for row in assets)}</main>
 {_dead_section(dead)}</html>
 """
 
 
-def _card(row: dict[str, Any]) -> str:
+def _card(row: dict[str, Any], gated: bool) -> str:
+    """An asset; `usable` is shown where it decides, which it does not before it is calibrated on such assets."""
     folder = row["ply"]["path"].rsplit("/", 1)[0]
     files = {name: quote(f"{folder}/{name}") for name in ("image.png", "turntable.mp4", "generated.mp4", "asset.ply")}
     name = f"{escape(row['prompt_id'])} · seed {row['seed']}"
@@ -115,7 +116,7 @@ def _card(row: dict[str, Any]) -> str:
 </div>
 <div class="body">
 <div class="prompt">{escape(row["prompt"]) or "(no prompt)"}</div>
-<dl>{_facts(row)}</dl>
+<dl>{_facts(row, gated)}</dl>
 {_timing(row)}
 <div class="links">{links}<span class="id" title="{name}">{name}</span></div>
 </div></article>
@@ -126,13 +127,13 @@ def _origin(row: dict[str, Any]) -> str:
     return "given image" if row.get("from_image") else "generated image"
 
 
-def _facts(row: dict[str, Any]) -> str:
+def _facts(row: dict[str, Any], gated: bool) -> str:
     scores = {name: value for name, value in row.items() if name.startswith("clip_") and value is not None}
     facts = {}
     for name, value in scores.items():
         _, kind, what, model = name.split("_", 3)
         facts[f"CLIP {kind}, {what}"] = (f"{value:.1f}", model)
-    if row.get("usable") is not None:
+    if gated and row.get("usable") is not None:
         facts["usable"] = (f"{row['usable']:.0%}", "; ".join(row["quality_reasons"] or []))
     forwards = sum(row[name] or 0 for name in by_part(row, "forwards").values())
     facts["elevation"] = (f"{row['elevation'] * 180 / 3.141592653589793:.0f}°", "")
