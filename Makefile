@@ -57,25 +57,28 @@ bench: venv ## Run the benchmarks: LIMIT=4 cases each; ASSETS=DIR (assets.jsonl,
 	  $(BIN)/python -m benchmarks.$$name "$$@" || exit 1; \
 	done
 
-# Steps are about those that the embedded weights had in all, in one schedule; STEPS=2 tries the way in minutes.
+# STEPS=2 tries the way in minutes.
 define train
-	$(BIN)/python -m jobs.finetune --target $(1) --shards $(POCKET)/renders --weights $(POCKET)/weights \
-	  --out $(POCKET)/training/$(1) --train.num-steps $(or $(STEPS),$(2)) $(3)
+	$(BIN)/python -m jobs.finetune --target $(1) --shards $(POCKET)/$(or $(3),renders) --weights $(POCKET)/weights \
+	  --out $(POCKET)/training/$(1) --train.num-steps $(or $(STEPS),$(2)) $(4)
 endef
 
 pocket: venv ## Make the embedded weights anew: ASSETS="DIR ...", POCKET=runs/pocket, LICENSES=; goes on where it stopped
 	@test -n "$(ASSETS)" || { echo "make pocket ASSETS=DIR: folders with assets.jsonl and glb/"; exit 2; }
+	$(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt -e ".[pocket]"
 	root=$$($(BIN)/python -m model.pocket.asset_table --collections $(ASSETS) --out $(POCKET)/assets.jsonl \
 	  $(if $(LICENSES),--licenses $(LICENSES))) && \
-	$(BIN)/python -m jobs.render --assets $(POCKET)/assets.jsonl --asset-root $$root --out $(POCKET)/renders --turntables 4
-	$(call train,autoencoder,1500,--train.optimizer muon --train.total-batch 24 --train.learning-rate 2e-3 \
+	$(BIN)/python -m jobs.render --assets $(POCKET)/assets.jsonl --asset-root $$root --out $(POCKET)/renders --turntables 2
+	$(call train,autoencoder,1500,,--train.optimizer muon --train.total-batch 24 --train.learning-rate 2e-3 \
 	  --train.warmup-steps 100 --train.decay-share 0.8 --train.ema-decay 0.99 --train.weight-decay 0.001)
-	$(call train,elevation,1500,--train.learning-rate 2e-3)
-	$(call train,mask,500,--train.learning-rate 2e-3)
-	$(call train,clip,2000,)
-	$(call train,image,20000,)
-	$(call train,video,10000,--train.learning-rate 7e-4 --train.ema-decay 0.998)
-	$(call train,temporal,1000,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
+	$(BIN)/python -m jobs.encode --shards $(POCKET)/renders --weights $(POCKET)/weights --out $(POCKET)/latents
+	$(call train,text,4000)
+	$(call train,elevation,1500,,--train.learning-rate 2e-3)
+	$(call train,mask,500,,--train.learning-rate 2e-3)
+	$(call train,clip,2000)
+	$(call train,image,12000)
+	$(call train,video,40000,latents,--train.learning-rate 7e-4 --train.ema-decay 0.998)
+	$(call train,temporal,1000,latents,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
 	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
 	$(BIN)/python -m benchmarks.yield_gate --assets $(firstword $(ASSETS)) --limit $(if $(STEPS),1,66) \
 	  --progress $(POCKET)/yield-$(if $(STEPS),1,66).jsonl --write $(POCKET)/weights/yield

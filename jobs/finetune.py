@@ -1,6 +1,6 @@
 """Train a model on turntables with Ray Train: `im3d finetune --target temporal --shards DIR --weights DIR`.
 
-Targets, in the order in which they build on each other: autoencoder, image, video, temporal; on their own:
+Targets, in the order in which they build on each other: autoencoder, text, image, video, temporal; on their own:
 elevation, elevation-dino, mask, clip. A run that was cut goes on from its last checkpoint.
 Exit code: 0 when the weights are written, 2 when training could not begin or had to stop.
 """
@@ -27,8 +27,8 @@ class Finetune(Job):
     """Train one of the models on rendered turntables. Run it again and it goes on."""
 
     target: str
-    """Which model: autoencoder, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl, svd, sv3d or
-    wan-lora. Each has training settings of its own: see --help --target X."""
+    """Which model: autoencoder, text, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl, svd, sv3d
+    or wan-lora. Each has training settings of its own: see --help --target X."""
     shards: str
     """Turntables as `im3d render` writes them, a local path or s3:// address."""
     weights: str

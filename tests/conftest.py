@@ -154,6 +154,29 @@ def tiny_pocket(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random one-layer `BertModel` of the sentence encoder's width with a tokenizer of twenty words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    from recon.torchvision_shim import import_torchvision
+
+    import_torchvision()
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("teacher")
+    words = sorted({word for caption in TRAINING.values() for word in caption.split()} | {"sofa", "couch", "wooden"})
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": len(vocabulary)}
+    BertModel(BertConfig(hidden_size=384, num_attention_heads=6, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real S3 server with a bucket `test`."""
     if not WEED.exists():

@@ -165,10 +165,9 @@ class ImageLoss(nn.Module):
         """The loss, and the same by noise level."""
         with torch.no_grad():
             latents = encoded(self.autoencoder, batch)
+            states, pooled = self.text(kept_captions(batch.captions, self.config.text_dropout, generator))
         noisy, target, timesteps = noised(latents, 1.2, generator)
-        prompts = kept_captions(batch.captions, self.config.text_dropout, generator)
         with autocast(latents.device, self.config.precision):
-            states, pooled = self.text(prompts)
             prediction = self.unet(noisy, timesteps, states, pooled, batch.azimuths, batch.elevations)
         return diffusion_loss(prediction, target, timesteps)
 

