@@ -27,8 +27,8 @@ class Finetune(Job):
     """Train one of the models on rendered turntables. Run it again and it goes on."""
 
     target: str
-    """Which model: autoencoder, text, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl, svd, sv3d
-    or wan-lora. Each has training settings of its own: see --help --target X."""
+    """Which model: autoencoder, text, image, video, temporal, elevation, elevation-dino, mask, clip, i2vgen-xl, svd,
+    sv3d or wan-lora. Each has training settings of its own: see --help --target X."""
     shards: str
     """Turntables as `im3d render` writes them, a local path or s3:// address."""
     weights: str
