@@ -80,5 +80,6 @@ pocket: venv ## Make the embedded weights anew: ASSETS="DIR ...", POCKET=runs/po
 	$(call train,video,40000,latents,--train.learning-rate 7e-4 --train.ema-decay 0.998)
 	$(call train,temporal,1000,latents,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
 	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
+	$(BIN)/python -m recon.int8 $(POCKET)/embedded $(addprefix $(POCKET)/weights/,autoencoder text_encoder image video clip)
 	$(BIN)/python -m benchmarks.yield_gate --assets $(firstword $(ASSETS)) --limit $(if $(STEPS),1,66) \
 	  --progress $(POCKET)/yield-$(if $(STEPS),1,66).jsonl --write $(POCKET)/weights/yield

@@ -90,8 +90,8 @@ def image_at(widths: tuple[int, int], captions: list[str]) -> Any:
     from model.weights import POCKET_WEIGHTS
 
     unet = PocketUNet(latent_channels=LATENT_CHANNELS, latent_size=8, widths=widths)
-    text = PocketTextEncoder(train_tokenizer(captions))
-    return ImageLoss(unet.train(), text.train(), load_autoencoder(POCKET_WEIGHTS / "autoencoder"),
+    text = PocketTextEncoder(train_tokenizer(captions)).eval().requires_grad_(False)
+    return ImageLoss(unet.train(), text, load_autoencoder(POCKET_WEIGHTS / "autoencoder"),
                      TrainConfig())  # fmt: skip
 
 
@@ -138,10 +138,11 @@ def turntable_weights(folder: Path, size: int) -> None:
     from model.pocket import recipes
     from model.pocket.unet import PocketUNet
     from model.weights import PATCH, POCKET_WEIGHTS
+    from recon.int8 import read_model
 
     shutil.copytree(POCKET_WEIGHTS, folder)
     torch.manual_seed(0)
-    image = PocketUNet.from_pretrained(folder / "image").float()
+    image = read_model(PocketUNet, folder / "image")
     sizes: dict[str, Any] = {key: value for key, value in image.config.items() if not key.startswith("_")}
     unet = PocketUNet(**{**sizes, "latent_size": size // PATCH, "temporal": True})
     unet.load_state_dict(image.state_dict(), strict=False)

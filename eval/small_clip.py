@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recon.int8 import read_state
 from recon.user_error import UserError
 
 PADDING, START, END = "<pad>", "<start>", "<end>"
@@ -129,14 +130,11 @@ def load_clip(folder: Path) -> tuple[Any, Tokenizer, dict[str, Any]]:
     Raises:
         UserError: if a file is missing from `folder`.
     """
-    from safetensors.torch import load_file
-
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; a CLIP folder needs config, model and tokenizer")
     config = json.loads((folder / "config.json").read_text())
     model = build_clip(config)
-    state = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
-    model.load_state_dict(state)
+    model.load_state_dict(read_state(folder))
     tokenizer = Tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
     return model.requires_grad_(False).eval(), tokenizer, config

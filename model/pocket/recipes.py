@@ -22,6 +22,7 @@ from model.pocket.video import PocketVideoModel
 from model.temporal import freeze_spatial
 from model.training import Recipe, Setting
 from model.views import PAPER_VIEWS
+from recon.int8 import read_model
 
 LATENT_CHANNELS = 24
 WIDTHS = (96, 192)
@@ -32,7 +33,7 @@ VOCABULARY = 4096
 def autoencoder(setting: Setting) -> Recipe:
     """Train encoder and decoder; from weights the decoder alone, so that latents stay what they are."""
     if setting.config.from_weights:
-        model = ConvAutoencoder.from_pretrained(setting.weights / "autoencoder").float()
+        model = read_model(ConvAutoencoder, setting.weights / "autoencoder")
         model.encoder.requires_grad_(False)
     else:
         model = ConvAutoencoder()
@@ -69,7 +70,7 @@ def image(setting: Setting) -> Recipe:
     autoencoder = load_autoencoder(setting.weights / "autoencoder")
     text = PocketTextEncoder.load(setting.weights / "text_encoder").eval().requires_grad_(False)
     if setting.config.from_weights:
-        unet = PocketUNet.from_pretrained(setting.weights / "image").float()
+        unet = read_model(PocketUNet, setting.weights / "image")
     else:
         channels = autoencoder.config["latent_channels"]
         unet = PocketUNet(latent_channels=channels, latent_size=setting.size // 16, widths=WIDTHS)
@@ -89,9 +90,9 @@ def image(setting: Setting) -> Recipe:
 def video(setting: Setting) -> Recipe:
     """Start from the image model and train every layer on frame 0 and three other views of each turntable."""
     if setting.config.from_weights:
-        unet = PocketUNet.from_pretrained(setting.weights / "video").float()
+        unet = read_model(PocketUNet, setting.weights / "video")
     else:
-        image = PocketUNet.from_pretrained(setting.weights / "image").float()
+        image = read_model(PocketUNet, setting.weights / "image")
         sizes: dict[str, Any] = {key: value for key, value in image.config.items() if not key.startswith("_")}
         unet = PocketUNet(**{**sizes, "temporal": True})
         unet.load_state_dict(image.state_dict(), strict=False)
@@ -100,7 +101,7 @@ def video(setting: Setting) -> Recipe:
 
 def temporal(setting: Setting) -> Recipe:
     """Fine-tune only the temporal layers, on whole turntables; the spatial ones stay bit for bit (3.1)."""
-    unet = PocketUNet.from_pretrained(setting.weights / "video").float()
+    unet = read_model(PocketUNet, setting.weights / "video")
     freeze_spatial(unet, "pocket")
     return _turntables(unet, setting, skew=2.0)
 

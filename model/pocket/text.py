@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
+from recon.int8 import read_state
 from recon.torchvision_shim import import_torchvision
 
 import_torchvision()
@@ -64,9 +65,11 @@ class PocketTextEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> PocketTextEncoder:
-        """Read what `save` wrote, as float32."""
+        """Read what `save` wrote, or the same in 8 bits, as float32."""
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
         encoder.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        encoder.transformer = CLIPTextModel.from_pretrained(folder, torch_dtype=torch.float32)
+        encoder.transformer = CLIPTextModel.from_pretrained(
+            None, config=CLIPTextConfig.from_pretrained(folder), state_dict=read_state(folder), dtype=torch.float32
+        )
         return encoder
