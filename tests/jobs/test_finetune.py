@@ -80,7 +80,8 @@ def test_generators_build_on_each_other(tmp_path, tiny_shards, monkeypatch):
 
 @pytest.mark.usefixtures("taught")
 @pytest.mark.parametrize("target", ["elevation", "mask", "text", "clip"])
-def test_text_judges_and_estimators_learn(tmp_path, tiny_shards, target):
+def test_text_judges_and_estimators_learn(tmp_path, tiny_shards, target, monkeypatch):
+    monkeypatch.setattr("factory.training.finetune.judge_recipe.NUM_VIEWS", 64)
     steps = {"elevation": 40, "mask": 20, "text": 20, "clip": 6}[target]
     flags = ["--train.warmup-steps", "10", "--train.save-every", "100"]
     flags += ["--train.total-batch", "16" if target in ("text", "clip") else "4"]

@@ -7,7 +7,8 @@ with the generators.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,37 +26,47 @@ from eval.small_clip import (
     load_imagenet_trunk,
     save_clip,
 )
-from model.config import Precision
+from model.config import Share, TrainConfig
+from model.parallel import World
 from model.pocket.data import Batch
-from model.pocket.sentence_teacher import TEACHER_DIM, Phrases, SentenceTeacher
-from model.training import Recipe, Setting, autocast
+from model.pocket.sentence_teacher import Phrases, SentenceTeacher
+from model.training import Recipe, Setting, autocast, generator_of
 
+NUM_VIEWS = 40960
+"""Views whose features are gathered; steps draw from them."""
 NUM_NEGATIVES = 256
 """Phrases beside a batch's own captions that its pictures are told from."""
 TEMPERATURE = 0.06
 """Of the teacher's similarities, where phrases that it thinks alike share a picture's target."""
-SHARED = 0.2
+SHARED = 0.5
 """Share of the target that goes by those similarities; the rest goes to equal captions."""
-FROZEN_BLOCKS = 3
-"""Stages of the trunk, at high resolution, that stay ImageNet's: half of a step's time, and edges are edges."""
-SHIFT, SCALE, NOISE = 0.1, 0.15, 0.03
-"""Augmentation: of the half side, of the size, and of the colours' range."""
+
+
+@dataclass(kw_only=True, slots=True)
+class JudgeBatch:
+    """Which gathered views and which phrases a step takes: int64 [B] and [NUM_NEGATIVES]."""
+
+    views: Tensor
+    phrases: Tensor
+
+    def to(self, device: torch.device) -> JudgeBatch:
+        """The same; rows are looked up on the CPU."""
+        return self
 
 
 def clip(setting: Setting) -> Recipe:
-    """ImageNet's trunk, its later stages trained on with the statistics that it came with, and a text tower."""
+    """ImageNet's trunk as it is; a projection of its features and a text tower, both into the teacher's space."""
     model, tokenizer, config, words = _judge(setting)
-    loss = JudgeLoss(model, tokenizer, config["preprocess_cfg"]["size"], setting.config.precision)
+    loss = JudgeLoss(model, tokenizer, config["preprocess_cfg"]["size"], setting.config)
 
-    def gather(_: object) -> None:
-        teacher = SentenceTeacher()
-        loss.learn_from(Phrases.of(setting.captions, teacher, setting.config.seed), teacher)
+    def gather(batches: Iterator[Batch]) -> None:
+        loss.gather(batches, setting.captions, SentenceTeacher())
 
     def save(folder: Path) -> None:
         save_clip(folder / "clip", model, config)
         (folder / "clip" / "tokenizer.json").write_bytes(words)
 
-    return Recipe(loss=loss, save=save, gather=gather)
+    return Recipe(loss=loss, save=save, gather=gather, feed=loss.feed)
 
 
 def _judge(setting: Setting) -> tuple[Any, Tokenizer, dict[str, Any], bytes]:
@@ -69,92 +80,91 @@ def _judge(setting: Setting) -> tuple[Any, Tokenizer, dict[str, Any], bytes]:
         load_imagenet_trunk(model)
         tokenizer = build_tokenizer([*setting.captions * 4, *SentenceTeacher().words()], config, folder)
     model.train().requires_grad_(True)
-    for early in (model.visual.trunk.conv_stem, model.visual.trunk.bn1, model.visual.trunk.blocks[:FROZEN_BLOCKS]):
-        early.requires_grad_(False)
+    model.visual.trunk.requires_grad_(False).eval()
     return model, tokenizer, config, (folder / "tokenizer.json").read_bytes()
 
 
 class JudgeLoss(nn.Module):
-    """Contrast of pictures with phrases, by the teacher and by the text tower, and of these two with each other.
+    """Contrast of pictures with phrases, by the teacher and by the text tower, and how far the tower is from it.
 
     Args:
-        model: `open_clip.CLIP`.
+        model: `open_clip.CLIP` whose embeddings have the teacher's dimensions.
         tokenizer: texts to its tokens.
         size: side of the pictures that it takes, in pixels.
-        precision: of the text tower; pictures pass in float32, which depthwise convolutions on a CPU are faster in.
+        config: seed, and the precision of the text tower.
     """
 
-    def __init__(self, model: Any, tokenizer: Tokenizer, size: int, precision: Precision) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, size: int, config: TrainConfig) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.size, self.precision = model, tokenizer, size, precision
-        self.words = nn.Linear(TEACHER_DIM, model.text_projection.shape[1], bias=False)
-        nn.init.orthogonal_(self.words.weight)
-        self.phrases: Phrases | None = None
-        self.teacher: SentenceTeacher | None = None
-        self.row: dict[str, int] = {}
-
-    def learn_from(self, phrases: Phrases, teacher: SentenceTeacher) -> None:
-        """Set the phrases that negatives are drawn from, and who embeds captions that are not among them."""
-        self.phrases, self.teacher = phrases, teacher
-        self.row = {text: row for row, text in enumerate(phrases.texts)}
-
-    def _taught(self, captions: Sequence[str], generator: torch.Generator) -> tuple[list[str], Tensor, Tensor]:
-        """Captions and then negatives, their teacher embeddings float32 [N,384], and which are the same: int64 [N]."""
-        assert self.phrases is not None
-        assert self.teacher is not None
-        captions = [caption.lower() for caption in captions]
-        rows = self.phrases.rows(NUM_NEGATIVES, generator)
-        texts = [*captions, *(self.phrases.texts[row] for row in rows.tolist())]
-        known = [self.phrases.embeddings[self.row[text]] if text in self.row else None for text in captions]
-        unknown = [text for text, embedding in zip(captions, known, strict=True) if embedding is None]
-        fresh = iter(self.teacher.embed(unknown))
-        own = torch.stack([next(fresh) if embedding is None else embedding for embedding in known])
-        first = {text: number for number, text in reversed(list(enumerate(texts)))}
-        numbers = torch.tensor([first[text] for text in texts])
-        return texts, torch.cat([own, self.phrases.embeddings[rows]]).float(), numbers
+        self.model, self.tokenizer, self.size, self.config = model, tokenizer, size, config
+        self.features, self.texts = torch.empty(0), list[str]()
+        self.captions = self.embeddings = self.tokens = torch.empty(0)
+        self.num_own = 0
 
     def train(self, mode: bool = True) -> JudgeLoss:
-        """Set the mode; batch normalisation keeps ImageNet's statistics in both."""
+        """Set the mode; the trunk keeps ImageNet's statistics in both."""
         super().train(mode)
-        for module in self.model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        self.model.visual.trunk.eval()
         return self
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one view a turntable, and how often its own caption comes first among all phrases."""
-        device = self.words.weight.device
-        texts, taught, numbers = self._taught(batch.captions, generator)
-        taught, tokens = taught.to(device), self.tokenizer(texts).to(device)
-        images = self._images(batch.frames[:, 0], generator)
-        pictures = self.model.encode_image(images.contiguous(memory_format=torch.channels_last), normalize=True)
-        known = functional.normalize(self.words(taught), dim=-1)
-        with sdpa_kernel(SDPBackend.MATH), autocast(device, self.precision):  # on a CPU faster than fused attention
-            said = self.model.encode_text(tokens, normalize=True).float()
-        target = _target(numbers.to(device), taught, len(batch))
+    @torch.no_grad()
+    def gather(self, batches: Iterator[Batch], captions: list[str], teacher: SentenceTeacher) -> None:
+        """Keep pooled trunk features float16 [NUM_VIEWS,D] of augmented views, and what the teacher makes of texts."""
+        features, own = [], list[str]()
+        trunk = self.model.visual.trunk.to(memory_format=torch.channels_last)
+        while len(own) < NUM_VIEWS:
+            batch = next(batches)
+            rgb = batch.frames[:, 0, ..., :3].permute(0, 3, 1, 2).float() / 127.5 - 1
+            rgb = functional.interpolate(rgb, size=(self.size, self.size), mode="area")
+            features.append(trunk(rgb.contiguous(memory_format=torch.channels_last)).half())
+            own += [caption.lower() for caption in batch.captions]
+        phrases = Phrases.of(captions, teacher, self.config.seed)
+        unlisted = sorted(set(own) - set(phrases.texts))
+        self.texts = [*unlisted, *phrases.texts]
+        row = {text: number for number, text in enumerate(self.texts)}
+        self.features, self.captions = torch.cat(features), torch.tensor([row[caption] for caption in own])
+        self.embeddings = torch.cat([teacher.embed(unlisted), phrases.embeddings])
+        self.num_own = len(unlisted) + phrases.num_captions
+
+    def feed(self, share: Share, world: World, step: int) -> Iterator[JudgeBatch]:
+        """Micro-batches from a step on; half of the phrases beside them are captions."""
+        while True:
+            for part in range(share.rounds):
+                generator = generator_of(self.config.seed, 2, step, world.rank, part)
+                half = NUM_NEGATIVES // 2
+                yield JudgeBatch(
+                    views=torch.randint(len(self.features), (share.micro,), generator=generator),
+                    phrases=torch.cat([torch.randint(self.num_own, (half,), generator=generator),
+                                       torch.randint(len(self.texts), (half,), generator=generator)]),
+                )  # fmt: skip
+            step += 1
+
+    def forward(self, batch: JudgeBatch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch's views, and how often their own caption comes first among its phrases."""
+        device = self.model.logit_scale.device
+        own = self.captions[batch.views]
+        rows = torch.cat([own, batch.phrases])
+        taught = self.embeddings[rows].float().to(device)
+        features = self.features[batch.views].float().to(device)
+        pictures = functional.normalize(self.model.visual.head(features), dim=-1)
+        unique, place = rows.unique(return_inverse=True)
+        tokens = self.tokenizer([self.texts[row] for row in unique.tolist()]).to(device)
+        with sdpa_kernel(SDPBackend.MATH), autocast(device, self.config.precision):  # faster than fused on a CPU
+            said = self.model.encode_text(tokens, normalize=True).float()[place]
+        target = _target(rows.to(device), taught, len(own))
         scale = self.model.logit_scale.exp().clamp(max=60)
-        by_teacher, by_tower = scale * pictures @ known.T, scale * pictures.detach() @ said.T
-        cosine = (said * known.detach()).sum(-1).mean()
+        by_teacher, by_tower = scale * pictures @ taught.T, scale * pictures @ said.T
         loss = functional.cross_entropy(by_teacher, target) + functional.cross_entropy(by_tower, target)
-        first = (numbers[by_tower.argmax(1).cpu()] == numbers[: len(batch)]).float().mean().item()
-        return loss + 4 * (1 - cosine), {"first": first, "cosine": cosine.item()}
-
-    def _images(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Frames uint8 [B,S,S,4] over white as float [B,3,size,size] in [-1,1]; moved, scaled, noised in training."""
-        rgb = frames[..., :3].permute(0, 3, 1, 2).float() / 127.5 - 1
-        rgb = functional.interpolate(rgb, size=(self.size, self.size), mode="area")
-        if not self.training:
-            return rgb
-        scales = 1 + SCALE * (2 * torch.rand(len(rgb), 1, 1, generator=generator) - 1)
-        shifts = SHIFT * (2 * torch.rand(len(rgb), 2, 1, generator=generator) - 1)
-        maps = torch.cat([scales * torch.eye(2).expand(len(rgb), 2, 2), shifts], -1).to(rgb.device)
-        grid = functional.affine_grid(maps, list(rgb.shape), align_corners=False)
-        moved = functional.grid_sample(rgb - 1, grid, align_corners=False) + 1  # white comes in from outside
-        return moved + NOISE * torch.randn(moved.shape, generator=generator).to(moved.device)
+        alike = (taught @ taught.T / TEMPERATURE).log_softmax(-1)
+        likeness = (said @ said.T / TEMPERATURE).log_softmax(-1)
+        agreement = functional.kl_div(likeness, alike, log_target=True, reduction="batchmean")
+        cosine = (said * taught).sum(-1).mean()
+        first = (rows[by_tower.argmax(1).cpu()] == own).float().mean().item()
+        return loss + agreement + 4 * (1 - cosine), {"first": first, "cosine": cosine.item()}
 
 
-def _target(numbers: Tensor, taught: Tensor, own: int) -> Tensor:
+def _target(rows: Tensor, taught: Tensor, own: int) -> Tensor:
     """What share of each of `own` pictures goes to each phrase, their own captions first: [own,N], rows of sum 1."""
-    same = (numbers[:own, None] == numbers[None]).float()
+    same = (rows[:own, None] == rows[None]).float()
     alike = (taught[:own] @ taught.T / TEMPERATURE).softmax(-1)
     return (1 - SHARED) * same / same.sum(1, keepdim=True) + SHARED * alike

