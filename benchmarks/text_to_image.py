@@ -38,7 +38,7 @@ class Arguments:
     clip: ClipConfig = field(default_factory=ClipConfig)
     seed: int = 0
     one_a_noun: bool = False
-    """Only the asset with the shortest caption for every last word: the world the pocket image model was trained on."""
+    """Only the asset with the shortest caption for every last word: a world of distinct kinds."""
     sheet: Path | None = None
     """Where to write a contact sheet of the pictures."""
 

@@ -221,8 +221,6 @@ class Drawing:
     """Frames of a drawn turntable."""
     roll_share: float = 0.0
     """Share of the turntables that start at a random view instead of the front."""
-    one_a_noun: bool = False
-    """Only one asset for every last word of the captions: a world of distinct kinds."""
 
     @property
     def least(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,17 +75,6 @@ def stack(samples: Sequence[Batch]) -> Batch:
         azimuths=torch.cat([sample.azimuths for sample in samples]),
         elevations=torch.cat([sample.elevations for sample in samples]),
     )
-
-
-def one_a_noun(captions: Mapping[str, str]) -> set[str]:
-    """Of assets by id, the one with the shortest caption for every last word, colours left out."""
-    shortest: dict[str, tuple[int, str]] = {}
-    for asset_id in sorted(captions):
-        plain = recolored_caption(captions[asset_id], None)
-        noun = plain.split()[-1] if plain else ""
-        if noun not in shortest or len(plain) < shortest[noun][0]:
-            shortest[noun] = (len(plain), asset_id)
-    return {asset_id for _, asset_id in shortest.values()}
 
 
 def hue_rotation(angle: float) -> Tensor:

@@ -28,8 +28,6 @@ def prepare(
     Raises:
         ValueError: in one sentence, for whatever would make the run fail or be of no use.
     """
-    from model.pocket.data import one_a_noun
-
     target = target_of(name)
     for package in target.packages:
         if find_spec(package) is None:
@@ -39,8 +37,7 @@ def prepare(
         raise UserError("train.wandb needs the package wandb, which is not installed: `pip install wandb`, or leave "
                         "it out; TensorBoard is written in any case")  # fmt: skip
     folders = _check_weights(name, weights, train.from_weights, storage)
-    keep = one_a_noun if target.drawing.one_a_noun else None
-    index = read_index(shards, split, storage, keep)
+    index = read_index(shards, split, storage)
     if target.captions and not any(index.captions.values()):
         raise UserError(f"{shards} has no captions, and target {name} learns from them; "
                         "render from a table with a column 'caption'")  # fmt: skip

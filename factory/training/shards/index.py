@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +28,6 @@ ENCODER, SHAPE = b"im3d.encoder", b"im3d.shape"
 MAX_QUARANTINED = 0.5
 """A larger share of unreadable shards, or of unusable rows, stops a run before it starts."""
 READERS = 16
-Keep = Callable[[Mapping[str, str]], Set[str]]
 
 
 class NoTurntables(ValueError):
@@ -74,7 +73,6 @@ def read_index(
     url: str,
     split: str | None,
     storage: StorageConfig | None = None,
-    keep: Keep | None = None,
     only_kept: bool = True,
 ) -> Index:
     """Look through the shards of a folder, without their frames.
@@ -82,7 +80,6 @@ def read_index(
     Args:
         url: a local path or s3:// address, the output of `im3d render`.
         split: rows of this split only; None takes all.
-        keep: which assets of captions by id; None keeps all.
         only_kept: leave out what `im3d curate` dropped.
 
     Raises:
@@ -106,18 +103,16 @@ def read_index(
                         "give each a folder of its own")  # fmt: skip
     captions = {row.asset_id: row.caption for row in wanted}
     captions |= {row.asset_id: row.caption for row in wanted if row.caption}
-    assets = keep(captions) if keep else captions.keys()
     places: dict[tuple[str, int], list[int]] = {}
     for row in wanted:
-        if row.asset_id in assets:
-            places.setdefault((row.group.key, row.group.number), []).append(row.number)
+        places.setdefault((row.group.key, row.group.number), []).append(row.number)
     bytes_of = {(group.key, group.number): group.size for group in groups}
     return Index(
         url=store.root,
         chunks=[Chunk(key=k, group=g, rows=tuple(r), size=bytes_of[k, g]) for (k, g), r in places.items()],
-        captions={asset: captions[asset] for asset in sorted(assets)},
+        captions={asset: captions[asset] for asset in sorted(captions)},
         size=size, views=views, encoder=encoders.pop(), quarantined=broken, storage=storage,
-        unjudged=len(assets - decided.keys()) if decided else 0,
+        unjudged=len(captions.keys() - decided.keys()) if decided else 0,
     )  # fmt: skip
 
 
