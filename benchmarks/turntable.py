@@ -13,12 +13,14 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 
 from benchmarks.assets import load_assets
 from benchmarks.curves import curves
+from eval.fidelity import lpips
 from factory.config.settings import preset
 from model.config import VideoConfig
 
@@ -66,14 +68,16 @@ def rotation_hits(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.abs(offset[1:]) <= 1
 
 
-def by_azimuth(frames: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures [15] of frames 1-15 [16,S,S,4] against the truth, and of the first frame repeated."""
+def by_azimuth(frames: np.ndarray, truth: np.ndarray, network: Any = None) -> dict[str, np.ndarray]:
+    """Figures [15] of frames 1-15 [16,S,S,4] against the truth, and of the first frame repeated; a network: LPIPS."""
     still = np.repeat(truth[:1], len(truth), 0)
     scores: dict[str, np.ndarray] = {}
     for name, video in (("", frames), ("baseline_", still)):
         pairs = list(zip(video[1:], truth[1:], strict=True))
         scores[f"{name}psnr"] = np.array([psnr(a[..., :3], b[..., :3]) for a, b in pairs])
         scores[f"{name}iou"] = np.array([masked_iou(a[..., 3], b[..., 3]) for a, b in pairs])
+        if network is not None:
+            scores[f"{name}lpips"] = lpips(video[1:, ..., :3].copy(), truth[1:, ..., :3].copy(), network)
     return {**scores, "rotation_hit_rate": rotation_hits(frames, truth).astype(float)}
 
 
@@ -99,7 +103,9 @@ def main() -> None:
     arguments = tyro.cli(Arguments)
     from model.video import load_video_model
     from recon.meshes.load import load_mesh, render_turntable
+    from recon.perceptual import load_perceptual
 
+    network = load_perceptual("pocket")
     model = load_video_model(arguments.video)
     low, high = np.radians(arguments.elevation_degrees)
     rows, sheet, seconds = [], [], []
@@ -109,7 +115,7 @@ def main() -> None:
         began = time.perf_counter()
         frames = model.generate(truth[:1], [asset.caption], [index])[0]
         seconds.append(time.perf_counter() - began)
-        rows.append(by_azimuth(frames, truth))
+        rows.append(by_azimuth(frames, truth, network))
         if arguments.refine:
             kept = model.refine(truth[None], truth[:1], [asset.caption], [index])[0]
             rows[-1]["refined_truth_psnr"] = by_azimuth(kept, truth)["psnr"]

@@ -9,6 +9,7 @@ import trimesh
 from benchmarks.assets import load_assets
 from benchmarks.turntable import by_azimuth, masked_iou, measure, plot, psnr, rotation_hits
 from recon.meshes.load import load_mesh, render_turntable
+from recon.perceptual import load_perceptual
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,9 @@ def test_repeating_the_first_frame_is_the_baseline(truth):
     scores = measure(np.repeat(truth[:1], 16, 0), truth)
     assert scores["psnr"] == scores["baseline_psnr"] < measure(truth, truth)["psnr"]
     assert scores["iou"] == scores["baseline_iou"] < 1
+    again = by_azimuth(np.repeat(truth[:1], 16, 0), truth, load_perceptual("pocket"))
+    assert (again["lpips"] == again["baseline_lpips"]).all()
+    assert again["lpips"].min() > 0
 
 
 def test_one_wrong_frame_shows_at_its_azimuth_and_in_the_plot(truth):
