@@ -76,8 +76,9 @@ pocket: venv ## Make the embedded weights anew: ASSETS="DIR ...", POCKET=runs/po
 	$(call train,elevation,1500,,--train.learning-rate 2e-3)
 	$(call train,mask,500,,--train.learning-rate 2e-3)
 	$(call train,clip,2000)
-	$(call train,image,12000)
-	$(call train,video,40000,latents,--train.learning-rate 7e-4 --train.ema-decay 0.998)
+	$(call train,image,9000,,--train.optimizer muon --train.total-batch 128 --train.learning-rate 2e-3 --train.decay-share 0.7 \
+	  --train.ema-decay 0.998 --train.weight-decay 0.001)
+	$(call train,video,34000,latents,--train.learning-rate 7e-4 --train.ema-decay 0.998)
 	$(call train,temporal,1000,latents,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
 	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
 	$(BIN)/python -m recon.int8 $(POCKET)/embedded $(addprefix $(POCKET)/weights/,autoencoder text_encoder image video clip)

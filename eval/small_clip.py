@@ -85,7 +85,7 @@ def build_tokenizer(texts: Iterable[str], config: dict[str, Any], folder: Path) 
     vocabulary.train_from_iterator(texts, trainer)
     vocabulary.add_special_tokens([END])
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(str(folder / "tokenizer.json"))
+    vocabulary.save(str(folder / "tokenizer.json"), pretty=False)
     return Tokenizer(folder, config["model_cfg"]["text_cfg"]["context_length"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Arguments:
     out: Path
     """The new table."""
     licenses: tuple[str, ...] = ()
-    """Only assets under these licences; all without."""
+    """Only assets under these licences, as CC0-1.0 or, for all versions, CC0; all without."""
 
 
 def corrected_captions(captions: Path = CAPTIONS) -> dict[str, str]:
@@ -46,26 +47,45 @@ def corrected_captions(captions: Path = CAPTIONS) -> dict[str, str]:
 def merged(collections: Sequence[Path], root: Path, licenses: Iterable[str] = ()) -> Iterator[Row]:
     """The rows of all collections, their paths relative to `root`, their captions corrected.
 
+    Args:
+        collections: folders with `assets.jsonl`.
+        root: a folder that holds them all.
+        licenses: only rows under these, as "CC0-1.0" or, for all versions, "CC0"; all rows without.
+
     Raises:
-        UserError: when an id occurs twice.
+        UserError: when an id occurs twice, or a licence that is asked for is no row's.
     """
-    captions, allowed, seen = corrected_captions(), set(licenses), set()
+    captions, wanted, seen, found = corrected_captions(), tuple(licenses), set(), dict[str, int]()
     for folder in collections:
         for line in (folder / "assets.jsonl").read_text().splitlines():
             row = json.loads(line)
             if row["id"] in seen:
                 raise UserError(f"{folder}: id {row['id']} is in another collection too")
             seen.add(row["id"])
-            if not allowed or row.get("license") in allowed:
+            license = row.get("license") or "none"
+            found[license] = found.get(license, 0) + 1
+            if not wanted or any(_covers(name, license) for name in wanted):
                 path = (folder.resolve() / row["path"]).relative_to(root)
                 yield row | {"path": path.as_posix(), "caption": captions.get(row["id"], row["caption"])}
+    for name in wanted:
+        if not any(_covers(name, license) for license in found):
+            raise UserError(f"no asset is under the licence {name}; there are "
+                            + ", ".join(f"{license} ({count})" for license, count in sorted(found.items())))  # fmt: skip
+
+
+def _covers(name: str, license: str) -> bool:
+    """Whether `license` is `name` or, where that names no version, a version of it."""
+    return license == name or re.fullmatch(re.escape(name) + r"-\d[\w.-]*", license) is not None
 
 
 def main() -> None:
     """Write the table."""
     arguments = tyro.cli(Arguments)
     root = Path(os.path.commonpath([folder.resolve() for folder in arguments.collections]))
-    rows = list(merged(arguments.collections, root, arguments.licenses))
+    try:
+        rows = list(merged(arguments.collections, root, arguments.licenses))
+    except UserError as error:
+        sys.exit(f"error: {error}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     print(f"{len(rows)} assets in {arguments.out}", file=sys.stderr)

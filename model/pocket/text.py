@@ -61,7 +61,7 @@ class PocketTextEncoder(nn.Module):
         half = CLIPTextModel(self.transformer.config)
         half.load_state_dict(self.transformer.state_dict())
         half.half().save_pretrained(folder)
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+        self.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
 
     @classmethod
     def load(cls, folder: Path) -> PocketTextEncoder:
