@@ -69,8 +69,8 @@ def merged(collections: Sequence[Path], root: Path, licenses: Iterable[str] = ()
                 yield row | {"path": path.as_posix(), "caption": captions.get(row["id"], row["caption"])}
     for name in wanted:
         if not any(_covers(name, license) for license in found):
-            raise UserError(f"no asset is under the licence {name}; there are "
-                            + ", ".join(f"{license} ({count})" for license, count in sorted(found.items())))  # fmt: skip
+            known = ", ".join(f"{license} ({count})" for license, count in sorted(found.items()))
+            raise UserError(f"no asset is under the licence {name}; there are {known}")
 
 
 def _covers(name: str, license: str) -> bool:
