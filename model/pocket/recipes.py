@@ -56,7 +56,7 @@ def text(setting: Setting) -> Recipe:
         student = PocketTextEncoder.load(setting.weights / "text_encoder")
     else:
         words = SentenceTeacher().words()
-        student = PocketTextEncoder(train_tokenizer([*setting.captions * 4, *words], VOCABULARY))
+        student = PocketTextEncoder(train_tokenizer([*list(setting.captions) * 4, *words], VOCABULARY))
     loss = TextDistillation(student.train(), setting.config)
 
     def gather(_: object) -> None:

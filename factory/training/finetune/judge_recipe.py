@@ -60,7 +60,7 @@ def clip(setting: Setting) -> Recipe:
     loss = JudgeLoss(model, tokenizer, config["preprocess_cfg"]["size"], setting.config)
 
     def gather(batches: Iterator[Batch]) -> None:
-        loss.gather(batches, setting.captions, SentenceTeacher())
+        loss.gather(batches, list(setting.captions), SentenceTeacher())
 
     def save(folder: Path) -> None:
         save_clip(folder / "clip", model, config)
@@ -78,7 +78,7 @@ def _judge(setting: Setting) -> tuple[Any, Tokenizer, dict[str, Any], bytes]:
         folder, config = setting.scratch / "clip", DEFAULT_CONFIG
         model = build_clip(config)
         load_imagenet_trunk(model)
-        tokenizer = build_tokenizer([*setting.captions * 4, *SentenceTeacher().words()], config, folder)
+        tokenizer = build_tokenizer([*list(setting.captions) * 4, *SentenceTeacher().words()], config, folder)
     model.train().requires_grad_(True)
     model.visual.trunk.requires_grad_(False).eval()
     return model, tokenizer, config, (folder / "tokenizer.json").read_bytes()
