@@ -79,7 +79,8 @@ pocket: venv ## Make the embedded weights anew: ASSETS="DIR ...", POCKET=runs/po
 	$(call train,image,9000,,--train.optimizer muon --train.total-batch 128 --train.learning-rate 2e-3 --train.decay-share 0.7 \
 	  --train.ema-decay 0.998 --train.weight-decay 0.001)
 	$(call train,video,34000,latents,--train.learning-rate 7e-4 --train.ema-decay 0.998)
-	$(call train,temporal,1000,latents,--train.learning-rate 5e-4 --train.decay-share 0.6 --train.ema-decay 0.99)
+	$(call train,temporal,300,latents,--train.total-batch 4 --train.learning-rate 1e-4 --train.warmup-steps 30 --train.decay-share 0.8 \
+	  --train.ema-decay 0.98)
 	$(BIN)/python -m recon.perceptual_export $(POCKET)/weights/perceptual
 	$(BIN)/python -m recon.int8 $(POCKET)/embedded $(addprefix $(POCKET)/weights/,autoencoder text_encoder image video clip)
 	$(BIN)/python -m benchmarks.yield_gate --assets $(firstword $(ASSETS)) --limit $(if $(STEPS),1,66) \

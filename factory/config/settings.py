@@ -111,7 +111,7 @@ def preset(name: Preset) -> FactoryConfig:
     """
     if name == "pocket":
         return FactoryConfig(
-            image=ImageConfig(steps=20, guidance_scale=3.0, size=128),
+            image=ImageConfig(steps=12, guidance_scale=3.0, size=128),
             video=VideoConfig(steps=2, guidance_scale=1.0, refine_strength=0.3),
             fit=FitConfig(init="hull", coarse_iterations=400),
             refine=RefineConfig(mix=0.5),
