@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -40,11 +40,10 @@ class FrameCodec:
 
 
 class PocketAutoencoder(FrameCodec, ModelMixin, ConfigMixin):
-    """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back.
+    """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back; `im3d finetune` made such before.
 
-    The encoder is one strided convolution, fitted in closed form (principal components of the
-    training patches, scaled between plain and whitened), so that it encodes a video in a few
-    milliseconds and commutes with linear colour changes. The decoder is learnt.
+    The encoder is one strided convolution that was set to principal components of the training patches, so that it
+    encodes a video in a few milliseconds and commutes with linear colour changes. The decoder was learnt.
     """
 
     @register_to_config
@@ -85,37 +84,3 @@ class _block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resnet(x, None)
-
-
-@torch.no_grad()
-def fit_encoder(model: PocketAutoencoder, images: Iterable[Tensor], whitening: float = 0.5) -> None:
-    """Set the encoder to the leading principal components of the patches of `images`.
-
-    Args:
-        images: batches float [N,4,S,S] in [-1,1], premultiplied; only their moments are kept.
-        whitening: 0 keeps each component's own scale, 1 gives every channel unit variance. Between
-            the two, coarse components stay larger, so diffusion settles them first. The mean
-            variance of the channels is 1 in any case.
-    """
-    mean, covariance = _moments(images)
-    values, vectors = torch.linalg.eigh(covariance)
-    count = model.encoder.out_channels
-    values, vectors = values.flip(0)[:count].clamp(min=1e-12), vectors.flip(1)[:, :count]
-    deviations = values.sqrt()
-    target = deviations ** (1 - whitening)
-    target = target / target.square().mean().sqrt()
-    weight = (vectors * (target / deviations)).T
-    model.encoder.weight.copy_(weight.reshape(count, 4, PATCH, PATCH))
-    model.encoder.bias.copy_(-(weight @ mean))  # pyright: ignore[reportOptionalMemberAccess]
-
-
-def _moments(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean [4*16*16] and covariance of the patches, float64."""
-    size = 4 * PATCH * PATCH
-    count, total, products = 0, torch.zeros(size).double(), torch.zeros(size, size).double()
-    for batch in images:
-        patches = nn.functional.unfold(batch.cpu(), PATCH, stride=PATCH).transpose(1, 2).reshape(-1, size).double()
-        count, total = count + len(patches), total + patches.sum(0)
-        products.addmm_(patches.T, patches)
-    mean = total / count
-    return mean, products / count - torch.outer(mean, mean)

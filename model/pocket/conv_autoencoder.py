@@ -132,7 +132,7 @@ def calibrate(
         covariance: of the same, [C,C].
         cross: covariance of a patch's pixels with its token, [1024,C].
         whitening: 0 keeps each component's effect as its scale, 1 gives every channel unit variance; the mean
-            variance of the channels is 1 in any case. 0.5 as in `autoencoder.fit_encoder`.
+            variance of the channels is 1 in any case.
     """
     covariance, cross = covariance.double(), cross.double()
     factor = torch.linalg.cholesky(covariance + 1e-6 * covariance.diagonal().mean() * torch.eye(len(mean)))
