@@ -40,7 +40,7 @@ class FrameCodec:
 
 
 class PocketAutoencoder(FrameCodec, ModelMixin, ConfigMixin):
-    """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back; `im3d finetune` made such before.
+    """RGBA [B,4,S,S] in [-1,1] to latents [B,C,S/16,S/16] of about unit scale, and back; earlier weights are of it.
 
     The encoder is one strided convolution that was set to principal components of the training patches, so that it
     encodes a video in a few milliseconds and commutes with linear colour changes. The decoder was learnt.
