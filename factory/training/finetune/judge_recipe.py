@@ -32,8 +32,8 @@ from model.pocket.data import Batch
 from model.pocket.sentence_teacher import Phrases, SentenceTeacher
 from model.training import Recipe, Setting, autocast, generator_of
 
-NUM_VIEWS = 40960
-"""Views whose features are gathered; steps draw from them."""
+NUM_VIEWS, BATCH = 40960, 256
+"""Views whose features are gathered at most, for steps to draw from, and views of a step where settings name none."""
 NUM_NEGATIVES = 256
 """Phrases beside a batch's own captions that its pictures are told from."""
 TEMPERATURE = 0.06
@@ -109,10 +109,11 @@ class JudgeLoss(nn.Module):
 
     @torch.no_grad()
     def gather(self, batches: Iterator[Batch], captions: list[str], teacher: SentenceTeacher) -> None:
-        """Keep pooled trunk features float16 [NUM_VIEWS,D] of augmented views, and what the teacher makes of texts."""
+        """Keep pooled trunk features float16 [N,D] of augmented views, and what the teacher makes of texts."""
         features, own = [], list[str]()
         trunk = self.model.visual.trunk.to(memory_format=torch.channels_last)
-        while len(own) < NUM_VIEWS:
+        views = min(NUM_VIEWS, self.config.num_steps * (self.config.total_batch or BATCH))
+        while len(own) < views:
             batch = next(batches)
             rgb = batch.frames[:, 0, ..., :3].permute(0, 3, 1, 2).float() / 127.5 - 1
             rgb = functional.interpolate(rgb, size=(self.size, self.size), mode="area")
